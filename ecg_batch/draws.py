@@ -1,0 +1,32 @@
+"""Randomness by record: the same numbers for (seed, record, stream), whoever asks and in whatever order.
+
+Philox4x64 is a counter-based generator (Salmon et al. 2011, doi:10.1145/2063384.2063405): its key is (seed, record) and the
+top word of its counter is the stream, so no two records and no two uses of a record ever share a number.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Stream(IntEnum):
+    """What a number is used for. The values are part of the format: changing one changes every dataset."""
+
+    QUERY = 0
+    DONOR = 1
+    RHYTHM = 2
+    TOKENS = 3
+    TEXTURE_NOISE = 4
+
+
+def generator(seed: int, record: int, stream: Stream) -> np.random.Generator:
+    """The generator of one use of one record. seed and record are 0 .. 2**64 - 1."""
+    return np.random.Generator(np.random.Philox(key=[seed, record], counter=[0, 0, 0, stream]))
+
+
+def uniforms(seed: int, records: np.ndarray, stream: Stream, count: int) -> np.ndarray:
+    """Uniform numbers in [0, 1), float64 (record, count): row i depends on records[i] alone."""
+    out = np.empty((len(records), count))
+    for row, record in zip(out, records, strict=True):
+        generator(seed, int(record), stream).random(out=row)
+    return out
