@@ -8,6 +8,7 @@ VOTE_TOLERANCE_S = 0.10  # detections of two leads closer than this are the same
 VOTES_NEEDED = 5  # of 8 leads
 QRS_HALF_WIDTH_S = 0.06  # half of the window in which two QRS are compared
 SAME_TYPE_CORRELATION = 0.85
+SEARCH_S = 0.15
 
 
 def detect_lead(lead_mv: np.ndarray, fs_hz: float) -> np.ndarray:
@@ -32,17 +33,20 @@ def detect_beats(modelled_mv: np.ndarray, fs_hz: float) -> np.ndarray:
 
 
 def _aligned(modelled_mv: np.ndarray, beats: np.ndarray, fs_hz: float) -> np.ndarray:
-    """Moves each beat by up to 60 ms to where it fits the median beat best (Woody 1967, doi:10.1007/BF02474247)."""
-    half = round(QRS_HALF_WIDTH_S * fs_hz)
+    """Moves each beat by up to 150 ms to where it fits the median beat best (Woody 1967, doi:10.1007/BF02474247).
+
+    sleepecg puts the first beat of a record up to 130 ms early.
+    """
+    half, search = round(QRS_HALF_WIDTH_S * fs_hz), round(SEARCH_S * fs_hz)
     if len(beats) < 3:
         return beats
     for _ in range(2):
         median = np.median(windows(modelled_mv, beats, 2 * half), axis=0)
         peak = int(np.argmax(np.linalg.norm(median[:, half:-half], axis=0)))  # 0 .. 2 * half, half = where R is now
         target = _unit(median[:, peak : peak + 2 * half + 1])
-        fits = [_unit(windows(modelled_mv, beats + peak - half + shift, half)) for shift in range(-half, half + 1)]
+        fits = [_unit(windows(modelled_mv, beats + peak - half + shift, half)) for shift in range(-search, search + 1)]
         fit = np.sum(np.stack(fits) * target, axis=(-1, -2))  # (shift, beat)
-        moved = beats + peak - half + np.where(fit.max(axis=0) >= SAME_TYPE_CORRELATION, np.argmax(fit, axis=0) - half, 0)
+        moved = beats + peak - half + np.where(fit.max(axis=0) >= SAME_TYPE_CORRELATION, np.argmax(fit, axis=0) - search, 0)
         beats = np.unique(np.clip(moved, 0, modelled_mv.shape[-1] - 1))
     return beats
 

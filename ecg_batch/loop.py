@@ -8,6 +8,7 @@ MSE(derivatives) + 0.15 MSE(values) over all leads at once, and is cross-faded t
 import numpy as np
 
 from ecg_batch.delineate import Fiducials
+from ecg_batch.split import END_S, JOIN_S
 
 SEAM_S = 0.05  # compared on either side, and cross-faded
 VALUE_WEIGHT = 0.15
@@ -16,10 +17,10 @@ MIN_BEATS = 3
 
 def find_loop(skeleton: np.ndarray, beats: np.ndarray, fiducials: Fiducials, fs_hz: float) -> tuple[int, int] | None:
     """(start, stop) samples of the best loop over whole beats, or None with fewer than three: skeleton (lead, time)."""
-    seam = round(SEAM_S * fs_hz)
+    seam, ends = round(SEAM_S * fs_hz), round((END_S + JOIN_S) * fs_hz)
     x = skeleton.astype(np.float64)
-    heads = _before_p(beats[: max(len(beats) // 3, 1)], fiducials, beats, seam, x.shape[-1])
-    tails = _before_p(beats[MIN_BEATS:], fiducials, beats, seam, x.shape[-1])
+    heads = _before_p(beats[: max(len(beats) // 3, 1)], fiducials, beats, seam, ends, x.shape[-1])
+    tails = _before_p(beats[MIN_BEATS:], fiducials, beats, seam, ends, x.shape[-1])
     if not len(heads) or not len(tails):
         return None
     # the longest loop first: more of the donor's own beats; its seam is the best of all points of that beat pair
@@ -32,7 +33,7 @@ def find_loop(skeleton: np.ndarray, beats: np.ndarray, fiducials: Fiducials, fs_
     return int(starts[start]), int(stops[stop])
 
 
-def _before_p(chosen: np.ndarray, fiducials: Fiducials, beats: np.ndarray, seam: int, samples: int) -> np.ndarray:
+def _before_p(chosen: np.ndarray, fiducials: Fiducials, beats: np.ndarray, seam: int, ends: int, samples: int) -> np.ndarray:
     """Possible seam points (point, [beat index, sample]) in the TP segment before each chosen beat; at least one a beat."""
     points = []
     for r in chosen:
@@ -40,7 +41,7 @@ def _before_p(chosen: np.ndarray, fiducials: Fiducials, beats: np.ndarray, seam:
         latest = r + fiducials.p_on
         t_end = beats[index - 1] + fiducials.t_end if index else latest - 2 * seam
         for point in range(min(max(t_end, latest - 4 * seam), latest), latest + 1):
-            if seam <= point < samples - seam:
+            if seam + ends <= point < samples - seam - ends:
                 points.append((index, point))
     return np.array(points, dtype=np.int64).reshape(-1, 2)
 

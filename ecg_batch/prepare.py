@@ -17,12 +17,13 @@ from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED, MODELLED_INDEX, MV_PER_STEP, identity_residual
 from ecg_batch.loop import find_loop
 from ecg_batch.ptbxl import Entry, Release, read_record
-from ecg_batch.split import UNLOCKED_ATRIAL, Split, split
+from ecg_batch.split import UNLOCKED_ATRIAL, Split, band, split
 from ecg_batch.statements import SUPERCLASSES
 
 DONORS = 3336  # the published bank
 TRAIN_FOLDS, VALIDATION_FOLD = range(1, 9), 9  # fold 10 is never read
-MAX_ECG_UV, MAX_TEXTURE_UV = 8000, 2000
+MAX_ECG_UV, MAX_TEXTURE_UV, MAX_BURST_UV = 8000, 2000, 400
+BURST_BAND_HZ = (5.0, 40.0)
 MAX_IDENTITY_UV = 10  # PTB-XL's own rounding leaves up to 3
 FLAT_S = 1.0
 XQRS_HZ = 250  # wfdb's XQRS fed 100 Hz directly is wrong half of the time
@@ -93,6 +94,8 @@ def _measured(modelled: np.ndarray, entry: Entry, fs_hz: int) -> tuple[Usable, S
         return "no three beats alike"
     if np.abs(parts.texture).max() > MAX_TEXTURE_UV:
         return f"drift or artefact over {MAX_TEXTURE_UV / 1000:g} mV"
+    if np.abs(band(parts.texture, BURST_BAND_HZ, fs_hz)).max() > MAX_BURST_UV:
+        return f"a beat or artefact over {MAX_BURST_UV / 1000:g} mV that recurs nowhere"
     fiducials = delineate(parts.skeleton, typical, fs_hz)
     loop = find_loop(parts.skeleton, parts.beats, fiducials, fs_hz)
     if loop is None:

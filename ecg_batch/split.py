@@ -1,7 +1,7 @@
 """Skeleton and texture of a donor: what a clinician reads, and what is left when it is taken away. See docs/split.md.
 
     baseline   cubic spline through the level just before each QRS (Meyer and Keiser 1977, doi:10.1016/0010-4809(77)90042-5)
-    QRS        the donor's own samples, baseline removed
+    QRS        the donor's own samples, baseline removed; so are the first and last 100 ms
     P, ST, T   the median over beats of the same type, low-passed: what recurs with every beat
     skeleton   these, joined; rounded to the stored integers
     texture    donor - skeleton, exactly: noise, respiration, drift, beat-to-beat variation
@@ -19,6 +19,7 @@ BEFORE_R_S = 0.30  # a beat's cell begins here, in the TP segment ...
 BEFORE_R_RR = 0.40  # ... but no earlier than 40 % of the RR interval
 QRS_S = (-0.07, 0.09)  # about R; kept as recorded
 JOIN_S = 0.03
+END_S = 0.10  # PTB-XL's last samples often hold a spike of its own resampling: kept out of the texture, as recorded
 SMOOTH_HZ = 20.0  # P and T have nothing above (ST-T 99 % below 10 Hz)
 DRIFT_HZ = 0.5
 ATRIAL_BAND_HZ = (2.0, 15.0)
@@ -46,7 +47,7 @@ def split(donor: np.ndarray, beats: np.ndarray, fs_hz: float, keep_atrial: bool)
     skeleton = typical_beats(flat, beats, types, fs_hz)
     if keep_atrial:
         skeleton += band(flat - skeleton, ATRIAL_BAND_HZ, fs_hz)
-    weight = qrs_weight(x.shape[-1], beats, fs_hz)
+    weight = as_recorded(x.shape[-1], beats, fs_hz)
     skeleton = np.rint(weight * flat + (1 - weight) * skeleton).astype(np.int16)
     return Split(skeleton, donor - skeleton, beats, types)
 
@@ -121,11 +122,12 @@ def _outer_beats(flat: np.ndarray, start: int, stop: int, beats: np.ndarray, rr:
     return head, tail
 
 
-def qrs_weight(samples: int, beats: np.ndarray, fs_hz: float) -> np.ndarray:
-    """1 inside QRS, 0 outside, linear over 30 ms: (time,)."""
+def as_recorded(samples: int, beats: np.ndarray, fs_hz: float) -> np.ndarray:
+    """1 inside QRS and near the ends, 0 elsewhere, linear over 30 ms: (time,)."""
     time = np.arange(samples)
     nearest = time - beats[np.argmin(np.abs(time[:, None] - beats[None, :]), axis=1)]
     outside_s = np.maximum(QRS_S[0] - nearest / fs_hz, nearest / fs_hz - QRS_S[1])
+    outside_s = np.minimum(outside_s, np.minimum(time, samples - 1 - time) / fs_hz - END_S)
     return np.clip(1 - outside_s / JOIN_S, 0.0, 1.0)
 
 

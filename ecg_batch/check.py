@@ -1,0 +1,48 @@
+"""The quality gate: what is measured on every record before it is written. A record that fails is drawn again, then flagged."""
+
+import numpy as np
+
+from ecg_batch.beats import LEAD_II, detect_lead, heart_rate_bpm
+from ecg_batch.leads import LEADS, MODELLED, MV_PER_STEP
+
+HR_WITHIN_BPM = 3.0
+BEAT_WITHIN_S = 0.10
+EDGE_S = 0.25  # a beat this close to an end may be missed
+MAX_MV = 8.0  # prepare.MAX_ECG_UV: no donor has more
+FLAT_MV = 0.02  # peak to peak over a whole lead
+RATE_LEAD = LEADS.index(MODELLED[LEAD_II])
+
+
+def check(steps: np.ndarray, beats: np.ndarray, hr_bpm: float, fs_hz: float) -> tuple[float, list[str]]:
+    """(measured heart rate, flags) of one record: steps int32 (12, time), beats the skeleton's R samples, hr_bpm asked for.
+
+    Flags: amplitude, flat, heart_rate (over 3 bpm off), beats (a beat missed or invented, seen by the detector in lead II).
+    """
+    flags = []
+    if np.abs(steps).max() * MV_PER_STEP > MAX_MV:
+        flags.append("amplitude")
+    if (np.ptp(steps, axis=-1) * MV_PER_STEP < FLAT_MV).any():
+        flags.append("flat")
+    found = detect_lead(steps[RATE_LEAD] * MV_PER_STEP, fs_hz)
+    measured = heart_rate_bpm(found, fs_hz)
+    if not abs(measured - hr_bpm) <= HR_WITHIN_BPM:
+        flags.append("heart_rate")
+    if not same_beats(found, beats, steps.shape[-1], fs_hz):
+        flags.append("beats")
+    return measured, flags
+
+
+def same_beats(found: np.ndarray, beats: np.ndarray, samples: int, fs_hz: float) -> bool:
+    """Whether both lists name the same beats within 100 ms, those near the ends left out."""
+    near, edge = BEAT_WITHIN_S * fs_hz, EDGE_S * fs_hz
+
+    def inner(r: np.ndarray) -> np.ndarray:
+        return r[(r >= edge) & (r < samples - edge)]
+
+    return _all_near(inner(beats), found, near) and _all_near(inner(found), beats, near)
+
+
+def _all_near(these: np.ndarray, those: np.ndarray, within: float) -> bool:
+    if not len(these) or not len(those):
+        return len(these) == len(those)
+    return bool((np.abs(these[:, None] - those[None, :]).min(axis=1) <= within).all())

@@ -1,0 +1,46 @@
+"""Compose: skeleton + alpha * texture, low-passed, bounded, as twelve leads of stored integers.
+
+Both parts are low-passed first (the filter is linear, so it is the same as filtering their sum). Then the difference between a
+record and its skeleton is alpha * texture exactly, its PRD is known before anything is written, and a record over the
+limit gets less texture.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.signal import butter, sosfiltfilt
+
+from ecg_batch.leads import MV_PER_STEP, to_steps, twelve_leads
+
+FILTER_ORDER = 4
+ROUNDING_SHARE = 0.999  # of the limit: half a step of rounding must not carry a record over it
+
+
+@dataclass(frozen=True)
+class Composed:
+    """Finished records. steps: int32 (record, 12, time); prd_pct, alpha: what was reached and what was used, (record,)."""
+
+    steps: np.ndarray
+    prd_pct: np.ndarray
+    alpha: np.ndarray
+
+
+def low_pass(ecg_mv: np.ndarray, edge_hz: float, fs_hz: float) -> np.ndarray:
+    """Zero-phase Butterworth low-pass along time: no peak moves."""
+    return sosfiltfilt(butter(FILTER_ORDER // 2, edge_hz, fs=fs_hz, output="sos"), ecg_mv, axis=-1)
+
+
+def compose(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> Composed:
+    """Adds low-passed parts, float64 (record, 8 leads, time) mV. PRD = 100 |record - skeleton| / |skeleton| over 12 leads."""
+    skeleton, texture = twelve_leads(skeleton_mv), twelve_leads(texture_mv)
+    full_pct = 100 * alpha * _norm(texture) / np.maximum(_norm(skeleton), 1e-9)
+    share = np.minimum(1.0, ROUNDING_SHARE * prd_limit_pct / np.maximum(full_pct, 1e-9))
+    mixed = skeleton_mv + (alpha * share)[:, None, None] * texture_mv
+    steps = twelve_leads(to_steps(mixed))
+    prd_pct = 100 * _norm(steps * MV_PER_STEP - skeleton) / np.maximum(_norm(skeleton), 1e-9)
+    return Composed(steps, prd_pct, alpha * share)
+
+
+def _norm(ecg: np.ndarray) -> np.ndarray:
+    """Root of the sum of squares of each record: (record, lead, time) -> (record,)."""
+    return np.sqrt(np.square(ecg).sum(axis=(-1, -2)))

@@ -1,0 +1,70 @@
+"""Pictures of a dataset: records on ECG paper, each beside its donor, asked values against measured ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ecg_batch.bank import Bank, bank_digest, read_bank
+from ecg_batch.errors import UserError
+from ecg_batch.leads import MV_PER_STEP, twelve_leads
+from ecg_batch.paper import Sheet, draw
+from ecg_batch.plan import PLAN, read_plan
+from ecg_batch.read import open_dataset
+
+SEXES = {0: "male", 1: "female", None: "any"}
+
+
+def plot_dataset(folder: Path, out: Path, records: list[int] | None = None) -> list[int]:
+    """Draws records of a finished dataset beside their donors into a PNG; returns which. Default: one of each label, three at most.
+
+    The donors' traces come from the bank that made the dataset, found by the plan and known by its hash; without it they are left out.
+    """
+    dataset = open_dataset(folder)
+    rows = dataset.records.to_pylist() if records is None else None
+    chosen = records if rows is None else _one_of_each_label(rows)
+    beyond = [record for record in chosen if not 0 <= record < len(dataset)]
+    if beyond:
+        raise UserError(f"{folder}: no record {beyond[0]}; it has records 0 to {len(dataset) - 1}")
+    bank = _bank_of(folder)
+    table = dataset.records.take(chosen).to_pylist()
+    sheets = [_row(dataset[record], row, dataset.fs_hz, bank) for record, row in zip(chosen, table, strict=True)]
+    draw(sheets, out)
+    return chosen
+
+
+def _one_of_each_label(rows: list[dict], most: int = 3) -> list[int]:
+    """The first record without flags of each label, in order of appearance."""
+    first: dict[str, int] = {}
+    for row in rows:
+        if not row["flags"]:
+            first.setdefault(row["label"], row["record"])
+    return list(first.values())[:most] or [0]
+
+
+def _bank_of(folder: Path) -> Bank | None:
+    plan = read_plan(folder)
+    path = Path(plan.request.bank)
+    if not (path / "donors.zarr").is_dir() or bank_digest(path) != plan.inputs["bank"]:
+        print(f"{folder / PLAN}: its bank {path} is not here or has changed; drawing without donors")
+        return None
+    return read_bank(path)
+
+
+def _row(ecg_mv: np.ndarray, row: dict, fs_hz: int, bank: Bank | None) -> tuple[Sheet, ...]:
+    facts = (f"HR {_number(row['hr_bpm_requested'])} asked, {_number(row['hr_bpm_measured'], 1)} measured   "
+             f"age {_number(row['age_requested'])} asked, {_number(row['age'])} of the donor   "
+             f"sex {SEXES[row['sex_requested']]} asked, {SEXES[row['sex']]} of the donor   "
+             f"PRD {row['prd_pct']:.1f} %   flags: {row['flags'] or 'none'}")  # fmt: skip
+    synthetic = Sheet(ecg_mv, fs_hz, f"Synthetic record {row['record']}: {row['label']} asked", facts)
+    if bank is None:
+        return (synthetic,)
+    donor = int(np.flatnonzero(bank.table.ecg_id == row["donor_ecg_id"][0])[0])
+    modelled = bank.skeleton[donor].astype(np.int32) + bank.texture[donor]
+    codes = ", ".join(f"{code} {percent}" for code, percent in json.loads(row["scp_codes"]).items())
+    title = f"Its donor: PTB-XL {row['donor_ecg_id'][0]}, patient {row['donor_patient_id'][0]}, fold {row['donor_fold'][0]}"
+    return synthetic, Sheet(twelve_leads(modelled) * MV_PER_STEP, fs_hz, title, f"HR {bank.table.hr_bpm[donor]:.1f}   {codes}")
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "any" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,119 @@
+"""Re-time: a donor's beats at the heart rate that was asked for.
+
+Each RR interval is stretched by one factor, so the donor's own irregularity stays in proportion. Within an interval
+
+    QRS      keeps its duration, sample by sample
+    ST-T     follows the rate by Fridericia's rule, QT ~ RR^(1/3) (doi:10.1111/j.0954-6820.1920.tb18266.x)
+    P, PR    keep their duration
+    TP       takes the rest; when it is used up, ST-T and PR give way in proportion
+
+as a piecewise linear map from output time to donor time, read off the donor's loop by cubic interpolation.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecg_batch.bank import Bank
+from ecg_batch.loop import closed_loop
+
+CLEAR_S = 0.2  # no beat closer to either end: a detector does not see it, and the measured rate would be off
+ROUNDS = 4  # of correcting the stretch until the mean RR inside the window is the one asked for
+
+
+@dataclass(frozen=True)
+class DonorLoop:
+    """A donor ready for re-timing. loop int16 (lead, time); r_sample (beat,) in the loop; fiducials in samples from R."""
+
+    loop: np.ndarray
+    r_sample: np.ndarray
+    p_on: int
+    qrs_on: int
+    qrs_off: int
+    t_end: int
+
+    @property
+    def rr_samples(self) -> np.ndarray:
+        """RR after each beat, the last one across the seam: (beat,)."""
+        return np.diff(self.r_sample, append=self.r_sample[0] + self.loop.shape[1])
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where a record's beats are, and which donor time each output sample shows.
+
+    r_sample: int64 (beat,) inside the record; donor_time: float64 (time,) in loop samples, may run over the loop's end;
+    stretch: output RR over donor RR.
+    """
+
+    r_sample: np.ndarray
+    donor_time: np.ndarray
+    stretch: float
+
+
+def donor_loop(bank: Bank, donor: int) -> DonorLoop:
+    """The loop of one row of the bank."""
+    start, stop = int(bank.loop_start[donor]), int(bank.loop_stop[donor])
+    beats = bank.beats(donor)
+    inside = beats[(beats >= start) & (beats < stop)] - start
+    loop = closed_loop(bank.skeleton[donor], start, stop, bank.table.fs_hz)
+    return DonorLoop(loop, inside, *(int(getattr(bank, name)[donor]) for name in ("p_on", "qrs_on", "qrs_off", "t_end")))
+
+
+def time_beats(donor: DonorLoop, rr_samples: float, samples: int, fs_hz: float, uniforms: np.ndarray) -> Timing:
+    """Beats of one record of `samples` at a mean RR of `rr_samples`. uniforms (2,): the first beat, and where it is put."""
+    first = int(uniforms[0] * len(donor.r_sample))
+    count = int((samples - 2 * CLEAR_S * fs_hz) / rr_samples)  # RR intervals inside the record
+    order = (first + np.arange(-2, count + 3)) % len(donor.r_sample)
+    donor_rr = donor.rr_samples[order]
+    offset = _first_beat(rr_samples, count, samples, fs_hz, uniforms[1])
+    stretch = rr_samples / donor_rr[2 : 2 + count].mean()
+    for _ in range(ROUNDS):
+        beats = offset + np.concatenate([[0.0], np.cumsum(stretch * donor_rr)]) - stretch * donor_rr[:2].sum()
+        inside = beats[(beats >= 0) & (beats < samples)]
+        error = rr_samples / np.diff(inside).mean() if len(inside) > 1 else 1.0
+        if abs(error - 1) < 1e-3:
+            break
+        stretch *= error
+    beats = np.rint(beats).astype(np.int64)
+    start = donor.r_sample[first] - donor_rr[:2].sum()
+    donor_beats = start + np.concatenate([[0], np.cumsum(donor_rr)])
+    donor_time = np.interp(np.arange(samples), *_knots(donor, beats, donor_beats, stretch))
+    return Timing(beats[(beats >= 0) & (beats < samples)], donor_time, float(stretch))
+
+
+def _first_beat(rr: float, count: int, samples: int, fs_hz: float, uniform: float) -> float:
+    """Sample of the first beat, such that a regular rhythm has just count + 1 beats inside and none near an end."""
+    clear = CLEAR_S * fs_hz
+    earliest = max(clear, samples - (count + 1) * rr + 1)
+    latest = max(min(samples - count * rr - clear, rr - 1), earliest)
+    return float(np.rint(earliest + uniform * (latest - earliest)))
+
+
+def _knots(donor: DonorLoop, beats: np.ndarray, donor_beats: np.ndarray, stretch: float) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the time map, output and donor samples: R, QRS end, T end, P onset, QRS onset of each interval."""
+    rr, donor_rr = np.diff(beats).astype(np.float64), np.diff(donor_beats).astype(np.float64)
+    qrs_off, qrs_on, p_on = float(donor.qrs_off), float(donor.qrs_on), float(donor.p_on)
+    pr = np.minimum(qrs_on - p_on, 0.4 * (donor_rr + qrs_on - qrs_off))  # a premature beat has little room before it
+    st_t = np.clip(donor.t_end - qrs_off, 0, donor_rr + qrs_on - pr - qrs_off - 1)
+    qt = st_t + qrs_off - qrs_on
+    wanted = np.maximum(qt * stretch ** (1 / 3) - (qrs_off - qrs_on), 1.0)
+    room = np.maximum(rr + qrs_on - qrs_off - 1, 1.0) / (wanted + pr)
+    give = np.minimum(room, 1.0)
+    out = np.stack([beats[:-1], beats[:-1] + qrs_off, beats[:-1] + qrs_off + give * wanted,
+                    beats[1:] + qrs_on - give * pr, beats[1:] + qrs_on], axis=1)  # fmt: skip
+    source = np.stack([donor_beats[:-1], donor_beats[:-1] + qrs_off, donor_beats[:-1] + qrs_off + st_t,
+                       donor_beats[1:] + qrs_on - pr, donor_beats[1:] + qrs_on], axis=1)  # fmt: skip
+    return out.ravel(), source.ravel().astype(np.float64)
+
+
+def read_loop(donor: DonorLoop, donor_time: np.ndarray) -> np.ndarray:
+    """The loop at fractional times (time,), going round: (lead, time) in its own unit, by Catmull-Rom interpolation.
+
+    At whole samples it is the donor's own value, so QRS complexes are copied, not resampled.
+    """
+    whole = np.floor(donor_time).astype(np.int64)
+    t = donor_time - whole
+    weights = ((-t + 2 * t**2 - t**3) / 2, (2 - 5 * t**2 + 3 * t**3) / 2, (t + 4 * t**2 - 3 * t**3) / 2, (t**3 - t**2) / 2)
+    length = donor.loop.shape[1]
+    return sum(weight * donor.loop[:, (whole + shift) % length] for shift, weight in zip((-1, 0, 1, 2), weights, strict=True))

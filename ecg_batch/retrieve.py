@@ -1,0 +1,86 @@
+"""Retrieve (PME): which donor a query gets. Weighted k-NN over heart rate, age, sex and class, then one of the k by lot.
+
+Published: query -> R^8 (3 numbers and 5 superclasses), standardised, weighted Euclidean distance. Here a donor must hold the
+label that was asked for, and its rate statements must be true at the heart rate that was asked for; the distance then
+chooses among those. The lot favours nearer donors, so that a million equal queries do not all return one patient.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecg_batch.bank import DonorTable
+from ecg_batch.query import Queries
+from ecg_batch.statements import RATE_RANGE_BPM, SUPERCLASSES, rate_range_bpm
+
+# Weights of the standardised dimensions: the rate is what re-timing must bridge, so it counts most.
+WEIGHTS = {"hr_bpm": 1.0, "age": 0.7, "sex": 0.7, "superclass": 0.3}
+MAX_STRETCH = 1.6  # a donor further from the rate is taken only when the label has no other
+CONTRADICTION, FAR = 1e6, 1e3  # added to a squared distance: worse than any distance, in this order
+
+
+@dataclass(frozen=True)
+class DonorIndex:
+    """The donors a run may use, standardised. rows: their rows in the bank; features (donor, 8); scale (8,)."""
+
+    table: DonorTable
+    rows: np.ndarray
+    features: np.ndarray
+    centre: np.ndarray
+    scale: np.ndarray
+    slowest_bpm: np.ndarray
+    fastest_bpm: np.ndarray
+
+
+def index_donors(table: DonorTable, folds: tuple[int, ...]) -> DonorIndex:
+    """Standardises the donors of the allowed folds; no other donor can ever be returned."""
+    rows = np.flatnonzero(np.isin(table.fold, folds))
+    numbers = np.stack([table.hr_bpm, table.age, table.sex], axis=1)[rows].astype(np.float64)
+    features = np.concatenate([numbers, table.superclasses()[rows]], axis=1)
+    spread = features.std(axis=0)
+    limits = np.array([[rate_range_bpm(code) for code in table.scp_codes(row) if code in RATE_RANGE_BPM] or [(0, np.inf)]
+                       for row in rows], dtype=object)  # fmt: skip
+    slowest = np.array([max(low for low, _ in held) for held in limits], np.float64)
+    fastest = np.array([min(high for _, high in held) for held in limits], np.float64)
+    return DonorIndex(table, rows, features, features.mean(axis=0), np.where(spread > 0, spread, 1.0), slowest, fastest)
+
+
+def retrieve(index: DonorIndex, queries: Queries, uniforms: np.ndarray) -> np.ndarray:
+    """Donors of each query in the order in which they are to be tried: rows of the bank, int64 (record, k).
+
+    uniforms (record, k) in [0, 1): the lot. Draws k without replacement with weights 1 / rank (Efraimidis and Spirakis 2006,
+    doi:10.1016/j.ipl.2005.11.003); where a label has fewer than k donors they come again from the first.
+    """
+    out = np.empty(uniforms.shape, np.int64)
+    for label in np.unique(queries.label):
+        asked = np.flatnonzero(queries.label == label)
+        holders = np.flatnonzero(index.table.holds(str(label))[index.rows])
+        distance = _squared_distance(index, holders, queries, asked, str(label))
+        nearest = np.argsort(distance, axis=1, kind="stable")[:, : uniforms.shape[1]]  # (record, up to k)
+        lot = uniforms[asked, : nearest.shape[1]] ** (1 + np.arange(nearest.shape[1]))  # u ** (1 / weight)
+        order = np.take_along_axis(nearest, np.argsort(-lot, axis=1, kind="stable"), axis=1)
+        repeated = np.resize(np.arange(order.shape[1]), uniforms.shape[1])
+        out[asked] = index.rows[holders[order[:, repeated]]]
+    return out
+
+
+def _squared_distance(index: DonorIndex, holders: np.ndarray, queries: Queries, asked: np.ndarray, label: str) -> np.ndarray:
+    """Squared weighted distance (record, donor); what a query does not ask for does not count."""
+    query = np.full((len(asked), index.features.shape[1]), np.nan)
+    query[:, 0], query[:, 1] = queries.hr_bpm[asked], queries.age[asked]
+    query[:, 2] = np.where(queries.sex[asked] >= 0, queries.sex[asked], np.nan)
+    parent = label if label in SUPERCLASSES else index.table.superclass_of.get(label)
+    if parent:
+        query[:, 3:] = [name == parent for name in SUPERCLASSES]
+    weights = np.array([WEIGHTS["hr_bpm"], WEIGHTS["age"], WEIGHTS["sex"]] + 5 * [WEIGHTS["superclass"]])
+    difference = weights * (query[:, None] - index.features[holders]) / index.scale
+    hr_bpm = query[:, :1]
+    stretch = np.abs(np.log(hr_bpm / index.features[holders, 0]))
+    contradicts = (hr_bpm < index.slowest_bpm[holders]) | (hr_bpm > index.fastest_bpm[holders])
+    return np.nansum(difference**2, axis=-1) + FAR * (stretch > np.log(MAX_STRETCH)) + CONTRADICTION * contradicts
+
+
+def contradictions(index: DonorIndex, donors: np.ndarray, hr_bpm: np.ndarray) -> np.ndarray:
+    """Whether a donor's rate statements (SBRAD, STACH ...) are false at this rate: bool (record,). donors: rows of the bank."""
+    at = np.searchsorted(index.rows, donors)
+    return (hr_bpm < index.slowest_bpm[at]) | (hr_bpm > index.fastest_bpm[at])

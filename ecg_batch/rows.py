@@ -1,0 +1,41 @@
+"""One row per record: what records.parquet says of it. Columns as in dataset-format.md, with what was asked beside what was got."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+
+from ecg_batch.bank import DonorTable
+from ecg_batch.statements import SUPERCLASSES
+
+ONE_DONOR = pa.list_(pa.int32())  # a list, because a record may blend several donors
+
+
+def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
+    """The rows of a shard.Batch. age, sex and labels are the donor's: they are what its beats show; *_requested what was asked."""
+    queries, chosen = batch.queries, batch.donors
+    superclasses = donors.superclasses()[chosen]
+    columns = {
+        "record": pa.array(queries.record, pa.int64()),
+        "shard": pa.array(np.full(len(chosen), shard), pa.int32()),
+        "label": pa.array(queries.label.tolist(), pa.string()),
+        "hr_bpm_requested": _asked(queries.hr_bpm, np.isnan(queries.hr_bpm), pa.float32()),
+        "hr_bpm_measured": _asked(batch.measured_bpm, np.isnan(batch.measured_bpm), pa.float32()),
+        "age_requested": _asked(queries.age, np.isnan(queries.age), pa.float32()),
+        "age": pa.array(donors.age[chosen], pa.float32()),
+        "sex_requested": _asked(queries.sex, queries.sex < 0, pa.int8()),
+        "sex": pa.array(donors.sex[chosen], pa.int8()),
+        "donor_ecg_id": pa.array([[int(x)] for x in donors.ecg_id[chosen]], ONE_DONOR),
+        "donor_patient_id": pa.array([[int(x)] for x in donors.patient_id[chosen]], ONE_DONOR),
+        "donor_fold": pa.array([[int(x)] for x in donors.fold[chosen]], ONE_DONOR),
+        "scp_codes": pa.array([json.dumps(donors.scp_codes(int(donor))) for donor in chosen], pa.string()),
+        **{name: pa.array(superclasses[:, at]) for at, name in enumerate(SUPERCLASSES)},
+        "prd_pct": pa.array(batch.prd_pct, pa.float32()),
+        "flags": pa.array([",".join(flags) for flags in batch.flags], pa.string()),
+    }
+    return pa.table(columns)
+
+
+def _asked(values: np.ndarray, absent: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """Values with nulls where nothing was asked, or nothing could be measured."""
+    return pa.array(values.astype(kind.to_pandas_dtype()), kind, mask=absent)

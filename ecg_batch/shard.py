@@ -1,0 +1,141 @@
+"""One shard, end to end. Read this file first: each stage of the system is a line of make_batch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ecg_batch.bank import Bank, read_bank
+from ecg_batch.check import check
+from ecg_batch.compose import Composed, compose, low_pass
+from ecg_batch.draws import Stream, uniforms
+from ecg_batch.leads import MV_PER_STEP
+from ecg_batch.query import Queries
+from ecg_batch.request import Request
+from ecg_batch.retime import DonorLoop, Timing, donor_loop, read_loop, time_beats
+from ecg_batch.retrieve import DonorIndex, contradictions, index_donors, retrieve
+
+
+@dataclass
+class Assets:
+    """What a process loads once: bank, donors, models. loops fills as donors are met."""
+
+    bank: Bank
+    donors: DonorIndex
+    models: "decode.Models"  # noqa: F821
+    loops: dict[int, DonorLoop]
+
+    def loop(self, donor: int) -> DonorLoop:
+        if donor not in self.loops:
+            self.loops[donor] = donor_loop(self.bank, donor)
+        return self.loops[donor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Finished records and what is known of them. Arrays over records; donors are rows of the bank."""
+
+    queries: Queries
+    ecg: np.ndarray  # int16 (record, 12, time)
+    donors: np.ndarray
+    measured_bpm: np.ndarray
+    prd_pct: np.ndarray
+    alpha: np.ndarray
+    flags: list[list[str]]
+
+
+def open_assets(plan) -> Assets:
+    """Loads bank and models, on one thread: a result must not depend on how many threads a sum is split over."""
+    import torch
+
+    from ecg_batch import decode
+
+    torch.set_num_threads(1)
+    bank = read_bank(Path(plan.request.bank))
+    models = decode.load_models(Path(plan.request.models), plan.request.device)
+    return Assets(bank, index_donors(bank.table, plan.request.donor_folds), models, {})
+
+
+def synthesize_shard(plan, assets: Assets, shard, queries_of, on_batch):
+    """Makes one shard: (ecg int16 (record, 12, time), pyarrow Table of its rows). Batches never cross a shard."""
+    from ecg_batch.rows import rows_table
+
+    ecg = np.empty((shard.stop - shard.start, 12, plan.time_samples), np.int16)
+    rows = []
+    for start in range(shard.start, shard.stop, plan.request.batch):
+        stop = min(start + plan.request.batch, shard.stop)
+        batch = make_batch(plan.request, assets, queries_of(start, stop), plan.time_samples)
+        ecg[start - shard.start : stop - shard.start] = batch.ecg
+        rows.append(rows_table(assets.bank.table, batch, shard.index))
+        on_batch(stop - shard.start)
+    import pyarrow as pa
+
+    return ecg, pa.concat_tables(rows)
+
+
+def make_batch(request: Request, assets: Assets, queries: Queries, samples: int) -> Batch:
+    """Query -> donors -> texture -> beats -> record -> checked; what fails the gate is drawn again with its next donor."""
+    candidates = retrieve(assets.donors, queries, uniforms(request.seed, queries.record, Stream.DONOR, request.k))
+    texture_mv = low_pass(texture(request, assets, queries, candidates[:, 0], samples), request.lowpass_hz, request.fs_hz)
+    rhythm = uniforms(request.seed, queries.record, Stream.RHYTHM, 2)
+    batch = _try(request, assets, queries, candidates[:, 0], rhythm, texture_mv)
+    for attempt in range(1, request.attempts):
+        again = np.flatnonzero([bool(flags) for flags in batch.flags])
+        if not len(again):
+            break
+        donors = candidates[again, attempt % request.k]
+        retried = _try(request, assets, _some(queries, again), donors, rhythm[again], texture_mv[again])
+        batch = _better(batch, retried, again)
+    return batch
+
+
+def texture(request: Request, assets: Assets, queries: Queries, donors: np.ndarray, samples: int) -> np.ndarray:
+    """Generated texture, float64 (record, 8, time) mV, decoded in a batch of the request's size, filled up where it is short."""
+    import torch
+
+    from ecg_batch import decode
+
+    models, fill = assets.models, request.batch - len(queries.record)
+    count = decode.token_count(models, samples)
+    held = [assets.bank.table.scp_codes(donor) for donor in donors]
+    conditions = decode.conditions_of(models, queries.label, held)
+    draws = torch.from_numpy(uniforms(request.seed, queries.record, Stream.TOKENS, count))
+    noise = decode.draw_noise(models, request.seed, queries.record, count)
+    conditions, draws, noise = (torch.cat([x, x[:1].expand(fill, *x.shape[1:])]) for x in (conditions, draws, noise))
+    tokens = decode.sample_tokens(models, conditions, draws, request.temperature)
+    decoded = decode.decode_texture(models, tokens, noise)[: len(queries.record), :, :samples]
+    return decoded.cpu().numpy().astype(np.float64)
+
+
+def _try(request: Request, assets: Assets, queries: Queries, donors, rhythm, texture_mv: np.ndarray) -> Batch:
+    """One attempt: the records with these donors, checked."""
+    fs_hz, samples = request.fs_hz, texture_mv.shape[-1]
+    hr_bpm = np.where(np.isnan(queries.hr_bpm), assets.bank.table.hr_bpm[donors], queries.hr_bpm).astype(np.float64)
+    loops = [assets.loop(int(donor)) for donor in donors]
+    timings = [time_beats(loop, 60 * fs_hz / hr, samples, fs_hz, u) for loop, hr, u in zip(loops, hr_bpm, rhythm, strict=True)]
+    skeleton = np.stack([read_loop(loop, timing.donor_time) for loop, timing in zip(loops, timings, strict=True)])
+    composed = compose(low_pass(skeleton * MV_PER_STEP, request.lowpass_hz, fs_hz), texture_mv, request.alpha, request.prd_limit_pct)
+    measured, flags = _checked(composed, timings, hr_bpm, fs_hz)
+    for flag, contradicts in zip(flags, contradictions(assets.donors, donors, hr_bpm), strict=True):
+        flag.extend(["rate_statement"] * bool(contradicts))
+    ecg = np.clip(composed.steps, -32768, 32767).astype(np.int16)
+    return Batch(queries, ecg, donors, measured, composed.prd_pct, composed.alpha, flags)
+
+
+def _checked(composed: Composed, timings: list[Timing], hr_bpm: np.ndarray, fs_hz: float):
+    """Measured heart rates (record,) and flags of each record."""
+    checked = [check(steps, timing.r_sample, hr, fs_hz) for steps, timing, hr in zip(composed.steps, timings, hr_bpm, strict=True)]
+    return np.array([measured for measured, _ in checked]), [flags for _, flags in checked]
+
+
+def _some(queries: Queries, at: np.ndarray) -> Queries:
+    return Queries(*(getattr(queries, name)[at] for name in Queries.__dataclass_fields__))
+
+
+def _better(batch: Batch, retried: Batch, again: np.ndarray) -> Batch:
+    """The batch with each retried record in its place where it has fewer flags than before."""
+    for at, row in enumerate(again):
+        if len(retried.flags[at]) < len(batch.flags[row]):
+            for name in ("ecg", "donors", "measured_bpm", "prd_pct", "alpha", "flags"):
+                getattr(batch, name)[row] = getattr(retried, name)[at]
+    return batch

@@ -1,0 +1,25 @@
+"""environment.yml and pyproject.toml name the same packages and versions."""
+
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_conda_and_pip_pins_are_equal():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(part for part in environment if isinstance(part, dict))["pip"]
+    conda = {line for line in environment if isinstance(line, str)} - {"pip", "python=3.12"}
+    pinned = set(project["dependencies"])
+    torch = next(line for line in pinned if line.startswith("torch=="))
+    assert set(pip) - {"--no-deps --editable ."} == pinned - {torch}
+    assert conda == {torch.replace("torch==", "pytorch-gpu="), *project["optional-dependencies"]["gpu"]}
+
+
+def test_every_pin_stands_in_the_constraints():
+    constraints = set((ROOT / "constraints.txt").read_text().split())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["dependencies"]) | set(project["optional-dependencies"]["dev"]) <= constraints
