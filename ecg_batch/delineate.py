@@ -26,6 +26,19 @@ class Fiducials:
     qrs_off: int
     t_end: int
 
+    def intervals_ms(self, fs_hz: float) -> dict[str, float]:
+        """PR, QRS and QT in ms; PR is NaN without a P wave."""
+        samples = {"PR": self.qrs_on - self.p_on, "QRS": self.qrs_off - self.qrs_on, "QT": self.t_end - self.qrs_on}
+        if samples["PR"] == 1:
+            samples["PR"] = float("nan")
+        return {name: 1000 * value / fs_hz for name, value in samples.items()}
+
+
+def r_peaks(modelled: np.ndarray, beats: np.ndarray, fs_hz: float) -> np.ndarray:
+    """Sample of the largest deflection over all leads within 60 ms of each beat: (beat,)."""
+    half = round(0.06 * fs_hz)
+    return beats + np.argmax(np.linalg.norm(windows(modelled, beats, half), axis=1), axis=1) - half
+
 
 def delineate(modelled: np.ndarray, beats: np.ndarray, fs_hz: float) -> Fiducials:
     """Fiducials of the median beat: modelled (lead, time) in any unit, beats (beat,) of one type, at least two."""

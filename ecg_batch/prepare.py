@@ -12,7 +12,7 @@ import numpy as np
 
 from ecg_batch import bank
 from ecg_batch.beats import LEAD_II, agree, detect_beats, detect_lead, heart_rate_bpm
-from ecg_batch.delineate import Fiducials, delineate
+from ecg_batch.delineate import Fiducials, delineate, r_peaks
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED, MODELLED_INDEX, MV_PER_STEP, identity_residual
 from ecg_batch.loop import find_loop
@@ -44,6 +44,7 @@ class Usable:
     beats: np.ndarray
     fiducials: Fiducials
     loop: tuple[int, int]
+    shift_ms: dict[str, float]  # of R, PR, QRS and QT from donor to skeleton
 
 
 def measure(release: Release, entry: Entry) -> tuple[Usable, Split] | str:
@@ -100,7 +101,15 @@ def _measured(modelled: np.ndarray, entry: Entry, fs_hz: int) -> tuple[Usable, S
     loop = find_loop(parts.skeleton, parts.beats, fiducials, fs_hz)
     if loop is None:
         return "no loop of three whole beats"
-    return Usable(entry, hr_bpm, parts.beats, fiducials, loop), parts
+    return Usable(entry, hr_bpm, parts.beats, fiducials, loop, _shift_ms(modelled, parts, fiducials, fs_hz)), parts
+
+
+def _shift_ms(modelled: np.ndarray, parts: Split, fiducials: Fiducials, fs_hz: int) -> dict[str, float]:
+    """How far R, PR, QRS and QT of the skeleton are from those of the donor, found in the same way."""
+    typical = parts.beats[parts.types == 0]
+    skeleton, donor = fiducials.intervals_ms(fs_hz), delineate(modelled, typical, fs_hz).intervals_ms(fs_hz)
+    r_shift = r_peaks(parts.skeleton, parts.beats, fs_hz) - r_peaks(modelled, parts.beats, fs_hz)
+    return {"R": 1000 * float(np.median(np.abs(r_shift))) / fs_hz} | {name: skeleton[name] - donor[name] for name in donor}
 
 
 def _xqrs(lead_mv: np.ndarray, fs_hz: float) -> np.ndarray:
@@ -275,5 +284,17 @@ def _report(release: Release, donors: list[Usable], usable: list[Usable]) -> dic
         "donor_folds": sorted({one.entry.fold for one in donors}),
         "donors_by_superclass": classes(donors),
         "donors_by_statement": dict(Counter(code for one in donors for code in one.entry.scp_codes).most_common()),
+        "skeleton_against_donor_ms": _shifts([one.shift_ms for one in usable]),
         "hr_bpm_percentiles_1_50_99": [round(float(rate), 1) for rate in rates],
     }
+
+
+def _shifts(shifts: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Median and 90th percentile of the absolute differences in ms, and how many records had both intervals."""
+    report = {}
+    for name in shifts[0]:
+        absolute = np.abs([shift[name] for shift in shifts])
+        known = absolute[~np.isnan(absolute)]
+        median, high = np.percentile(known, [50, 90])
+        report[name] = {"median": round(float(median), 1), "p90": round(float(high), 1), "records": len(known)}
+    return report

@@ -2,16 +2,19 @@
 
 import ast
 import csv
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 
 from ecg_batch.errors import UserError
+from ecg_batch.files import sha256_file
 from ecg_batch.leads import LEADS, MV_PER_STEP
 
 DATABASE = "ptbxl"  # its name on PhysioNet
-TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
+TABLE, STATEMENTS, SUMS = "ptbxl_database.csv", "scp_statements.csv", "SHA256SUMS.txt"
 NEEDED = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_lr", "filename_hr")
 OVER_89 = 90.0  # releases code "90 or more" as 300 (HIPAA) or as 90 and above
 
@@ -106,16 +109,45 @@ def read_record(release: Release, entry: Entry) -> np.ndarray:
     return np.clip(np.rint(ecg_mv / MV_PER_STEP), -32768, 32767).astype(np.int16)
 
 
-def download(folder: Path, fs_hz: int, records: int | None = None) -> None:
-    """Fetches PTB-XL at one rate into `folder` through wfdb's own downloader; files already there in full are kept."""
-    import wfdb
+def download(folder: Path, fs_hz: int) -> None:
+    """Fetches PTB-XL at one rate into `folder` through wfdb's own downloader. Call it again after a break.
+
+    Every file is held against the release's SHA256SUMS.txt: a whole one is kept, a broken one is fetched anew (wfdb's own
+    resuming appends to it, which needs a server that knows ranges). Raises UserError when one does not arrive whole.
+    """
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
-    wfdb.dl_files(DATABASE, str(folder), [TABLE, STATEMENTS, "LICENSE.txt"], keep_subdirs=True)
-    with open(folder / TABLE, newline="", encoding="utf-8") as file:
-        paths = [row[{100: "filename_lr", 500: "filename_hr"}[fs_hz]] for row in csv.DictReader(file)][:records]
-    step = 200  # records asked for at a time, so that progress can be shown
-    for first in tqdm(range(0, len(paths), step), desc="download", unit="x200 records", disable=None):
-        block = [f"{path}{suffix}" for path in paths[first : first + step] for suffix in (".hea", ".dat")]
-        wfdb.dl_files(DATABASE, str(folder), block, keep_subdirs=True)
+    (folder / SUMS).unlink(missing_ok=True)
+    _fetch(folder, [SUMS])
+    sums = {name: digest for digest, name in (line.split(maxsplit=1) for line in (folder / SUMS).read_text().splitlines())}
+    prefix = {100: "records100/", 500: "records500/"}[fs_hz]
+    wanted = [name for name in sums if name in (TABLE, STATEMENTS, "LICENSE.txt") or name.startswith(prefix)]
+    step = 200  # files asked for at a time, so that progress can be shown
+    with tqdm(total=len(wanted), desc="download", unit="file", disable=None) as bar:
+        for first in range(0, len(wanted), step):
+            block = wanted[first : first + step]
+            _fetch(folder, _broken(folder, block, sums))
+            if broken := _broken(folder, block, sums):
+                raise UserError(f"{folder / broken[0]}: did not arrive whole ({len(broken)} such files); its sha256 is not the one "
+                                f"in {SUMS}. Run the same command again; whole files are kept")  # fmt: skip
+            bar.update(len(block))
+
+
+def _broken(folder: Path, names: list[str], sums: dict[str, str]) -> list[str]:
+    """Those that are absent or not whole; what is not whole is removed."""
+    broken = []
+    for name in names:
+        path = folder / name
+        if not path.is_file() or sha256_file(path) != sums[name]:
+            path.unlink(missing_ok=True)
+            broken.append(name)
+    return broken
+
+
+def _fetch(folder: Path, names: list[str]) -> None:
+    import wfdb
+
+    if names:
+        with redirect_stdout(StringIO()):  # it prints two lines a call
+            wfdb.dl_files(DATABASE, str(folder), names, keep_subdirs=True)
