@@ -12,9 +12,11 @@ SEARCH_S = 0.15
 
 
 def detect_lead(lead_mv: np.ndarray, fs_hz: float) -> np.ndarray:
-    """R samples of one lead (time,) by sleepecg's Pan-Tompkins variant (doi:10.1109/TBME.1985.325532)."""
+    """R samples of one lead (time,) by sleepecg's Pan-Tompkins variant (doi:10.1109/TBME.1985.325532); none in a flat lead."""
     import sleepecg
 
+    if np.ptp(lead_mv) == 0:
+        return np.empty(0, np.int64)
     return np.asarray(sleepecg.detect_heartbeats(lead_mv.astype(np.float64), fs_hz), dtype=np.int64)
 
 

@@ -13,7 +13,8 @@ from scipy.signal import butter, sosfiltfilt
 from ecg_batch.leads import MV_PER_STEP, to_steps, twelve_leads
 
 FILTER_ORDER = 4
-ROUNDING_SHARE = 0.999  # of the limit: half a step of rounding must not carry a record over it
+# Sum over the 12 leads of the squared largest rounding error, in steps: 8 leads 1/2, III and aVR 1, aVL and aVF 5/4.
+ROUNDING_STEPS2 = 8 * 0.5**2 + 2 * 1.0**2 + 2 * 1.25**2
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ def low_pass(ecg_mv: np.ndarray, edge_hz: float, fs_hz: float) -> np.ndarray:
 def compose(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> Composed:
     """Adds low-passed parts, float64 (record, 8 leads, time) mV. PRD = 100 |record - skeleton| / |skeleton| over 12 leads."""
     skeleton, texture = twelve_leads(skeleton_mv), twelve_leads(texture_mv)
-    full_pct = 100 * alpha * _norm(texture) / np.maximum(_norm(skeleton), 1e-9)
-    share = np.minimum(1.0, ROUNDING_SHARE * prd_limit_pct / np.maximum(full_pct, 1e-9))
+    rounding_mv = MV_PER_STEP * np.sqrt(ROUNDING_STEPS2 * skeleton_mv.shape[-1])  # must not carry a record over the limit
+    allowed_mv = np.maximum(prd_limit_pct / 100 * _norm(skeleton) - rounding_mv, 0.0)
+    share = np.minimum(1.0, allowed_mv / np.maximum(alpha * _norm(texture), 1e-9))
     mixed = skeleton_mv + (alpha * share)[:, None, None] * texture_mv
     steps = twelve_leads(to_steps(mixed))
     prd_pct = 100 * _norm(steps * MV_PER_STEP - skeleton) / np.maximum(_norm(skeleton), 1e-9)

@@ -17,8 +17,9 @@ import numpy as np
 from ecg_batch.bank import Bank
 from ecg_batch.loop import closed_loop
 
-CLEAR_S = 0.2  # no beat closer to either end: a detector does not see it, and the measured rate would be off
-ROUNDS = 4  # of correcting the stretch until the mean RR inside the window is the one asked for
+CLEAR_S = 0.2  # a beat closer to an end may not be detected
+ROUNDS = 4  # of correcting the stretch until the mean RR inside the record is the one asked for
+BEFORE = 3  # beats before the record: their T waves reach into it
 
 
 @dataclass(frozen=True)
@@ -61,33 +62,24 @@ def donor_loop(bank: Bank, donor: int) -> DonorLoop:
 
 
 def time_beats(donor: DonorLoop, rr_samples: float, samples: int, fs_hz: float, uniforms: np.ndarray) -> Timing:
-    """Beats of one record of `samples` at a mean RR of `rr_samples`. uniforms (2,): the first beat, and where it is put."""
+    """Beats of one record of `samples` at a mean RR of `rr_samples`. uniforms (2,): which beat comes first, and when.
+
+    Beats near the ends, which a detector may not see, do not count for the mean.
+    """
     first = int(uniforms[0] * len(donor.r_sample))
-    count = int((samples - 2 * CLEAR_S * fs_hz) / rr_samples)  # RR intervals inside the record
-    order = (first + np.arange(-2, count + 3)) % len(donor.r_sample)
+    offset = uniforms[1] * rr_samples
+    order = (first + np.arange(-BEFORE, int(1.5 * samples / rr_samples) + BEFORE)) % len(donor.r_sample)
     donor_rr = donor.rr_samples[order]
-    offset = _first_beat(rr_samples, count, samples, fs_hz, uniforms[1])
-    stretch = rr_samples / donor_rr[2 : 2 + count].mean()
+    since_first = np.concatenate([[0], np.cumsum(donor_rr)]) - donor_rr[:BEFORE].sum()
+    stretch = rr_samples / donor.rr_samples.mean()
     for _ in range(ROUNDS):
-        beats = offset + np.concatenate([[0.0], np.cumsum(stretch * donor_rr)]) - stretch * donor_rr[:2].sum()
-        inside = beats[(beats >= 0) & (beats < samples)]
-        error = rr_samples / np.diff(inside).mean() if len(inside) > 1 else 1.0
-        if abs(error - 1) < 1e-3:
-            break
-        stretch *= error
-    beats = np.rint(beats).astype(np.int64)
-    start = donor.r_sample[first] - donor_rr[:2].sum()
-    donor_beats = start + np.concatenate([[0], np.cumsum(donor_rr)])
-    donor_time = np.interp(np.arange(samples), *_knots(donor, beats, donor_beats, stretch))
+        beats = offset + stretch * since_first
+        clear = beats[(beats >= CLEAR_S * fs_hz) & (beats < samples - CLEAR_S * fs_hz)]
+        if len(clear) > 1:
+            stretch *= rr_samples / np.diff(clear).mean()
+    beats = np.rint(offset + stretch * since_first).astype(np.int64)
+    donor_time = np.interp(np.arange(samples), *_knots(donor, beats, donor.r_sample[first] + since_first, stretch))
     return Timing(beats[(beats >= 0) & (beats < samples)], donor_time, float(stretch))
-
-
-def _first_beat(rr: float, count: int, samples: int, fs_hz: float, uniform: float) -> float:
-    """Sample of the first beat, such that a regular rhythm has just count + 1 beats inside and none near an end."""
-    clear = CLEAR_S * fs_hz
-    earliest = max(clear, samples - (count + 1) * rr + 1)
-    latest = max(min(samples - count * rr - clear, rr - 1), earliest)
-    return float(np.rint(earliest + uniform * (latest - earliest)))
 
 
 def _knots(donor: DonorLoop, beats: np.ndarray, donor_beats: np.ndarray, stretch: float) -> tuple[np.ndarray, np.ndarray]:

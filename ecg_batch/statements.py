@@ -1,4 +1,4 @@
-"""What a label says: the five superclasses of PTB-XL, and the SCP-ECG statements that fix a heart rate by themselves."""
+"""What a label says: the five superclasses of PTB-XL, and the SCP-ECG statements that imply a heart rate."""
 
 import math
 

@@ -1,0 +1,79 @@
+"""Composition and the quality gate."""
+
+import numpy as np
+import pytest
+
+from ecg_batch import bank
+from ecg_batch.check import check, same_beats
+from ecg_batch.compose import compose, low_pass
+from ecg_batch.leads import MV_PER_STEP, identity_residual, twelve_leads
+
+
+@pytest.fixture(scope="module")
+def real():
+    return bank.read_bank(bank.BUNDLED)
+
+
+@pytest.fixture(scope="module")
+def parts(real):
+    return tuple(low_pass(x[:40] * MV_PER_STEP, 40, 100) for x in (real.skeleton, real.texture))
+
+
+@pytest.mark.parametrize("limit", [1, 3, 10, 1e6])
+def test_prd_never_exceeds_its_limit(parts, limit):
+    composed = compose(*parts, 0.6, limit)
+    assert (composed.prd_pct <= limit).all()
+    assert (composed.alpha <= 0.6).all()
+    assert (identity_residual(composed.steps) <= 0.5).all()
+
+
+def test_without_a_limit_the_difference_is_alpha_times_the_texture(parts):
+    skeleton, texture = parts
+    composed = compose(skeleton, texture, 0.6, 1e9)
+    difference = composed.steps * MV_PER_STEP - twelve_leads(skeleton)
+    np.testing.assert_allclose(difference, 0.6 * twelve_leads(texture), atol=1.3 * MV_PER_STEP)
+    np.testing.assert_allclose(composed.alpha, 0.6)
+
+
+def test_alpha_zero_is_the_skeleton(parts):
+    composed = compose(*parts, 0.0, 10)
+    np.testing.assert_allclose(composed.steps[:, :2] * MV_PER_STEP, parts[0][:, :2], atol=0.5 * MV_PER_STEP + 1e-9)
+
+
+def test_the_low_pass_moves_no_peak_and_stops_mains():
+    time = np.arange(5000) / 500
+    pulse = np.exp(-((time - 5) ** 2) / (2 * 0.02**2))
+    assert np.argmax(low_pass(pulse, 40, 500)) == np.argmax(pulse)
+    assert np.abs(low_pass(np.sin(2 * np.pi * 100 * time), 40, 500))[500:-500].max() < 0.05
+
+
+@pytest.fixture
+def good(real):
+    """A record that passes: (steps, beats, bpm)."""
+    ecg = twelve_leads(real.skeleton[3].astype(np.int32))
+    return ecg, real.beats(3), float(real.table.hr_bpm[3])
+
+
+def test_a_good_record_has_no_flags(good):
+    measured, flags = check(*good, 100)
+    assert flags == [] and abs(measured - good[2]) < 3
+
+
+@pytest.mark.parametrize(("spoil", "flag"), [
+    (lambda ecg, beats, bpm: (ecg, beats, bpm + 8), "heart_rate"),
+    (lambda ecg, beats, bpm: (ecg * 20, beats, bpm), "amplitude"),
+    (lambda ecg, beats, bpm: (np.where(np.arange(12)[:, None] == 7, 0, ecg), beats, bpm), "flat"),
+    (lambda ecg, beats, bpm: (ecg, np.delete(beats, 3), bpm), "beats"),
+    (lambda ecg, beats, bpm: (ecg, beats + 30, bpm), "beats"),
+    (lambda ecg, beats, bpm: (ecg * 0, beats, bpm), "heart_rate"),
+])  # fmt: skip
+def test_each_fault_has_its_flag(good, spoil, flag):
+    assert flag in check(*spoil(*good), 100)[1]
+
+
+def test_beats_near_the_ends_may_be_missed_or_found():
+    inner = np.array([100, 200, 300])
+    assert same_beats(np.array([5, 100, 200, 300]), inner, 400, 100)
+    assert same_beats(inner, np.append(inner, 390), 400, 100)
+    assert not same_beats(inner[:2], inner, 400, 100)
+    assert not same_beats(np.array([100, 200, 250, 300]), inner, 400, 100)
