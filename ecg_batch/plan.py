@@ -1,0 +1,350 @@
+"""Plan: a request made final. Inputs are checked and hashed, records cut into shards, and the run's folder is opened.
+
+The run id is a digest of everything that changes bytes, so a folder can tell whether a request is its own.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ecg_batch.errors import UserError
+from ecg_batch.files import sha256_file, sync, to_json, write_new, write_over
+from ecg_batch.request import Request, request_from_resolved
+from ecg_batch.statements import SUPERCLASSES
+
+if TYPE_CHECKING:
+    from ecg_batch.query_table import QueryTable
+
+FORMAT = 1
+PLAN, ECG, RECORDS, MANIFEST, SUMS = "plan.json", "ecg.zarr", "records.parquet", "dataset.json", "SHA256SUMS"
+RECEIPTS, PARTS, STAGING, FAILURES = "receipts", "parts", "staging", "failures"
+FOLDERS = (RECEIPTS, PARTS, STAGING, FAILURES)
+SOFTWARE = ("ecg-batch", "numpy", "numcodecs", "pyarrow", "scipy", "torch", "zarr")  # what a byte can depend on
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Records start .. stop - 1: one Zarr shard file, the unit of work."""
+
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def records(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run makes. request.bank and request.models say where the inputs were found, `inputs` what they were."""
+
+    run_id: str
+    request: Request
+    inputs: dict[str, str]  # sha256 of bank, vqvae, mamba and, where there is one, table
+    shards: tuple[Shard, ...]
+    versions: dict[str, str]
+
+    @property
+    def time_samples(self) -> int:
+        return self.request.duration_s * self.request.fs_hz
+
+
+def final_name(path: Path) -> Path:
+    """The name a run's folder has, or will have, when it is finished: from either of its names, or '.' inside it."""
+    path = path if path.name not in ("", "..") else path.resolve()
+    return path.with_name(path.name.removesuffix(".partial"))
+
+
+def partial_of(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
+def ecg_file(shard_index: int) -> str:
+    return f"{ECG}/ecg/c.{shard_index}.0.0"
+
+
+def part_file(shard_index: int) -> str:
+    return f"{PARTS}/{shard_index}.parquet"
+
+
+def find_run(path: Path) -> Path:
+    """The folder of a run, finished or not, from either of its names. UserError where there is none."""
+    out = final_name(path)
+    for folder in (out, partial_of(out)):
+        if (folder / PLAN).exists():
+            return folder
+    raise UserError(
+        f"{path}: no dataset here (no {PLAN}, and no {partial_of(out).name} beside it). Give the folder of a run"
+    )
+
+
+def cut_shards(records: int, shard_records: int) -> tuple[Shard, ...]:
+    """Shards of shard_records each, the last one shorter: every record exactly once."""
+    starts = range(0, records, shard_records)
+    return tuple(Shard(i, start, min(start + shard_records, records)) for i, start in enumerate(starts))
+
+
+def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
+    """Check and hash the inputs of a request, touching nothing. Raises UserError for whatever could not be made."""
+    table = None
+    if request.table is not None:
+        from ecg_batch.query_table import read_query_table
+
+        table = read_query_table(request.table, request.source)
+        request = _counted(request, len(table))
+    labels = table.labels if table else tuple(label for label, _ in request.mix.labels)
+    inputs = {"bank": _check_bank(request, labels), **_check_models(request)}
+    if table:
+        inputs["table"] = table.sha256()
+    shards = cut_shards(request.records, request.shard)
+    return Plan(_run_id(request, inputs), request, inputs, shards, software_versions()), table
+
+
+def _counted(request: Request, rows: int) -> Request:
+    if request.records not in (None, rows):
+        raise UserError(
+            f"{request.source}: records is {request.records:,} but the table has {rows:,} rows; a table makes one "
+            "record per row. Leave records out"
+        )
+    return replace(request, records=rows)
+
+
+def _run_id(request: Request, inputs: dict[str, str]) -> str:
+    canonical = json.dumps([FORMAT, request.resolved(), inputs], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def software_versions() -> dict[str, str]:
+    return {name: _version(name) for name in SOFTWARE}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+# Inputs ---------------------------------------------------------------------------------------------------------------
+
+
+def _check_bank(request: Request, labels: tuple[str, ...]) -> str:
+    """sha256 of the bank, after a look whether it serves this request."""
+    from ecg_batch.bank import bank_digest, read_table
+
+    try:
+        donors = read_table(Path(request.bank))
+        digest = bank_digest(Path(request.bank))
+    except UserError as error:
+        raise UserError(f"{request.source}: bank: {error}") from error
+    except Exception as error:  # whatever zarr makes of a damaged folder, the user needs the same advice
+        raise UserError(
+            f"{request.source}: cannot read the bank {request.bank}: {type(error).__name__}: {error}. Prepare it "
+            "again with jobs/prepare.py, or use 'bundled'"
+        ) from error
+    if donors.fs_hz != request.fs_hz:
+        raise UserError(
+            f"{request.source}: fs_hz is {request.fs_hz} but the bank {request.bank} holds {donors.fs_hz} Hz; donors "
+            "are not resampled. Prepare a bank at this rate with jobs/prepare.py, or change fs_hz"
+        )
+    _check_donors(request, donors, labels)
+    return digest
+
+
+def _check_donors(request: Request, donors, labels: tuple[str, ...]) -> None:
+    import numpy as np
+
+    allowed = np.isin(donors.fold, request.donor_folds)
+    known = [*SUPERCLASSES, *donors.codes]
+    held = {label: int((donors.holds(label) & allowed).sum()) for label in known}
+    absent = [label for label in labels if not held.get(label)]
+    if absent:
+        present = ", ".join(f"{label} ({count})" for label, count in held.items() if count)
+        raise UserError(
+            f"{request.source}: no donor for {', '.join(absent[:10])} in folds "
+            f"{', '.join(map(str, request.donor_folds))} of the bank {request.bank}; labels with donors: "
+            f"{present or 'none'}. Ask for these, or prepare a bank that holds the others"
+        )
+
+
+def _check_models(request: Request) -> dict[str, str]:
+    """sha256 of both weight files, after a look at what they say they are. No torch: a safetensors header is JSON."""
+    folder = Path(request.models)
+    paths = {name: folder / f"{name}.safetensors" for name in ("vqvae", "mamba")}
+    try:
+        stated = {name: read_metadata(path) for name, path in paths.items()}
+        inputs = {name: sha256_file(path) for name, path in paths.items()}
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{request.source}: cannot read the models in {folder}: {error}. Give a folder with vqvae.safetensors and "
+            "mamba.safetensors made by jobs/train.py, or 'bundled'"
+        ) from None
+    for name, metadata in stated.items():
+        _check_weights(request, paths[name], metadata, f"ecg-batch {name} 1")
+    if stated["mamba"].get("vqvae_sha256") != inputs["vqvae"]:
+        raise UserError(
+            f"{request.source}: {paths['mamba']} was trained on the tokens of another vqvae.safetensors than the one "
+            "beside it; its tokens would mean nothing here. Take both files from one training, or run jobs/train.py "
+            "mamba again"
+        )
+    return inputs
+
+
+def _check_weights(request: Request, path: Path, metadata: dict, needed: str) -> None:
+    if metadata.get("format") != needed:
+        raise UserError(
+            f"{request.source}: {path} states the format {metadata.get('format')!r}; needed {needed!r}. Train it again"
+        )
+    if metadata.get("fs_hz") != str(request.fs_hz):
+        raise UserError(
+            f"{request.source}: fs_hz is {request.fs_hz} but {path} was trained at {metadata.get('fs_hz')} Hz. Use "
+            "models of this rate, or change fs_hz"
+        )
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The __metadata__ of a safetensors file. ValueError where the file is none."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= 100_000_000 else b""  # the format's own limit
+    try:
+        return json.loads(header)["__metadata__"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is not a safetensors file with metadata") from None
+
+
+# The folder -----------------------------------------------------------------------------------------------------------
+
+
+def open_run(plan: Plan, table: "QueryTable | None", out: Path) -> Path:
+    """Open the run's folder: `out` where that is finished already, else out.partial, new or as a former run left it.
+
+    UserError where the folder belongs to another request. Harmless when two do it at once, or when it was killed
+    half-way.
+    """
+    folder = partial_of(out)
+    if not _is_finished(plan, out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+        if not _is_finished(plan, out):  # looked at again: another run may just have renamed the folder away
+            _fill(plan, table, folder)
+            return folder
+        folder.rmdir()
+    return out
+
+
+def _is_finished(plan: Plan, out: Path) -> bool:
+    if (out / PLAN).exists():
+        _refuse_other(plan, out)
+        return True
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UserError(f"{out}: exists and is no dataset; nothing of it is touched. Give another --out")
+    return False
+
+
+def _fill(plan: Plan, table: "QueryTable | None", folder: Path) -> None:
+    for name in FOLDERS:
+        (folder / name).mkdir(exist_ok=True)
+    if not write_new(folder / PLAN, to_json(plan_to_json(plan)), folder / STAGING):
+        _refuse_other(plan, folder)
+    if table:
+        _keep_table(plan, table, folder)
+    from ecg_batch.write import array_metadata
+
+    for name in (ECG, f"{ECG}/ecg"):  # never with parents: that would bring back a folder which was renamed this moment
+        (folder / name).mkdir(exist_ok=True)
+    for name, data in array_metadata(plan).items():
+        if not (folder / name).exists() or (folder / name).read_bytes() != data:
+            write_over(folder / name, data, folder / STAGING)
+
+
+def _keep_table(plan: Plan, table: "QueryTable", folder: Path) -> None:
+    from ecg_batch import query_table
+
+    if query_table.copy_digest(folder / query_table.NAME) != plan.inputs["table"]:
+        aside = folder / STAGING / f"table-{os.getpid()}"
+        query_table.write_copy(table, aside, plan.request.shard)
+        sync(aside)
+        os.replace(aside, folder / query_table.NAME)
+        sync(folder)
+
+
+def _refuse_other(plan: Plan, folder: Path) -> None:
+    """UserError unless the plan in the folder is this one."""
+    there = read_plan(folder)
+    finished = folder.suffix != ".partial"
+    if there.run_id != plan.run_id:
+        raise UserError(
+            f"{folder}: holds another run: {_difference(there, plan)}. A folder holds one run: give another --out"
+            + ("" if finished else f", or delete {folder} to start over")
+        )
+    if there.versions != plan.versions and not finished:
+        changed = [f"{name} {there.versions.get(name)} there, {new} here" for name, new in plan.versions.items()
+                   if there.versions.get(name) != new]  # fmt: skip
+        raise UserError(
+            f"{folder}: was begun with other software ({'; '.join(changed)}); the shards of one dataset must not "
+            "differ in that. Install those versions, or give another --out"
+        )
+
+
+def _difference(there: Plan, here: Plan) -> str:
+    old, new = _flat(there.request.resolved()), _flat(here.request.resolved())
+    lines = [
+        f"{key} is {old.get(key)} there and {new.get(key)} here"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    names = sorted({*there.inputs, *here.inputs})
+    lines += [f"the {name} is not the same" for name in names if there.inputs.get(name) != here.inputs.get(name)]
+    return "; ".join(lines)
+
+
+def _flat(value, prefix: str = "") -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {prefix: json.dumps(value)}
+    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+
+
+# plan.json ------------------------------------------------------------------------------------------------------------
+
+
+def plan_to_json(plan: Plan) -> dict:
+    return {
+        "format": FORMAT,
+        "run_id": plan.run_id,
+        "request": plan.request.resolved(),
+        "inputs_sha256": plan.inputs,
+        "found_at": {"bank": plan.request.bank, "models": plan.request.models},
+        "versions": plan.versions,
+        "shards": [list(asdict(shard).values()) for shard in plan.shards],
+    }
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan of a run's folder. UserError where it is absent, of a newer format, or damaged."""
+    path = folder / PLAN
+    try:
+        raw = json.loads(path.read_bytes())
+        if raw["format"] > FORMAT:
+            raise UserError(f"{path}: format {raw['format']}; this ecg-batch reads up to {FORMAT}. Install a newer one")
+        request = request_from_resolved(raw["request"], **raw["found_at"])
+        plan = Plan(
+            raw["run_id"], request, raw["inputs_sha256"], tuple(Shard(*row) for row in raw["shards"]), raw["versions"]
+        )
+        sound = _run_id(request, plan.inputs) == plan.run_id and plan.shards == cut_shards(
+            request.records, request.shard
+        )
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise UserError(
+            f"{path}: damaged: it does not agree with its own run id. Restore it from a copy, or make the run anew"
+        )
+    return plan

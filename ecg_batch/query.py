@@ -1,0 +1,94 @@
+"""Query: what is asked of each record. A pure function of (seed, record index, request), so any task can ask for any
+record.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ecg_batch.draws import Stream, generator, uniforms
+from ecg_batch.request import Distribution, Mix, Request
+
+# 2**64 / golden ratio. record * PHI mod 2**64 is the most even additive sequence there is: whatever the first n records
+# are, the count of a label is its share of n to within a few records, and the integers are exact for any record index.
+PHI = np.uint64(0x9E3779B97F4A7C15)
+OFFSET_RECORD = 2**63 - 1  # no dataset reaches this record: its draw shifts the label sequence of the whole run by seed
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What is asked of some records; every array has the axis (record,)."""
+
+    record: np.ndarray  # int64
+    label: np.ndarray  # str
+    hr_bpm: np.ndarray  # float32, NaN = not asked
+    age: np.ndarray  # float32, years, NaN = not asked
+    sex: np.ndarray  # int8, 0 male, 1 female, -1 = not asked
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+
+def query_source(request: Request, folder: Path) -> Callable[[int, int], Queries]:
+    """The function (start, stop) -> Queries of a run, with a table's rows read shard by shard from the run's folder."""
+    if request.mix is not None:
+        return lambda start, stop: mix_queries(request, start, stop)
+
+    from ecg_batch import query_table
+
+    rows_of = lru_cache(maxsize=1)(lambda shard: query_table.read_rows(folder, shard))
+
+    def table_queries(start: int, stop: int) -> Queries:
+        shard = start // request.shard
+        begin = shard * request.shard
+        rows = {name: column[start - begin : stop - begin] for name, column in rows_of(shard).items()}
+        return Queries(record=np.arange(start, stop), **rows)
+
+    return table_queries
+
+
+def mix_queries(request: Request, start: int, stop: int) -> Queries:
+    """Queries of records start .. stop - 1 of a mix."""
+    records = np.arange(start, stop)
+    label = _labels(request.mix, request.seed, records)
+    draws = uniforms(request.seed, records, Stream.QUERY, 3)  # (record, 3): heart rate, age, sex
+    return Queries(records, label, _heart_rates(request.mix, label, draws[:, 0]), _ages(request.mix, draws[:, 1]),
+                   _sexes(request.mix, draws[:, 2]))  # fmt: skip
+
+
+def _labels(mix: Mix, seed: int, records: np.ndarray) -> np.ndarray:
+    offset = generator(seed, OFFSET_RECORD, Stream.QUERY).integers(2**64, dtype=np.uint64)
+    position = (records.astype(np.uint64) * PHI + offset) / 2.0**64  # wraps on purpose; (record,) in [0, 1)
+    upper = np.cumsum([share for _, share in mix.labels])
+    index = np.searchsorted(upper[:-1], position, side="right")
+    return np.array([label for label, _ in mix.labels])[index]
+
+
+def _heart_rates(mix: Mix, label: np.ndarray, draw: np.ndarray) -> np.ndarray:
+    rates = np.full(len(label), np.nan, np.float32)
+    if mix.hr_bpm is not None:
+        for name in np.unique(label):
+            rates[label == name] = quantile(mix.hr_bpm_of(str(name)), draw[label == name])
+    return rates
+
+
+def _ages(mix: Mix, draw: np.ndarray) -> np.ndarray:
+    return np.full(len(draw), np.nan, np.float32) if mix.age is None else quantile(mix.age, draw).astype(np.float32)
+
+
+def _sexes(mix: Mix, draw: np.ndarray) -> np.ndarray:
+    return np.full(len(draw), -1, np.int8) if mix.female is None else (draw < mix.female).astype(np.int8)
+
+
+def quantile(distribution: Distribution, draw: np.ndarray) -> np.ndarray:
+    """Inverse CDF of the (truncated) distribution at draw in [0, 1)."""
+    low, high = distribution.low, distribution.high
+    if distribution.sd is None:
+        return low + draw * (high - low)
+    from scipy.special import ndtr, ndtri
+
+    below, above = (ndtr((edge - distribution.mean) / distribution.sd) for edge in (low, high))
+    return np.clip(distribution.mean + distribution.sd * ndtri(below + draw * (above - below)), low, high)

@@ -1,0 +1,216 @@
+"""A table of queries, one row per record: read from CSV or Parquet, checked, and kept in the run's folder in normal
+form.
+
+The kept copy has one row group per shard, so a task reads its own rows only, whatever the length of the table.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ecg_batch.errors import UserError
+from ecg_batch.request import AGE_LIMITS, HR_LIMITS_BPM
+from ecg_batch.statements import RATE_RANGE_BPM, rate_rule
+
+COLUMNS = ("label", "hr_bpm", "age", "sex")
+SEX_CODES = {"male": 0, "female": 1, "0": 0, "1": 1, "0.0": 0, "1.0": 1}  # PTB-XL: 0 = male, 1 = female
+NAME = "queries.parquet"
+LISTED = 3  # bad rows named in an error
+
+
+@dataclass(frozen=True)
+class QueryTable:
+    """A checked table in normal form. label_index points into labels; NaN and -1 = not asked."""
+
+    labels: tuple[str, ...]  # sorted
+    label_index: np.ndarray  # int32 (record,)
+    hr_bpm: np.ndarray  # float32 (record,)
+    age: np.ndarray  # float32 (record,)
+    sex: np.ndarray  # int8 (record,)
+
+    def __len__(self) -> int:
+        return len(self.sex)
+
+    def sha256(self) -> str:
+        """Digest of the content in normal form: the same rows as CSV and as Parquet are the same request."""
+        digest = hashlib.sha256("\n".join(self.labels).encode())
+        for column in (self.label_index, self.hr_bpm, self.age, self.sex):
+            digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()
+
+
+def read_query_table(path: str, source: str) -> QueryTable:
+    """Read and check a CSV or Parquet table with the columns label and, where asked, hr_bpm, age, sex; a blank cell =
+    not asked.
+
+    source: the request file, for messages. Raises UserError with the first bad rows, counted from 1 without the header.
+    """
+    columns = _read_columns(path, source)
+    bad: dict[int, str] = {}
+    labels, label_index = _labels(columns["label"], bad)
+    hr_bpm = _numbers(columns.get("hr_bpm"), len(label_index), "hr_bpm", HR_LIMITS_BPM, bad)
+    age = _numbers(columns.get("age"), len(label_index), "age", AGE_LIMITS, bad)
+    table = QueryTable(labels, label_index, hr_bpm, age, _sexes(columns.get("sex"), len(label_index), bad))
+    _check_rates(table, bad)
+    if bad:
+        shown = "; ".join(f"row {row + 1}: {bad[row]}" for row in sorted(bad)[:LISTED])
+        more = f"; and {len(bad) - LISTED:,} more" if len(bad) > LISTED else ""
+        raise UserError(
+            f"{source}: table {path}: {len(bad):,} of {len(table):,} rows cannot be made: {shown}{more}. "
+            "Mend or drop these rows (counted from 1, without the header)"
+        )
+    return table
+
+
+def _read_columns(path: str, source: str) -> dict:
+    """Columns of the file as pyarrow arrays: all text from a CSV, as they are from Parquet."""
+    import pyarrow as pa
+
+    try:
+        table = _read_parquet(path) if path.endswith((".parquet", ".pq")) else _read_csv(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{source}: cannot read table {path}: {error}. Needed: CSV with a header, or Parquet") from None
+    unknown = [name for name in table.column_names if name not in COLUMNS]
+    if unknown or "label" not in table.column_names or len(set(table.column_names)) < table.num_columns:
+        raise UserError(
+            f"{source}: table {path} has the columns {', '.join(table.column_names)}; needed label and, where asked, "
+            "hr_bpm, age, sex, each once. Rename or drop the others, so that none is overlooked"
+        )
+    if not len(table):
+        raise UserError(f"{source}: table {path} has no rows; needed one per record")
+    return {name: table[name].combine_chunks() for name in table.column_names}
+
+
+def _read_parquet(path: str):
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path)
+
+
+def _read_csv(path: str):
+    import pyarrow as pa
+    from pyarrow import csv
+
+    text = dict.fromkeys(COLUMNS, pa.string())
+    return csv.read_csv(
+        path, convert_options=csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
+    )
+
+
+def _text(column):
+    """Trimmed text; blank is null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    return pc.if_else(pc.equal(text, ""), None, text)
+
+
+def _labels(column, bad: dict[int, str]) -> tuple[tuple[str, ...], np.ndarray]:
+    encoded = _text(column).dictionary_encode()
+    found = encoded.dictionary.to_pylist()
+    index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    for row in np.flatnonzero(index < 0):
+        bad[int(row)] = "label is blank"
+    labels = sorted(found)
+    position = {label: place for place, label in enumerate(labels)}
+    place = np.array([position[label] for label in found] + [0], np.int32)  # the last entry serves index -1
+    return tuple(labels), place[index]
+
+
+def _numbers(column, rows: int, name: str, limits: tuple[float, float], bad: dict[int, str]) -> np.ndarray:
+    """float32 (record,) with NaN where blank."""
+    import pyarrow as pa
+
+    if column is None:
+        return np.full(rows, np.nan, np.float32)
+    try:
+        if pa.types.is_string(column.type):
+            column = _text(column)
+        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        values = _numbers_one_by_one(column, name, bad)
+    low, high = limits
+    for row in np.flatnonzero(~np.isnan(values) & ~((values >= low) & (values <= high))):
+        hint = "; PTB-XL codes ages over 89 as 300: write 90" if name == "age" and values[row] == 300 else ""
+        bad.setdefault(int(row), f"{name} is {values[row]:g}, outside {low:g} to {high:g}{hint}")
+    return values.astype(np.float32)
+
+
+def _numbers_one_by_one(column, name: str, bad: dict[int, str]) -> np.ndarray:
+    """The slow way, taken only where a cell is no number: names each such row."""
+    values = np.full(len(column), np.nan)
+    for row, cell in enumerate(column.to_pylist()):
+        try:
+            values[row] = np.nan if cell is None else float(cell)
+        except (TypeError, ValueError):
+            bad.setdefault(row, f"{name} is {cell!r}, not a number")
+    return values
+
+
+def _sexes(column, rows: int, bad: dict[int, str]) -> np.ndarray:
+    """int8 (record,): 0 male, 1 female, -1 where blank."""
+    import pyarrow.compute as pc
+
+    if column is None:
+        return np.full(rows, -1, np.int8)
+    encoded = pc.utf8_lower(_text(column)).dictionary_encode()
+    found = encoded.dictionary.to_pylist()
+    index = encoded.indices.fill_null(len(found)).to_numpy(zero_copy_only=False)
+    codes = np.array([SEX_CODES.get(word, -2) if word != "nan" else -1 for word in found] + [-1], np.int8)[index]
+    for row in np.flatnonzero(codes == -2):
+        bad.setdefault(int(row), f"sex is {found[index[row]]!r}; needed male, female, or 0 and 1 as in PTB-XL")
+    return codes
+
+
+def _check_rates(table: QueryTable, bad: dict[int, str]) -> None:
+    for label in set(table.labels) & set(RATE_RANGE_BPM):
+        low, high = RATE_RANGE_BPM[label]
+        wrong = (table.label_index == table.labels.index(label)) & ((table.hr_bpm < low) | (table.hr_bpm > high))
+        for row in np.flatnonzero(wrong):
+            bad.setdefault(int(row), f"hr_bpm is {table.hr_bpm[row]:g} but {rate_rule(label)}")
+
+
+def write_copy(table: QueryTable, path: Path, shard_records: int) -> None:
+    """The normal form as Parquet, one row group per shard, its digest in the footer."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "label": pa.DictionaryArray.from_arrays(pa.array(table.label_index), pa.array(table.labels)),
+        "hr_bpm": table.hr_bpm,
+        "age": table.age,
+        "sex": table.sex,
+    }
+    rows = pa.table(columns).replace_schema_metadata({"table_sha256": table.sha256()})
+    pq.write_table(rows, path, row_group_size=shard_records, compression="zstd", write_page_checksum=True)
+
+
+def copy_digest(path: Path) -> str:
+    """The table's digest as the kept copy states it; "" where there is no readable copy."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return (pq.read_schema(path).metadata or {}).get(b"table_sha256", b"").decode()
+    except (OSError, pa.ArrowInvalid):
+        return ""
+
+
+def read_rows(folder: Path, shard: int) -> dict[str, np.ndarray]:
+    """The rows of one shard from the kept copy, as the arrays of Queries. UserError where a checksum does not hold."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(folder / NAME, page_checksum_verification=True) as file:
+            rows = file.read_row_group(shard)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(
+            f"{folder / NAME}: damaged ({error}). Delete it and run the same command again; "
+            "it is made anew from the table"
+        ) from error
+    columns = {name: rows[name].to_numpy() for name in ("hr_bpm", "age", "sex")}
+    return {"label": np.array(rows["label"].to_pylist()), **columns}

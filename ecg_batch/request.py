@@ -1,0 +1,325 @@
+"""Request: what the user asks for, read from YAML and checked key by key before anything else runs.
+
+Everything that changes a byte of the dataset is here and enters the run id. Where and how widely it runs is not here.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from ecg_batch.errors import UserError
+from ecg_batch.statements import rate_range_bpm, rate_rule
+
+CHUNK_RECORDS = 64  # records per Zarr chunk: about 1.5 MB at 100 Hz, read and decoded as one
+BUNDLED = Path(__file__).parent / "bundled"  # bank and models
+
+# key: (type, lowest, highest, default); None as default = must be stated
+NUMBERS = {
+    "records": (int, 1, 10**9, None),
+    "duration_s": (int, 1, 86_400, 10),
+    "fs_hz": (int, 1, 1000, 100),
+    "seed": (int, 0, 2**63 - 1, 0),
+    "alpha": (float, 0.0, 2.0, 0.6),
+    "k": (int, 1, 100, 8),
+    "batch": (int, 1, 65_536, 256),
+    "shard": (int, CHUNK_RECORDS, 2**20, 4096),
+    "prd_limit_pct": (float, 0.1, 100.0, 10.0),
+    "lowpass_hz": (float, 1.0, 250.0, 40.0),
+    "attempts": (int, 1, 100, 4),
+    "temperature": (float, 0.01, 10.0, 1.0),
+}
+OTHERS = ("donor_folds", "device", "bank", "models", "mix", "table")
+KNOWN = tuple(sorted((*NUMBERS, *OTHERS)))
+MIX_KEYS = ("age", "hr_bpm", "labels", "sex")
+HR_LIMITS_BPM = (20.0, 300.0)
+AGE_LIMITS = (0.0, 120.0)
+SHARE_TOLERANCE = 1e-3  # thirds written as 0.333 still count as a whole
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A number drawn by record: uniform on [low, high] (fixed where they are equal), or normal(mean, sd) cut to it."""
+
+    low: float
+    high: float
+    mean: float | None = None
+    sd: float | None = None
+
+    def within(self, low: float, high: float) -> "Distribution | None":
+        """The same distribution cut to [low, high], or None where next to nothing of it lies there."""
+        cut = Distribution(max(self.low, low), min(self.high, high), self.mean, self.sd)
+        return cut if cut.low <= cut.high and cut.mass() > 1e-6 else None
+
+    def mass(self) -> float:
+        """Share of the uncut normal inside [low, high]: the inverse CDF has no precision left where it is tiny."""
+        if self.sd is None or self.low == self.high:
+            return 1.0
+        low, high = (math.erf((x - self.mean) / (self.sd * math.sqrt(2))) / 2 for x in (self.low, self.high))
+        return high - low
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of labels, sorted by name and summing to 1, and what is asked of each record. None = not asked."""
+
+    labels: tuple[tuple[str, float], ...]
+    hr_bpm: Distribution | None = None
+    age: Distribution | None = None
+    female: float | None = None  # share of women
+
+    def hr_bpm_of(self, label: str) -> Distribution | None:
+        """The heart rate asked of one label: cut to what the label itself allows (SBRAD under 65 bpm, ...)."""
+        return self.hr_bpm and self.hr_bpm.within(*rate_range_bpm(label))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request. Exactly one of mix and table is set; records may be None until the table is counted."""
+
+    records: int | None
+    duration_s: int
+    fs_hz: int
+    seed: int
+    alpha: float
+    k: int
+    batch: int
+    shard: int
+    prd_limit_pct: float
+    lowpass_hz: float
+    attempts: int
+    temperature: float
+    donor_folds: tuple[int, ...]
+    device: str
+    bank: str  # a folder
+    models: str  # a folder
+    mix: Mix | None
+    table: str | None  # a CSV or Parquet file
+    source: str = ""  # the request file, for messages
+
+    def resolved(self) -> dict:
+        """What enters the run id, as JSON values: all but paths, whose contents enter by their hashes instead."""
+        return {key: value for key, value in asdict(self).items() if key not in ("bank", "models", "table", "source")}
+
+
+def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
+    """The inverse of `resolved`, for a plan read back. The rows of a table stand beside the plan: no path is needed."""
+    mix = resolved["mix"]
+    if mix is not None:
+        drawn = {key: Distribution(**mix[key]) if mix[key] else None for key in ("hr_bpm", "age")}
+        mix = Mix(labels=tuple((label, share) for label, share in mix["labels"]), female=mix["female"], **drawn)
+    fields = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix}
+    return Request(**fields, bank=bank, models=models, table=None)
+
+
+def load_request(path: Path, overrides: Sequence[str] = ()) -> Request:
+    """Read and check a request file. overrides: "key=value", dotted for nested keys (mix.hr_bpm=70), values as YAML.
+
+    Paths inside, also those of overrides, are relative to the file. Raises UserError naming file and key.
+    """
+    import yaml
+
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read the request: {error}. Give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}. Mend that line") from None
+    if not isinstance(raw, dict):
+        raise UserError(
+            f"{path}: found {type(raw).__name__}, needed 'key: value' lines; known keys: {', '.join(KNOWN)}"
+        )
+    for override in overrides:
+        _override(raw, override)
+    source = str(path) + (f" with --set {' '.join(overrides)}" if overrides else "")
+    return parse_request(raw, source, Path(path).resolve().parent)
+
+
+def _override(raw: dict, override: str) -> None:
+    import yaml
+
+    key, equals, value = override.partition("=")
+    if not (key and equals):
+        raise UserError(f"--set {override}: needed key=value, for example --set records=100 or --set mix.hr_bpm=70")
+    *parents, last = key.split(".")
+    for parent in parents:
+        raw[parent] = dict(raw[parent]) if isinstance(raw.get(parent), dict) else {}
+        raw = raw[parent]
+    try:
+        raw[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: '{value}' is not a YAML value; quote it for the shell") from None
+
+
+def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
+    """Check the keys of a request. source: what to call it in messages; folder: what its paths are relative to."""
+    raw = {key: value for key, value in raw.items() if value is not None}
+    _refuse_unknown(raw, KNOWN, source)
+    numbers = {key: _number(raw.get(key, rule[3]), *rule[:3], key, source) for key, rule in NUMBERS.items()}
+    if ("mix" in raw) == ("table" in raw):
+        found = "both" if "mix" in raw else "neither"
+        raise UserError(
+            f"{source}: found {found} of mix and table; exactly one says what to make: a mix of labels, or a table "
+            "with a row per record" + ("; --set mix=null drops the mix" if "mix" in raw else "")
+        )
+    if numbers["records"] is None and "mix" in raw:
+        raise UserError(
+            f"{source}: records is missing: a mix has no length of its own; add for example 'records: 2048'"
+        )
+    request = Request(
+        **numbers,
+        donor_folds=_folds(raw.get("donor_folds", list(range(1, 9))), source),
+        device=_choice(raw.get("device", "cpu"), ("cpu", "cuda"), "device", source),
+        bank=_path(raw.get("bank", "bundled"), "bank", source, folder),
+        models=_path(raw.get("models", "bundled"), "models", source, folder),
+        mix=_mix(raw["mix"], source) if "mix" in raw else None,
+        table=_path(raw["table"], "table", source, folder) if "table" in raw else None,
+        source=source,
+    )
+    _refuse_contradictions(request)
+    return request
+
+
+def _refuse_contradictions(request: Request) -> None:
+    source = request.source
+    if request.duration_s != 10:
+        raise UserError(
+            f"{source}: duration_s is {request.duration_s}; long records are not built yet, so only 10 is made"
+        )
+    _choice(request.fs_hz, (100, 500), "fs_hz", source)
+    if request.lowpass_hz >= request.fs_hz / 2:
+        raise UserError(
+            f"{source}: lowpass_hz is {request.lowpass_hz:g}; at fs_hz {request.fs_hz} there is nothing above "
+            f"{request.fs_hz / 2:g} Hz. Use 40, the published value"
+        )
+    step = math.lcm(request.batch, CHUNK_RECORDS)
+    if request.shard % step:
+        raise UserError(
+            f"{source}: shard is {request.shard}; it must be a multiple of batch ({request.batch}) and of the chunk "
+            f"({CHUNK_RECORDS}), so that no batch crosses a shard. Use {-(-request.shard // step) * step}"
+        )
+
+
+def _refuse_unknown(raw: Mapping, known: Sequence[str], source: str, inside: str = "") -> None:
+    for key in raw:
+        if key not in known:
+            close = get_close_matches(str(key), known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise UserError(f"{source}: unknown key '{inside}{key}'{hint}; known keys: {', '.join(known)}")
+
+
+def _number(value, kind: type, low: float, high: float, key: str, source: str):
+    """An int or float within [low, high]. Only records may be None. A bool is no number, whatever Python says."""
+    if value is None and key == "records":
+        return None
+    kinds = int if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        word = "a whole number" if kind is int else "a number"
+        hint = " (YAML reads 1e6 as text: write 1000000)" if isinstance(value, str) else ""
+        raise UserError(f"{source}: {key} is {value!r}; needed {word} from {low:g} to {high:g}{hint}")
+    if not low <= value <= high:
+        raise UserError(f"{source}: {key} is {value:g}, outside {low:g} to {high:g}; choose a value in that range")
+    return kind(value)
+
+
+def _choice(value, allowed: Sequence, key: str, source: str):
+    if isinstance(value, bool) or value not in allowed:
+        raise UserError(f"{source}: {key} is {value!r}; choose one of {', '.join(map(str, allowed))}")
+    return value
+
+
+def _path(value, key: str, source: str, folder: Path) -> str:
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{source}: {key} is {value!r}; needed a path, relative to the request file")
+    if value == "bundled" and key != "table":
+        return str(BUNDLED)
+    return str((folder / Path(value).expanduser()).resolve())
+
+
+def _folds(value, source: str) -> tuple[int, ...]:
+    folds = value if isinstance(value, list) else [value]
+    if not folds or any(isinstance(fold, bool) or fold not in range(1, 11) for fold in folds):
+        raise UserError(f"{source}: donor_folds is {value!r}; needed a list of PTB-XL folds from 1 to 10, as [1, 2, 3]")
+    return tuple(sorted(set(folds)))
+
+
+def _mix(raw, source: str) -> Mix:
+    if not isinstance(raw, dict):
+        raise UserError(f"{source}: mix is {raw!r}; needed keys below it: {', '.join(MIX_KEYS)}")
+    raw = {key: value for key, value in raw.items() if value is not None}
+    _refuse_unknown(raw, MIX_KEYS, source, "mix.")
+    mix = Mix(
+        labels=_shares(raw.get("labels"), "mix.labels", "{NORM: 0.7, MI: 0.3}", source),
+        hr_bpm=_distribution(raw.get("hr_bpm"), HR_LIMITS_BPM, "mix.hr_bpm", source),
+        age=_distribution(raw.get("age"), AGE_LIMITS, "mix.age", source),
+        female=_female(raw.get("sex"), source),
+    )
+    for label, _ in mix.labels:
+        if mix.hr_bpm and mix.hr_bpm_of(label) is None:
+            raise UserError(
+                f"{source}: mix.hr_bpm has no value for label {label}: {rate_rule(label)}, the request allows "
+                f"{mix.hr_bpm.low:g} to {mix.hr_bpm.high:g}. Widen mix.hr_bpm or drop {label} from mix.labels"
+            )
+    return mix
+
+
+def _shares(raw, key: str, example: str, source: str) -> tuple[tuple[str, float], ...]:
+    """Shares that sum to 1, sorted by name, so that the order in the file changes nothing. Zero shares are dropped."""
+    if not isinstance(raw, dict) or not raw:
+        raise UserError(f"{source}: {key} is {raw!r}; needed shares that sum to 1, for example {example}")
+    shares = {str(name): _number(share, float, 0.0, 1.0, f"{key}.{name}", source) for name, share in raw.items()}
+    total = math.fsum(shares.values())
+    if abs(total - 1) > SHARE_TOLERANCE:
+        raise UserError(
+            f"{source}: {key} sums to {total:g}, not 1: a share may be missing or mistyped. Change the shares"
+        )
+    return tuple((name, shares[name] / total) for name in sorted(shares) if shares[name] > 0)
+
+
+def _female(raw, source: str) -> float | None:
+    if raw is None:
+        return None
+    if isinstance(raw, dict):
+        _refuse_unknown(raw, ("female", "male"), source, "mix.sex.")
+        return dict(_shares(raw, "mix.sex", "{female: 0.5, male: 0.5}", source)).get("female", 0.0)
+    return float(_choice(raw, ("female", "male"), "mix.sex", source) == "female")
+
+
+def _distribution(raw, limits: tuple[float, float], key: str, source: str) -> Distribution | None:
+    """A number, {uniform: [low, high]} or {normal: [mean, sd], within: [low, high]}; limits where it is absent."""
+    if raw is None:
+        return None
+    if not isinstance(raw, dict):
+        value = _number(raw, float, *limits, key, source)
+        return Distribution(value, value)
+    if set(raw) == {"uniform"}:
+        return Distribution(*_interval(raw["uniform"], limits, f"{key}.uniform", source))
+    if set(raw) not in ({"normal"}, {"normal", "within"}):
+        raise UserError(
+            f"{source}: {key} is {raw!r}; needed a number, {{uniform: [low, high]}} or "
+            "{normal: [mean, sd], within: [low, high]}"
+        )
+    low, high = _interval(raw.get("within", list(limits)), limits, f"{key}.within", source)
+    mean, sd = _pair(raw["normal"], f"{key}.normal", source)
+    mean = _number(mean, float, *limits, f"{key}.normal mean", source)
+    sd = _number(sd, float, 0.001, 1000.0, f"{key}.normal sd", source)
+    cut = Distribution(low, high, mean, sd).within(low, high)
+    if cut is None:
+        raise UserError(
+            f"{source}: {key}: normal [{mean:g}, {sd:g}] has next to nothing within [{low:g}, {high:g}]; widen it"
+        )
+    return cut
+
+
+def _pair(raw, key: str, source: str) -> list:
+    if not isinstance(raw, list) or len(raw) != 2:
+        raise UserError(f"{source}: {key} is {raw!r}; needed two numbers in brackets, for example [60, 80]")
+    return raw
+
+
+def _interval(raw, limits: tuple[float, float], key: str, source: str) -> tuple[float, float]:
+    low, high = (_number(value, float, *limits, key, source) for value in _pair(raw, key, source))
+    if low > high:
+        raise UserError(f"{source}: {key} is [{low:g}, {high:g}]; the lower number comes first: [{high:g}, {low:g}]")
+    return low, high

@@ -1,0 +1,162 @@
+"""Verify: is a dataset what it says it is? Every file against its sum, every record against the lead identities."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ecg_batch.commit import read_receipts
+from ecg_batch.errors import UserError
+from ecg_batch.files import sha256_file
+from ecg_batch.finalise import content_root, damaged_files, dataset_files, read_sums
+from ecg_batch.leads import identity_residual
+from ecg_batch.plan import ECG, FOLDERS, MANIFEST, PARTS, PLAN, RECORDS, SUMS, Plan, Shard, ecg_file, read_plan
+from ecg_batch.request import CHUNK_RECORDS
+
+LISTED = 5  # records or shards named in one line
+
+
+def verify(folder: Path) -> Iterator[str]:
+    """Each problem of a run's folder, finished or not, in words that name the file, shard or record. None = all is
+    well.
+
+    A file that is named once is not looked into again, so that one damage is one line.
+    """
+    finished = folder.suffix != ".partial"
+    sums = read_sums(folder) if finished and (folder / SUMS).exists() else {}
+    wrong = dict(_against_sums(folder, sums)) if finished else {}
+    if PLAN not in wrong:
+        try:
+            plan = read_plan(folder)
+        except UserError as error:
+            yield str(error)
+            return
+        wrong |= dict(_zarr_metadata(plan, folder, wrong))
+    yield from (f"{name}: {problem}" for name, problem in wrong.items())
+    if PLAN in wrong:
+        return
+    yield from _strays(plan, folder, finished)
+    receipts = read_receipts(plan, folder)
+    yield from _without_receipt(plan, receipts, wrong)
+    yield from _shards(plan, folder, receipts, sums or {}, wrong)
+    if finished:
+        yield from _manifest(plan, folder, receipts, wrong)
+        yield from _records(plan, folder, wrong)
+
+
+def _against_sums(folder: Path, sums: dict[str, str] | None) -> Iterator[tuple[str, str]]:
+    if sums is None:
+        yield SUMS, "damaged: its last line is not the sha256 of the others. Compare with a copy, or make the run anew"
+    elif not sums:
+        yield SUMS, "absent, so nothing says what the files were"
+    else:
+        yield from damaged_files(folder, sums)
+
+
+def _zarr_metadata(plan: Plan, folder: Path, wrong: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """zarr.json files follow from the plan, so they can be checked in an unfinished run too."""
+    from ecg_batch.write import array_metadata
+
+    for name, data in array_metadata(plan).items():
+        if name not in wrong and (not (folder / name).exists() or (folder / name).read_bytes() != data):
+            yield name, "damaged: not what the plan says"
+
+
+def _strays(plan: Plan, folder: Path, finished: bool) -> Iterator[str]:
+    known = {SUMS, *dataset_files(plan)}
+    for parent, _, names in sorted(os.walk(folder)):
+        for name in sorted(names):
+            path = os.path.relpath(os.path.join(parent, name), folder)
+            if path not in known and (finished or path.split(os.sep)[0] not in FOLDERS):
+                yield f"{path}: stray: no part of the dataset. Remove it"
+
+
+def _without_receipt(plan: Plan, receipts: dict[int, dict], wrong: dict[str, str]) -> Iterator[str]:
+    unread = [shard.index for shard in plan.shards if shard.index not in receipts]
+    absent = [str(index) for index in unread if not {f"receipts/{index}.json", ecg_file(index)} & set(wrong)]
+    if absent:
+        yield f"{len(absent)} of {len(plan.shards)} shards have no valid receipt: {_some(absent)}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
+
+
+def _shards(plan: Plan, folder: Path, receipts: dict, sums: dict[str, str], wrong: dict[str, str]) -> Iterator[str]:
+    """Files of each shard against its receipt; then the samples in them."""
+    import zarr
+
+    readable = not any(name.endswith("zarr.json") for name in wrong)
+    array = zarr.open_array(folder / ECG / "ecg", mode="r") if readable else None
+    for shard in plan.shards:
+        receipt = receipts.get(shard.index)
+        if receipt is None or f"receipts/{shard.index}.json" in wrong:
+            continue
+        problems = list(_shard_files(folder, receipt, sums, wrong))
+        yield from problems
+        if not problems and readable and not set(receipt["files"]) & set(wrong):
+            yield from _samples(array, shard, receipt["content_sha256"])
+
+
+def _shard_files(folder: Path, receipt: dict, sums: dict[str, str], wrong: dict[str, str]) -> Iterator[str]:
+    for name, stated in receipt["files"].items():
+        merged = name.startswith(PARTS) and not (folder / name).exists()
+        if name not in wrong and not merged and (sums.get(name) or sha256_file(folder / name)) != stated["sha256"]:
+            yield f"{name}: damaged: its sha256 is not that of its receipt"
+
+
+def _samples(array, shard: Shard, stated_sha256: str) -> Iterator[str]:
+    """Content digest and lead identities of a shard, a chunk at a time."""
+    digest, broken = hashlib.sha256(), []
+    try:
+        for start in range(shard.start, shard.stop, CHUNK_RECORDS):
+            ecg = array[start : min(start + CHUNK_RECORDS, shard.stop)]  # (record, 12, time), steps
+            digest.update(ecg.astype("<i2", copy=False).tobytes())
+            # half a step: the halves in aVR, aVL and aVF are rounded to whole steps
+            broken += [str(start + row) for row in np.flatnonzero(identity_residual(ecg) > 0.5)]
+    except (ValueError, RuntimeError, OSError) as error:
+        yield f"shard {shard.index}: cannot be decoded: {error}"
+        return
+    if digest.hexdigest() != stated_sha256:
+        yield f"shard {shard.index}: its samples are not those of its receipt"
+    if broken:
+        yield f"shard {shard.index}: the lead identities do not hold in {len(broken):,} records: {_some(broken)}"
+
+
+def _manifest(plan: Plan, folder: Path, receipts: dict[int, dict], wrong: dict[str, str]) -> Iterator[str]:
+    if MANIFEST in wrong:
+        return
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        stated = (manifest["run_id"], manifest["records"], manifest["shards"], manifest["content_root"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield f"{MANIFEST}: cannot be read: {error}"
+        return
+    if stated[:3] != (plan.run_id, plan.request.records, len(plan.shards)):
+        yield f"{MANIFEST}: run id, records or shards are not those of {PLAN}"
+    complete = len(receipts) == len(plan.shards) and not any(name.startswith("receipts/") for name in wrong)
+    if complete and stated[3] != content_root([receipts[shard.index] for shard in plan.shards]):
+        yield f"{MANIFEST}: its content root is not that of the receipts"
+
+
+def _records(plan: Plan, folder: Path, wrong: dict[str, str]) -> Iterator[str]:
+    """records.parquet holds each record once, in order, a row group per shard."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if RECORDS in wrong:
+        return
+    try:
+        with pq.ParquetFile(folder / RECORDS) as file:
+            if file.metadata.num_rows != plan.request.records or file.num_row_groups != len(plan.shards):
+                yield f"{RECORDS}: {file.metadata.num_rows:,} rows in {file.num_row_groups} groups, not as planned"
+                return
+            for shard in plan.shards:
+                found = file.read_row_group(shard.index, columns=["record"])["record"].to_numpy()
+                if not np.array_equal(found, np.arange(shard.start, shard.stop)):
+                    yield f"{RECORDS}: row group {shard.index} does not hold the records of its shard in order"
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        yield f"{RECORDS}: cannot be read: {error}"

@@ -1,0 +1,164 @@
+"""A VQ-VAE for texture: 8 leads x 4 samples become one of K tokens, and tokens become texture again.
+
+van den Oord et al. 2017, Neural Discrete Representation Learning, https://arxiv.org/abs/1711.00937. One stream of
+tokens for all modelled leads: 9 bits for 32 values. That is far too little to keep noise sample by sample, and a
+decoder that gives the conditional mean of what it was not told has too little power at high frequency. So the decoder
+takes noise channels, drawn outside it by record, and shapes them to what the tokens say: it draws a sample, not a mean
+(docs/models.md).
+
+Fully convolutional, with no normalisation across time: an output depends on `decoder_context` tokens to either side and
+on nothing else, so a long texture can be decoded piece by piece. All work is done at the token rate.
+
+Glossary
+    b       batch (records)
+    lead    modelled leads (leads.MODELLED)
+    time    samples
+    l       length in tokens, time / samples_per_token
+    p       values a token stands for, lead * samples_per_token
+    c       channels inside encoder and decoder
+    d       width of the latent and of a codebook row
+    K       rows of the codebook
+    e       noise channels
+"""
+
+import json
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+# Bound of the decoder's output before sinh: sinh(5.5) = 122 units, 4 mV for a unit of 30 uV. Real texture: under 3 mV.
+COMPANDED_LIMIT = 5.5
+
+
+@dataclass(frozen=True)
+class VqVaeConfig:
+    """Sizes of the VQ-VAE. Codes, dim and samples a token are the published ones."""
+
+    leads: int = 8
+    samples_per_token: int = 4
+    codes: int = 512
+    dim: int = 64
+    channels: int = 64
+    dilations: tuple[int, ...] = (1, 3, 9)
+    noise_channels: int = 32
+    drift_tokens: int = 24  # even; 0.96 s at 100 Hz
+
+    @property
+    def patch(self) -> int:
+        return self.leads * self.samples_per_token
+
+    @property
+    def encoder_context(self) -> int:
+        """Tokens to either side that a token depends on."""
+        return 1 + sum(self.dilations) + 1
+
+    @property
+    def decoder_context(self) -> int:
+        """Tokens to either side that an output sample depends on."""
+        return self.encoder_context + self.drift_tokens // 2
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "VqVaeConfig":
+        sizes = json.loads(text)
+        return cls(**{**sizes, "dilations": tuple(sizes["dilations"])})
+
+
+class VqVae(nn.Module):
+    """Encoder, codebook, decoder. `scale_mv` is each lead's unit: the corpus's median absolute value."""
+
+    def __init__(self, config: VqVaeConfig):
+        super().__init__()
+        self.config = config
+        c, dilations = config.channels, config.dilations
+        self.encoder = Stack(config.patch, c, config.dim, dilations)
+        self.decoder = Stack(config.dim + config.noise_channels, c, config.leads + config.patch, dilations)
+        self.register_buffer("codebook", torch.randn(config.codes, config.dim))
+        self.register_buffer("scale_mv", torch.ones(config.leads))
+
+    def encode(self, texture_mv: torch.Tensor) -> torch.Tensor:
+        """(b, lead, time) in mV -> latent (b, d, l).
+
+        asinh compands: linear for noise of a few uV, logarithmic for drift of some mV, 100 times the unit.
+        """
+        x = torch.asinh(texture_mv / self.scale_mv[:, None])  # (b, lead, time)
+        return self.encoder(to_patches(x, self.config.samples_per_token))  # (b, d, l)
+
+    def quantise(self, latent: torch.Tensor) -> torch.Tensor:
+        """Nearest row of the codebook: (b, d, l) -> tokens (b, l)."""
+        product = torch.einsum("bdl,kd->blk", latent, self.codebook)  # (b, l, K)
+        return (self.codebook.pow(2).sum(1) - 2 * product).argmin(-1)  # (b, l); |z|^2 is the same for every row
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens (b, l) -> latent (b, d, l)."""
+        return F.embedding(tokens, self.codebook).transpose(1, 2)  # (b, d, l)
+
+    def decode(self, latent: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Latent (b, d, l) and standard normal noise (b, l, e), or None for zeros -> texture (b, lead, time) in mV."""
+        if noise is None:
+            noise = latent.new_zeros(latent.shape[0], latent.shape[2], self.config.noise_channels)  # (b, l, e)
+        x = self.decoder(torch.cat([latent, noise.transpose(1, 2)], dim=1))  # (b, lead + p, l)
+        x = torch.sinh(x.clamp(-COMPANDED_LIMIT, COMPANDED_LIMIT))  # (b, lead + p, l)
+        drift, rest = x.split([self.config.leads, self.config.patch], dim=1)  # (b, lead, l), (b, p, l)
+        drift = smooth(drift, self.config.drift_tokens, self.config.samples_per_token)  # (b, lead, time)
+        return (drift + from_patches(rest, self.config.leads)) * self.scale_mv[:, None]  # (b, lead, time)
+
+
+class Stack(nn.Module):
+    """Convolution, gated residual blocks, convolution; zero padding at the ends, length kept."""
+
+    def __init__(self, into: int, c: int, out: int, dilations: tuple[int, ...]):
+        super().__init__()
+        self.first = nn.Conv1d(into, c, 3, padding=1)
+        self.blocks = nn.ModuleList(GatedBlock(c, dilation) for dilation in dilations)
+        self.last = nn.Conv1d(c, out, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)  # (b, c, l)
+        for block in self.blocks:
+            x = x + block(x)  # (b, c, l)
+        return self.last(x)  # (b, out, l)
+
+
+class GatedBlock(nn.Module):
+    """A gate multiplies: so a token that says "much muscle noise" can scale a noise channel, which a sum could not."""
+
+    def __init__(self, c: int, dilation: int):
+        super().__init__()
+        self.inner = nn.Conv1d(c, 2 * c, 3, padding=dilation, dilation=dilation)
+        self.outer = nn.Conv1d(c, c, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        value, gate = self.inner(x).chunk(2, dim=1)  # (b, c, l) each
+        return self.outer(value * torch.sigmoid(gate))  # (b, c, l)
+
+
+def smooth(drift: torch.Tensor, tokens: int, samples_per_token: int) -> torch.Tensor:
+    """One value a token -> one a sample, through a Hann kernel `tokens` wide: (b, lead, l) -> (b, lead, time).
+
+    Real drift has 20 dB less power at 1 Hz than at 0.3 Hz. Left to the convolutions, the steps between tokens filled that
+    gap, and since sinh steepens away from zero, noise grew wherever drift was large. At the ends the last value goes on.
+    """
+    leads, half, width = drift.shape[1], tokens // 2, tokens * samples_per_token
+    kernel = torch.hann_window(width, device=drift.device, dtype=drift.dtype) / half  # (width,), shifted copies sum to 1
+    padded = F.pad(drift, (half, half), mode="replicate")  # (b, lead, l + 2 half)
+    wide = F.conv_transpose1d(padded, kernel.expand(leads, 1, width), stride=samples_per_token, groups=leads)
+    first = width - samples_per_token // 2  # a token's kernel is centred on the middle of its samples
+    return wide[..., first : first + drift.shape[-1] * samples_per_token]  # (b, lead, time)
+
+
+def to_patches(x: torch.Tensor, samples_per_token: int) -> torch.Tensor:
+    """(b, lead, time) -> (b, p, l): the samples of one token, all leads, become channels."""
+    b, lead, time = x.shape
+    patches = x.view(b, lead, time // samples_per_token, samples_per_token)  # (b, lead, l, samples)
+    return patches.transpose(2, 3).flatten(1, 2)  # (b, p, l)
+
+
+def from_patches(x: torch.Tensor, leads: int) -> torch.Tensor:
+    """(b, p, l) -> (b, lead, time), the inverse of `to_patches`."""
+    b, p, length = x.shape
+    return x.view(b, leads, p // leads, length).transpose(2, 3).reshape(b, leads, -1)  # (b, lead, time)

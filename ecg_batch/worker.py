@@ -1,0 +1,170 @@
+"""Worker: a task. It takes missing shards one after another, makes and commits each, until none is left to take.
+
+A shard that fails by itself is put aside with its traceback and the others go on. A full disk, a signal, or a vanished
+driver stops the task; its own staging folder is removed and nothing else is lost.
+"""
+
+import errno
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ecg_batch.claim import Claim, claim_shard, node_name
+from ecg_batch.commit import commit_shard, missing, read_receipt
+from ecg_batch.errors import UserError
+from ecg_batch.plan import FAILURES, STAGING, Plan, Shard
+from ecg_batch.query import query_source
+
+POLL_S = 0.5  # between looks at a shard that somebody else is making
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Stopped(Exception):
+    """The task is to end before its work is done: its driver has vanished, or asked for it."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """The half of the system that makes samples.
+
+    open_assets(plan) -> assets, once per process. synthesize_shard(plan, assets, shard, queries_of, on_batch) -> (ecg
+    int16 (record, 12, time), rows): queries_of(start, stop) gives Queries; on_batch(done_records) is called after
+    each batch.
+    """
+
+    open_assets: Callable[[Plan], Any]
+    synthesize_shard: Callable[..., tuple]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Task `index` of `count` on one run. keep_going is asked between batches."""
+
+    plan: Plan
+    folder: Path
+    generator: Generator
+    index: int = 0
+    count: int = 1
+    keep_going: Callable[[], bool] = lambda: True
+
+
+def run_worker(task: Task) -> None:
+    """Make shards until none is missing but failed ones, or another run has finished the dataset.
+
+    Waits for shards that others are making, and takes over where one of them dies. Raises UserError on a full disk,
+    Stopped where keep_going says no, KeyboardInterrupt on SIGINT and SIGTERM.
+    """
+    with sigterm_as_interrupt():
+        todo = stripe_order(missing(task.plan, task.folder), task.index, task.count)
+        assets = task.generator.open_assets(task.plan) if todo else None
+        queries_of = query_source(task.plan.request, task.folder)
+        while todo and not is_over(task.folder):
+            took = [shard for shard in todo if _take(task, assets, queries_of, shard)]
+            todo = [shard for shard in todo if not _is_settled(task, shard)]
+            if todo and not took:
+                _check(task)
+                time.sleep(POLL_S)
+
+
+def stripe_order(shards: Sequence[Shard], index: int, count: int) -> list[Shard]:
+    """Own stripe first; then the others' from their far end, where their owners come last."""
+    own = [shard for shard in shards if shard.index % count == index]
+    return own + [shard for shard in reversed(shards) if shard.index % count != index]
+
+
+def is_over(folder: Path) -> bool:
+    """Whether finalise has cleared the run's folder, or renamed it: there is nothing left to do for anybody."""
+    return not (folder / STAGING).exists()
+
+
+def failure_path(folder: Path, shard_index: int) -> Path:
+    return folder / FAILURES / f"{shard_index}.txt"
+
+
+def _is_settled(task: Task, shard: Shard) -> bool:
+    done = read_receipt(task.plan, task.folder, shard.index) is not None
+    return done or failure_path(task.folder, shard.index).exists()
+
+
+def _check(task: Task) -> None:
+    if not task.keep_going():
+        raise Stopped
+
+
+def _take(task: Task, assets, queries_of, shard: Shard) -> bool:
+    """Make one shard if nobody else is at it. True where something was done about it."""
+    if _is_settled(task, shard):
+        return False
+    _check(task)
+    claim = None
+    try:
+        claim = claim_shard(task.folder, shard)
+        if claim and not _is_settled(task, shard):  # looked at again: its maker may have ended just before the claim
+            _make(task, assets, queries_of, claim)
+    except Exception as error:
+        _handle(task, shard, claim, error)
+    finally:
+        if claim:
+            claim.release()
+    return claim is not None
+
+
+def _make(task: Task, assets, queries_of, claim: Claim) -> None:
+    from ecg_batch.write import build_shard
+
+    def on_batch(done_records: int) -> None:
+        claim.beat(done_records)
+        _check(task)
+
+    ecg, rows = task.generator.synthesize_shard(task.plan, assets, claim.shard, queries_of, on_batch)
+    built = build_shard(task.plan, claim.shard, ecg, rows, claim.staging)
+    _check(task)
+    commit_shard(task.plan, task.folder, claim, built)
+
+
+def _handle(task: Task, shard: Shard, claim: Claim | None, error: Exception) -> None:
+    """Stop, go on quietly, or put the shard aside. Whatever is not understood is the shard's own failure."""
+    if isinstance(error, Stopped):
+        raise error
+    if getattr(error, "errno", None) in DISK_FULL:
+        raise UserError(disk_full_text(task.plan, task.folder)) from error
+    lost = claim is None or not claim.staging.exists()
+    if isinstance(error, FileNotFoundError) and lost:
+        return  # taken over by another task, or the run is over: whoever did that has the shard
+    if claim is None:
+        raise error
+    head = f"shard {shard.index}, records {shard.start} to {shard.stop - 1}, on {node_name()}, attempt {claim.attempt}"
+    trace = "".join(traceback.format_exception(error))
+    failure_path(task.folder, shard.index).write_text(f"{head}\n\n{trace}", encoding="utf-8")
+
+
+def disk_full_text(plan: Plan, folder: Path) -> str:
+    left = sum(shard.records for shard in missing(plan, folder))
+    raw_mb = left * 12 * plan.time_samples * 2 / 1e6
+    return (
+        f"{folder}: the disk (or quota) is full. {left:,} records are still to be made, at most {raw_mb:,.0f} MB. "
+        "Free space and run the same command again; finished shards are kept"
+    )
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends the task as Ctrl-C does. (submitit's own worker would ignore it.)"""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signum, frame):
+        raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)

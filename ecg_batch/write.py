@@ -1,0 +1,120 @@
+"""Write: one shard as Zarr and Parquet in its own staging folder, read back before anybody else sees it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from numcodecs import blosc
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import MemoryStore
+
+from ecg_batch.files import sha256_file, sync, to_json
+from ecg_batch.leads import LEADS, MV_PER_STEP
+from ecg_batch.plan import ECG, Plan, Shard, ecg_file, part_file
+from ecg_batch.request import CHUNK_RECORDS
+from ecg_batch.statements import SUPERCLASSES
+
+ROW_COLUMNS = (
+    "record", "shard", "label", "hr_bpm_requested", "hr_bpm_measured", "age_requested", "age", "sex_requested", "sex",
+    "donor_ecg_id", "donor_patient_id", "donor_fold", "scp_codes", *SUPERCLASSES, "prd_pct", "flags",
+)  # fmt: skip
+PARQUET = {"compression": "zstd", "write_page_checksum": True}
+
+blosc.use_threads = False  # its threads put blocks down in the order they finish: other bytes each time
+
+
+@dataclass(frozen=True)
+class Built:
+    """A shard in its staging folder. files: path inside the dataset -> {bytes, sha256}; content: the raw int16."""
+
+    files: dict[str, dict]
+    content_sha256: str
+
+
+def array_metadata(plan: Plan) -> dict[str, bytes]:
+    """The zarr.json files of the dataset, by path inside it. zarr makes them in memory, from the plan alone."""
+    return dict(_zarr_json(plan.request.records, plan.time_samples, plan.request.shard, plan.request.fs_hz))
+
+
+@lru_cache(maxsize=1)
+def _zarr_json(records: int, time_samples: int, shard_records: int, fs_hz: int) -> tuple[tuple[str, bytes], ...]:
+    store = {}
+    group = zarr.create_group(MemoryStore(store))
+    group.create_array(
+        "ecg",
+        shape=(records, len(LEADS), time_samples),
+        shards=(shard_records, len(LEADS), time_samples),
+        chunks=(CHUNK_RECORDS, len(LEADS), time_samples),
+        dtype="int16",
+        # crc32c last: without it 57 of 60 single-bit flips came back as silently wrong data, with it none did
+        compressors=[BloscCodec(typesize=2, cname="zstd", shuffle="bitshuffle"), Crc32cCodec()],
+        chunk_key_encoding={"name": "default", "separator": "."},
+        fill_value=0,
+        dimension_names=("record", "lead", "time"),
+        attributes={"fs_hz": fs_hz, "units": "mV", "scale_factor": MV_PER_STEP, "leads": list(LEADS)},
+    )
+    names = ("zarr.json", "ecg/zarr.json")
+    return tuple((f"{ECG}/{name}", to_json(json.loads(store[name].to_bytes()))) for name in names)
+
+
+def build_shard(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table, staging: Path) -> Built:
+    """Write ecg int16 (record, lead, time) and its rows below staging, as they lie in the dataset; read back; fsync.
+
+    ValueError where they are not what the plan says; OSError where a file comes back other than it was written.
+    """
+    _check_shape(plan, shard, ecg, rows)
+    files = [_write_ecg(plan, shard, ecg, staging), _write_rows(shard, rows, staging)]
+    for path in files:
+        sync(path)
+    stated = {
+        str(path.relative_to(staging)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files
+    }
+    return Built(stated, content_sha256(ecg))
+
+
+def content_sha256(ecg: np.ndarray) -> str:
+    """sha256 of the samples themselves: little-endian int16 in C order, whatever the compression."""
+    return hashlib.sha256(np.ascontiguousarray(ecg, dtype="<i2")).hexdigest()
+
+
+def _check_shape(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table) -> None:
+    needed = (shard.records, len(LEADS), plan.time_samples)
+    if ecg.shape != needed or ecg.dtype != np.int16:
+        raise ValueError(f"shard {shard.index}: the generator gave {ecg.dtype} {ecg.shape}; needed int16 {needed}")
+    if tuple(rows.column_names) != ROW_COLUMNS:
+        raise ValueError(f"shard {shard.index}: the rows have the columns {rows.column_names}; needed {ROW_COLUMNS}")
+    if not np.array_equal(rows["record"].to_numpy(), np.arange(shard.start, shard.stop)):
+        raise ValueError(
+            f"shard {shard.index}: the rows are not those of records {shard.start} to {shard.stop - 1} in order"
+        )
+
+
+def _write_ecg(plan: Plan, shard: Shard, ecg: np.ndarray, staging: Path) -> Path:
+    """The whole shard in one call: a shard written piece by piece would be read and rewritten for each piece."""
+    for name, data in array_metadata(plan).items():
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).write_bytes(data)
+    array = zarr.open_array(staging / ECG / "ecg", mode="r+")
+    array[shard.start : shard.stop] = ecg
+    for start in range(0, shard.records, CHUNK_RECORDS):  # by chunk: no second copy of the shard in memory
+        piece = ecg[start : start + CHUNK_RECORDS]
+        if not np.array_equal(array[shard.start + start : shard.start + start + len(piece)], piece):
+            raise OSError(
+                f"shard {shard.index}: the file system gave back other samples than were written at record {start}"
+            )
+    return staging / ecg_file(shard.index)
+
+
+def _write_rows(shard: Shard, rows: pa.Table, staging: Path) -> Path:
+    path = staging / part_file(shard.index)
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(rows, path, row_group_size=rows.num_rows, **PARQUET)
+    if pq.read_table(path, page_checksum_verification=True).num_rows != rows.num_rows:
+        raise OSError(f"shard {shard.index}: the file system gave back other rows than were written")
+    return path

@@ -1,0 +1,104 @@
+"""Small inputs and a quick deterministic generator, so that the system around the generator is tested by itself.
+
+Also a program, for tests that kill it: python tests/fakes.py REQUEST OUT WORKERS [PAUSE_S]
+"""
+
+import json
+import sys
+import time
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ecg_batch.draws import Stream, generator
+from ecg_batch.execute import synthesize_job
+from ecg_batch.leads import MODELLED, twelve_leads
+from ecg_batch.statements import SUPERCLASSES
+from ecg_batch.worker import Generator
+from ecg_batch.write import ROW_COLUMNS
+
+CODES = ("NORM", "AFIB", "IMI", "SBRAD", "STACH", "CLBBB", "LVH", "NDT", "WPW")
+SUPERCLASS_OF = {"NORM": "NORM", "IMI": "MI", "CLBBB": "CD", "LVH": "HYP", "NDT": "STTC", "WPW": "CD"}
+
+
+def synthesize_fake(plan, assets, shard, queries_of, on_batch, pause_s=0.0, poisoned=()):
+    """A shard of random walks by record. Raises on the records in `poisoned`; pauses after each batch."""
+    ecg = np.empty((shard.records, 12, plan.time_samples), np.int16)
+    labels, rates = [], []
+    for start in range(shard.start, shard.stop, plan.request.batch):
+        stop = min(start + plan.request.batch, shard.stop)
+        queries = queries_of(start, stop)
+        for record in range(start, stop):
+            if record in poisoned:
+                raise RuntimeError(f"record {record} is poisoned")
+            steps = generator(plan.request.seed, record, Stream.TEXTURE_NOISE).integers(
+                -9, 10, (8, plan.time_samples), np.int16
+            )
+            ecg[record - shard.start] = twelve_leads(steps.cumsum(axis=1, dtype=np.int16))
+        labels += queries.label.tolist()
+        rates.append(queries.hr_bpm)
+        on_batch(stop - shard.start)
+        time.sleep(pause_s)
+    return ecg, _rows(shard, labels, np.concatenate(rates))
+
+
+def _rows(shard, labels, rates):
+    records = np.arange(shard.start, shard.stop)
+    rows = {name: np.zeros(shard.records, np.float32) for name in ROW_COLUMNS}
+    rows |= {"record": records, "shard": np.full(shard.records, shard.index, np.int32), "label": pa.array(labels)}
+    rows |= {"hr_bpm_requested": pa.array(rates, from_pandas=True), "donor_ecg_id": [[int(r)] for r in records]}
+    return pa.table(rows | {name: np.array(labels) == name for name in SUPERCLASSES})
+
+
+def open_fake(plan):
+    return None
+
+
+def fake(pause_s: float = 0.0, poisoned: tuple = ()) -> Generator:
+    return Generator(open_fake, partial(synthesize_fake, pause_s=pause_s, poisoned=poisoned))
+
+
+def write_fake_bank(folder: Path, fs_hz: int = 100) -> None:
+    """Two donors for each statement but WPW, which has one, and that in fold 9."""
+    from ecg_batch import bank
+
+    held = [code for code in range(len(CODES) - 1) for _ in range(2)] + [len(CODES) - 1]
+    donors = len(held)
+    likelihood = np.full((donors, len(CODES)), -1, np.int8)
+    likelihood[np.arange(donors), held] = 100
+    table = {name: np.zeros(donors, np.int32) for name in (*bank.TABLE_COLUMNS, *bank.SHAPE_COLUMNS)}
+    table |= {"likelihood": likelihood, "fold": np.array([1 + i % 8 for i in range(donors - 1)] + [9], np.int32)}
+    table |= {name: np.zeros((donors, 8, 10), np.int16) for name in ("skeleton", "texture")}
+    table |= {"r_sample": np.zeros((donors, 3), np.int32)}
+    attributes = {"format": 1, "leads": MODELLED, "fs_hz": fs_hz, "codes": CODES, "superclass_of": SUPERCLASS_OF}
+    folder.mkdir()
+    bank.write_group(folder / "donors.zarr", table, attributes)
+
+
+def write_fake_models(folder: Path, fs_hz: int = 100, vqvae_sha256: str | None = None) -> None:
+    """Weight files with true headers and no weights. vqvae_sha256: what mamba says of its vqvae, the truth by
+    default.
+    """
+    folder.mkdir()
+    _write_header(
+        folder / "vqvae.safetensors", {"format": "ecg-batch vqvae 1", "fs_hz": str(fs_hz), "samples_per_token": "4"}
+    )
+    vqvae_sha256 = vqvae_sha256 or sha256((folder / "vqvae.safetensors").read_bytes()).hexdigest()
+    metadata = {"format": "ecg-batch mamba 1", "fs_hz": str(fs_hz), "vqvae_sha256": vqvae_sha256}
+    _write_header(folder / "mamba.safetensors", metadata)
+
+
+def _write_header(path: Path, metadata: dict[str, str]) -> None:
+    header = json.dumps({"__metadata__": metadata}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+if __name__ == "__main__":
+    request, out, workers, *pause_s = sys.argv[1:]
+    # by its module name, so that worker processes find the functions too
+    import fakes
+
+    sys.exit(synthesize_job(Path(request), [], Path(out), int(workers), fakes.fake(*map(float, pause_s))))

@@ -1,0 +1,110 @@
+"""What is asked of a record depends on the record alone, and keeps to the request."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+import pytest
+
+from ecg_batch.errors import UserError
+from ecg_batch.query import mix_queries, quantile, query_source
+from ecg_batch.query_table import read_query_table
+from ecg_batch.request import Distribution, load_request
+
+FIELDS = ("record", "label", "hr_bpm", "age", "sex")
+
+
+@pytest.fixture
+def request_of_mix(write_request):
+    return load_request(write_request(), ["mix.age={normal: [60, 15], within: [18, 95]}"])
+
+
+def test_a_record_is_asked_the_same_whoever_asks(request_of_mix):
+    whole = mix_queries(request_of_mix, 0, 500)
+    for start, stop in ((0, 1), (130, 257), (499, 500)):
+        part = mix_queries(request_of_mix, start, stop)
+        for field in FIELDS:
+            np.testing.assert_array_equal(getattr(part, field), getattr(whole, field)[start:stop])
+
+
+def test_counts_of_labels_keep_to_the_shares_from_the_first_record_on(request_of_mix):
+    label = mix_queries(request_of_mix, 0, 20_000).label
+    for name, share in request_of_mix.mix.labels:
+        counts = np.cumsum(label == name)
+        assert np.abs(counts - share * np.arange(1, 20_001)).max() < 3
+
+
+def test_numbers_keep_to_their_distributions(request_of_mix):
+    queries = mix_queries(request_of_mix, 0, 4000)
+    slow = queries.label == "SBRAD"
+    assert queries.hr_bpm[slow].min() >= 50 and queries.hr_bpm[slow].max() <= 65
+    assert queries.hr_bpm[~slow].min() >= 50 and 85 < queries.hr_bpm[~slow].max() <= 90
+    assert queries.age.min() >= 18 and queries.age.max() <= 95
+    assert abs(np.mean(queries.sex) - 0.6) < 0.03
+    assert {str(getattr(queries, field).dtype) for field in ("hr_bpm", "age")} == {"float32"}
+
+
+def test_what_is_not_asked_is_marked(write_request):
+    queries = mix_queries(load_request(write_request(mix={"labels": {"MI": 1}})), 0, 10)
+    assert np.isnan(queries.hr_bpm).all() and np.isnan(queries.age).all() and (queries.sex == -1).all()
+
+
+def test_truncated_normal_by_hand():
+    # half of normal(60, 10) cut to 60 .. 300 lies below the 75 % point of the whole: 60 + 0.6745 * 10
+    assert quantile(Distribution(60, 300, 60, 10), np.array([0.5]))[0] == pytest.approx(66.745, abs=1e-3)
+    assert quantile(Distribution(70, 70), np.array([0.3]))[0] == 70
+
+
+def rows(count=300):
+    index = np.arange(count)
+    return pa.table(
+        {
+            "label": pa.array(np.array(["NORM", "AFIB", "IMI"])[index % 3]),
+            "hr_bpm": pa.array(np.where(index % 2, 60.5 + index % 30, np.nan), from_pandas=True),
+            "age": pa.array(30 + index % 50),
+            "sex": pa.array([["male", "female", None][i % 3] for i in index]),
+        }
+    )
+
+
+def test_csv_and_parquet_tables_are_the_same_request(make_run, tmp_path):
+    csv.write_csv(rows(), tmp_path / "t.csv")
+    pq.write_table(
+        rows().drop("sex").append_column("sex", pa.array([[0, 1, None][i % 3] for i in range(300)])),
+        tmp_path / "t.parquet",
+    )
+    from_csv, folder, _ = make_run("csv", mix=None, records=None, table="t.csv")
+    from_parquet, _, _ = make_run("parquet", mix=None, records=300, table="t.parquet")
+    assert from_csv.run_id == from_parquet.run_id
+    assert from_csv.request.records == 300
+    queries = query_source(from_csv.request, folder)(130, 200)
+    assert queries.record.tolist() == list(range(130, 200))
+    assert queries.label[:3].tolist() == ["AFIB", "IMI", "NORM"]
+    assert queries.hr_bpm[1] == np.float32(60.5 + 131 % 30) and np.isnan(queries.hr_bpm[0])
+    assert queries.sex[:3].tolist() == [1, -1, 0]
+    assert queries.age.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "label,hr_bpm\nNORM,70\nNORM,400\n,70\n",
+            ["2 of 3 rows", "row 2: hr_bpm is 400, outside 20 to 300", "row 3: label is blank"],
+        ),
+        ("label,hr_bpm\nSBRAD,90\n", ["row 1: hr_bpm is 90 but SBRAD means a rate up to 65 bpm"]),
+        ("label,hr_bpm\nNORM,fast\n", ["row 1: hr_bpm is 'fast', not a number"]),
+        ("label,age\nNORM,300\n", ["row 1: age is 300", "over 89 as 300: write 90"]),
+        ("label,sex\nNORM,x\n", ["row 1: sex is 'x'; needed male, female, or 0 and 1"]),
+        ("label,rate\nNORM,70\n", ["has the columns label, rate; needed label"]),
+        ("label\n" + "X,1\n", ["cannot read table"]),
+        ("label\n", ["has no rows"]),
+        ("label,hr_bpm\n" + "NORM,1\n" * 9, ["9 of 9 rows", "row 3", "and 6 more"]),
+    ],
+)
+def test_bad_tables_are_refused_by_row(tmp_path, text, said):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_query_table(str(tmp_path / "t.csv"), "request.yaml")
+    for words in ["request.yaml", "t.csv", *said]:
+        assert words in str(caught.value)

@@ -1,0 +1,89 @@
+"""A dataset reads as arrays in mV or steps, by slice, index and label, here and in other processes."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+import ecg_batch
+from ecg_batch.errors import UserError
+from ecg_batch.leads import LEADS
+
+
+@pytest.fixture
+def dataset(make_dataset):
+    return ecg_batch.open_dataset(make_dataset())
+
+
+def test_slices_indices_and_masks_agree(dataset):
+    whole = dataset.raw[:]
+    assert whole.shape == (540, 12, 1000) and whole.dtype == np.int16 and len(dataset) == 540
+    np.testing.assert_array_equal(dataset.raw[100:140], whole[100:140])
+    np.testing.assert_array_equal(dataset.raw[-1], whole[-1])
+    np.testing.assert_array_equal(dataset.raw[10:500:70], whole[10:500:70])
+    np.testing.assert_array_equal(dataset.raw[[500, 3, 3, 130]], whole[[500, 3, 3, 130]])
+    np.testing.assert_array_equal(dataset.raw[np.arange(540) % 100 == 7], whole[7::100])
+    assert dataset.raw[[]].shape == (0, 12, 1000)
+    with pytest.raises(IndexError):
+        dataset[540]
+
+
+def test_millivolts(dataset):
+    assert dataset[3].dtype == np.float32
+    np.testing.assert_allclose(dataset[3:5], dataset.raw[3:5] / 1000, rtol=1e-6)
+    assert dataset.fs_hz == 100 and dataset.leads == LEADS
+
+
+def test_where_chooses_records_by_columns(dataset):
+    afib = dataset.where(label="AFIB")
+    assert abs(len(afib) - 0.3 * 540) < 2 and set(afib.records["label"].to_pylist()) == {"AFIB"}
+    records = afib.records["record"].to_numpy()
+    np.testing.assert_array_equal(afib.raw[5:8], dataset.raw[records[5:8]])
+    assert len(afib.where(label="NORM")) == 0
+    assert len(dataset.where(label="NORM", NORM=True)) == len(dataset.where(label="NORM"))
+    with pytest.raises(UserError, match="no column 'rate'.*columns: record, shard, label"):
+        dataset.where(rate=3)
+
+
+def test_a_pickled_dataset_reads_the_same(dataset):
+    dataset[0]
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(dataset.where(label="NORM")))[7], dataset.where(label="NORM")[7]
+    )
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_torch_loaders_read_in_other_processes(dataset, context):
+    torch = pytest.importorskip("torch")
+    from ecg_batch.torch_dataset import TorchECGDataset
+
+    dataset[0]  # the parent has the array open already, which a forked child must not share
+    chosen = TorchECGDataset(dataset.where(label="NORM"))
+    loader = torch.utils.data.DataLoader(chosen, batch_size=100, num_workers=1, multiprocessing_context=context)
+    batches = list(loader)
+    assert [len(batch["signal"]) for batch in batches] == [100, 100, len(chosen) - 200]
+    record = int(batches[2]["record_id"][5])
+    np.testing.assert_array_equal(batches[2]["signal"][5].numpy(), dataset[record])
+    assert batches[0]["labels"].dtype == torch.float32 and batches[0]["labels"][0].tolist() == [1, 0, 0, 0, 0]
+    assert chosen[0]["signal"].shape == (12, 1000)
+
+
+def test_what_cannot_be_read_says_why(make_dataset, make_run, tmp_path):
+    def refusal(path) -> str:
+        with pytest.raises(UserError) as caught:
+            ecg_batch.open_dataset(path)
+        return str(caught.value)
+
+    _, folder, out = make_run()
+    assert "not finished yet" in refusal(out) and "not finished yet" in refusal(folder)
+    assert "no dataset (no dataset.json in it)" in refusal(tmp_path)
+    dataset = make_dataset()
+    manifest = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps({**manifest, "format": 2}))
+    assert "format 2; this ecg-batch reads up to 1" in refusal(dataset)
+    (dataset / "dataset.json").write_text("{")
+    assert "damaged" in refusal(dataset) and "jobs/verify.py" in refusal(dataset)
+    (dataset / "dataset.json").write_text(json.dumps(manifest))
+    (dataset / "ecg.zarr/ecg/c.4.0.0").unlink()
+    assert "c.4.0.0: absent" in refusal(dataset)

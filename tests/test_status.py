@@ -1,0 +1,73 @@
+"""Status says from files alone what is done, running, failed and waiting."""
+
+import json
+import subprocess
+import sys
+import time
+
+from conftest import TESTS
+from fakes import fake
+
+from ecg_batch.claim import claim_shard
+from ecg_batch.commit import receipt_path
+from ecg_batch.execute import ShardsFailed, run_missing
+from ecg_batch.plan import FAILURES, ecg_file, part_file
+from ecg_batch.status import describe, duration, look
+
+
+def test_a_run_half_way(make_run):
+    plan, folder, out = make_run()
+    try:
+        run_missing(plan, folder, 1, fake(poisoned=(130,)))
+    except ShardsFailed:
+        pass
+    receipt_path(folder, 4).unlink()
+    receipt_path(folder, 3).unlink()
+    claim = claim_shard(folder, plan.shards[3])
+    claim.beat(64)
+    status = look(plan, folder)
+    assert sorted(status.receipts) == [0, 2] and [progress.shard for progress in status.running] == [3]
+    assert status.failed == {1: "RuntimeError: record 130 is poisoned"}
+    assert status.records_kept == 256 and status.records_done == 320
+    text, well = describe(folder)
+    assert not well
+    assert "2 of 5 shards done, 1 running, 1 failed, 1 waiting" in text
+    assert "320 of 540 records (59.3%)" in text and " left" in text
+    assert "shard 3: 64 records" in text and f"{FAILURES}/1.txt" in text
+
+
+def test_the_job(make_run, make_dataset):
+    def job(path):
+        command = [sys.executable, str(TESTS.parent / "jobs/status.py"), str(path)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    _, folder, out = make_run()
+    assert (
+        job(out).returncode == 0 and "0 of 5 shards done" in job(out).stdout and "nobody is at work" in job(out).stdout
+    )
+    assert "finished. 540 records in 5 shards" in job(make_dataset()).stdout
+    assert job(folder.parent / "nothing").returncode == 2
+
+
+def test_ten_thousand_receipts_are_looked_through_in_a_second(make_run):
+    plan, folder, _ = make_run(records=640_000, shard=64)
+    assert len(plan.shards) == 10_000
+    for shard in plan.shards:
+        files = {name: {"bytes": 0} for name in (ecg_file(shard.index), part_file(shard.index))}
+        for name in files:
+            (folder / name).touch()
+        receipt = {"run_id": plan.run_id, "shard": shard.index, "files": files, "content_sha256": "0" * 64}
+        receipt_path(folder, shard.index).write_text(json.dumps({**receipt, "records": 64, "seconds": 1.0}))
+    start = time.perf_counter()
+    assert "10,000 of 10,000 shards done" in describe(folder)[0]
+    assert time.perf_counter() - start < 1.5
+
+
+def test_durations():
+    assert [duration(s) for s in (0.25, 9.99, 42.4, 200, 18_720)] == [
+        "0.2 s",
+        "10.0 s",
+        "42 s",
+        "3 min 20 s",
+        "5 h 12 min",
+    ]

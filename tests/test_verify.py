@@ -1,0 +1,121 @@
+"""One flipped bit in any file of a finished dataset is found, and that file named; nothing else is."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import TESTS
+from fakes import fake
+
+from ecg_batch.execute import run_missing
+from ecg_batch.leads import LEADS
+from ecg_batch.plan import find_run
+from ecg_batch.query_table import NAME as QUERIES
+from ecg_batch.verify import verify
+from ecg_batch.worker import Generator
+
+
+def flip_bit(path, position: float) -> bytes:
+    """Flip one bit at a relative position; returns what the file was."""
+    before = path.read_bytes()
+    after = bytearray(before)
+    after[min(int(position * len(after)), len(after) - 1)] ^= 0x04
+    path.write_bytes(after)
+    return before
+
+
+@pytest.fixture
+def dataset(make_dataset, tmp_path):
+    (tmp_path / "t.csv").write_text("label\n" + "NORM\nAFIB\n" * 100)
+    return make_dataset(mix=None, records=None, table="t.csv")
+
+
+def test_every_flip_is_named(dataset):
+    files = sorted(path for path in dataset.rglob("*") if path.is_file())
+    names = {str(path.relative_to(dataset)) for path in files}
+    assert {
+        "plan.json",
+        "SHA256SUMS",
+        "dataset.json",
+        "records.parquet",
+        QUERIES,
+        "ecg.zarr/zarr.json",
+        "receipts/1.json",
+    } <= names
+    for path in files:
+        name = str(path.relative_to(dataset))
+        for position in (0.0, 0.3, 0.7, 1.0):
+            before = flip_bit(path, position)
+            problems = list(verify(dataset))
+            path.write_bytes(before)
+            assert len(problems) == 1 and problems[0].startswith(f"{name}: "), (name, position, problems)
+    assert list(verify(dataset)) == []
+
+
+def test_absent_files_and_strays_are_named(dataset):
+    (dataset / "ecg.zarr/ecg/c.1.0.0").rename(dataset / "ecg.zarr/ecg/c.9.0.0")
+    (dataset / "staging").mkdir()
+    (dataset / "staging/left").write_text("x")
+    assert list(verify(dataset)) == [
+        "ecg.zarr/ecg/c.1.0.0: cannot be read: No such file or directory",
+        "ecg.zarr/ecg/c.9.0.0: stray: no part of the dataset. Remove it",
+        "staging/left: stray: no part of the dataset. Remove it",
+    ]
+    (dataset / "SHA256SUMS").unlink()
+    assert any(problem.startswith("SHA256SUMS: absent") for problem in verify(dataset))
+
+
+def test_damage_with_new_sums_is_still_found(dataset):
+    """A manifest that states other things than the receipts, with sums made to fit it."""
+    manifest = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps({**manifest, "content_root": "0" * 64}))
+    rebuild_sums(dataset)
+    assert list(verify(dataset)) == ["dataset.json: its content root is not that of the receipts"]
+
+
+def rebuild_sums(dataset):
+    from ecg_batch.finalise import _sums_text
+    from ecg_batch.plan import read_plan
+
+    (dataset / "SHA256SUMS").write_bytes(_sums_text(read_plan(dataset), dataset, {}))
+
+
+def synthesize_crooked(plan, assets, shard, queries_of, on_batch):
+    """Record 130 breaks III = II - I by two steps, record 131 by rounding only."""
+    ecg, rows = fake().synthesize_shard(plan, assets, shard, queries_of, on_batch)
+    if shard.start <= 130 < shard.stop:
+        ecg[130 - shard.start, LEADS.index("III"), 500] += np.int16(2)
+    return ecg, rows
+
+
+def test_a_record_against_the_lead_identities_is_named(make_run):
+    plan, folder, _ = make_run()
+    run_missing(plan, folder, 1, Generator(lambda plan: None, synthesize_crooked))
+    assert list(verify(folder)) == ["shard 1: the lead identities do not hold in 1 records: 130"]
+
+
+def test_an_unfinished_run_lists_what_is_missing_and_what_is_damaged(make_run):
+    plan, folder, _ = make_run()
+    run_missing(plan, folder, 1, fake())
+    (folder / "receipts/4.json").unlink()
+    flip_bit(folder / "ecg.zarr/ecg/c.0.0.0", 0.5)
+    flip_bit(folder / "ecg.zarr/zarr.json", 0.5)
+    assert list(verify(folder)) == [
+        "ecg.zarr/zarr.json: damaged: not what the plan says",
+        "1 of 5 shards have no valid receipt: 4",
+        "ecg.zarr/ecg/c.0.0.0: damaged: its sha256 is not that of its receipt",
+    ]
+
+
+def test_the_job_exits_0_1_or_2(dataset, tmp_path):
+    def job(path):
+        command = [sys.executable, str(TESTS.parent / "jobs/verify.py"), str(path)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert job(dataset).returncode == 0 and "all is well" in job(dataset).stdout
+    flip_bit(find_run(dataset) / "dataset.json", 0.5)
+    assert job(dataset).returncode == 1 and "dataset.json: damaged" in job(dataset).stdout
+    missing = job(tmp_path / "nothing")
+    assert missing.returncode == 2 and "no dataset here" in missing.stderr and "Traceback" not in missing.stderr
