@@ -26,9 +26,7 @@ def choose_conditions(labels: list[set[str]]) -> tuple[str, ...]:
     return fixed + tuple(sorted(often, key=lambda label: (counts[label], label)))
 
 
-def condition_of(
-    label: str, statements: Iterable[str], conditions: tuple[str, ...], superclass_of: dict[str, str]
-) -> int:
+def condition_of(label: str, statements: Iterable[str], conditions: tuple[str, ...], superclass_of: dict[str, str]) -> int:
     """The condition for a requested label and its donor's statements: an index into `conditions`.
 
     The label itself, else its superclass, else the rarest of the donor's statements that is a condition, else ANY.

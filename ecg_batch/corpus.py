@@ -59,9 +59,7 @@ def _check(path: Path, texture: np.ndarray, fold: np.ndarray) -> None:
             "and of lower folds to train on. Prepare the bank from more of PTB-XL"
         )
     if (fold > VALIDATION_FOLD).any():
-        raise UserError(
-            f"{path}: holds records of fold 10, which is kept for the final test. Prepare the bank again without it"
-        )
+        raise UserError(f"{path}: holds records of fold 10, which is kept for the final test. Prepare the bank again without it")
 
 
 def select(corpus: Corpus, keep: np.ndarray) -> Corpus:

@@ -101,9 +101,7 @@ def draw_noise(models: Models, seed: int, records: np.ndarray, tokens: int) -> t
 
 
 @torch.inference_mode()
-def sample_tokens(
-    models: Models, conditions: torch.Tensor, uniforms: torch.Tensor, temperature: float = 1.0
-) -> torch.Tensor:
+def sample_tokens(models: Models, conditions: torch.Tensor, uniforms: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """Tokens from an empty state: conditions (b,), uniforms (b, l) float64 in [0, 1) -> tokens (b, l) int64."""
     mamba = models.mamba
     prefix = conditions.to(mamba.lm_head.weight.device) + mamba.config.texture_tokens  # (b,)

@@ -21,7 +21,7 @@ class Stream(IntEnum):
 
 def generator(seed: int, record: int, stream: Stream) -> np.random.Generator:
     """The generator of one use of one record. seed and record are 0 .. 2**64 - 1."""
-    return np.random.Generator(np.random.Philox(key=[seed, record], counter=[0, 0, 0, stream]))
+    return np.random.Generator(np.random.Philox(key=np.array([seed, record], np.uint64), counter=[0, 0, 0, stream]))
 
 
 def uniforms(seed: int, records: np.ndarray, stream: Stream, count: int) -> np.ndarray:

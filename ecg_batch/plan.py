@@ -78,9 +78,7 @@ def find_run(path: Path) -> Path:
     for folder in (out, partial_of(out)):
         if (folder / PLAN).exists():
             return folder
-    raise UserError(
-        f"{path}: no dataset here (no {PLAN}, and no {partial_of(out).name} beside it). Give the folder of a run"
-    )
+    raise UserError(f"{path}: no dataset here (no {PLAN}, and no {partial_of(out).name} beside it). Give the folder of a run")
 
 
 def cut_shards(records: int, shard_records: int) -> tuple[Shard, ...]:
@@ -197,9 +195,7 @@ def _check_models(request: Request) -> dict[str, str]:
 
 def _check_weights(request: Request, path: Path, metadata: dict, needed: str) -> None:
     if metadata.get("format") != needed:
-        raise UserError(
-            f"{request.source}: {path} states the format {metadata.get('format')!r}; needed {needed!r}. Train it again"
-        )
+        raise UserError(f"{request.source}: {path} states the format {metadata.get('format')!r}; needed {needed!r}. Train it again")
     if metadata.get("fs_hz") != str(request.fs_hz):
         raise UserError(
             f"{request.source}: fs_hz is {request.fs_hz} but {path} was trained at {metadata.get('fs_hz')} Hz. Use "
@@ -295,9 +291,7 @@ def _refuse_other(plan: Plan, folder: Path) -> None:
 def _difference(there: Plan, here: Plan) -> str:
     old, new = _flat(there.request.resolved()), _flat(here.request.resolved())
     lines = [
-        f"{key} is {old.get(key)} there and {new.get(key)} here"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
+        f"{key} is {old.get(key)} there and {new.get(key)} here" for key in sorted({*old, *new}) if old.get(key) != new.get(key)
     ]
     names = sorted({*there.inputs, *here.inputs})
     lines += [f"the {name} is not the same" for name in names if there.inputs.get(name) != here.inputs.get(name)]
@@ -333,18 +327,12 @@ def read_plan(folder: Path) -> Plan:
         if raw["format"] > FORMAT:
             raise UserError(f"{path}: format {raw['format']}; this ecg-batch reads up to {FORMAT}. Install a newer one")
         request = request_from_resolved(raw["request"], **raw["found_at"])
-        plan = Plan(
-            raw["run_id"], request, raw["inputs_sha256"], tuple(Shard(*row) for row in raw["shards"]), raw["versions"]
-        )
-        sound = _run_id(request, plan.inputs) == plan.run_id and plan.shards == cut_shards(
-            request.records, request.shard
-        )
+        plan = Plan(raw["run_id"], request, raw["inputs_sha256"], tuple(Shard(*row) for row in raw["shards"]), raw["versions"])
+        sound = _run_id(request, plan.inputs) == plan.run_id and plan.shards == cut_shards(request.records, request.shard)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise UserError(
-            f"{path}: damaged: it does not agree with its own run id. Restore it from a copy, or make the run anew"
-        )
+        raise UserError(f"{path}: damaged: it does not agree with its own run id. Restore it from a copy, or make the run anew")
     return plan

@@ -94,9 +94,7 @@ def _read_csv(path: str):
     from pyarrow import csv
 
     text = dict.fromkeys(COLUMNS, pa.string())
-    return csv.read_csv(
-        path, convert_options=csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
-    )
+    return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""]))
 
 
 def _text(column):
@@ -209,8 +207,7 @@ def read_rows(folder: Path, shard: int) -> dict[str, np.ndarray]:
             rows = file.read_row_group(shard)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(
-            f"{folder / NAME}: damaged ({error}). Delete it and run the same command again; "
-            "it is made anew from the table"
+            f"{folder / NAME}: damaged ({error}). Delete it and run the same command again; it is made anew from the table"
         ) from error
     columns = {name: rows[name].to_numpy() for name in ("hr_bpm", "age", "sex")}
     return {"label": np.array(rows["label"].to_pylist()), **columns}

@@ -15,16 +15,12 @@ def open_dataset(path: str | Path) -> "ECGDataset":
     """Open a finished dataset. UserError where it is unfinished, none, of a newer format, or visibly damaged."""
     path = Path(path)
     if path.suffix == ".partial" or (not path.exists() and partial_of(path).exists()):
-        raise UserError(
-            f"{path}: not finished yet. jobs/status.py says how far it is; run its jobs/synthesize.py command again"
-        )
+        raise UserError(f"{path}: not finished yet. jobs/status.py says how far it is; run its jobs/synthesize.py command again")
     if not (path / MANIFEST).exists():
         raise UserError(f"{path}: no dataset (no {MANIFEST} in it). Give the --out of a finished jobs/synthesize.py")
     manifest = read_manifest(path)
     if manifest["format"] > FORMAT:
-        raise UserError(
-            f"{path}: format {manifest['format']}; this ecg-batch reads up to {FORMAT}. Install a newer one"
-        )
+        raise UserError(f"{path}: format {manifest['format']}; this ecg-batch reads up to {FORMAT}. Install a newer one")
     for name in (RECORDS, ecg_file(manifest["shards"] - 1)):
         if not (path / name).exists():  # zarr would read an absent shard as zeros
             raise UserError(f"{path / name}: absent, so the dataset is damaged. jobs/verify.py names what else is")

@@ -127,9 +127,7 @@ def load_request(path: Path, overrides: Sequence[str] = ()) -> Request:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}. Mend that line") from None
     if not isinstance(raw, dict):
-        raise UserError(
-            f"{path}: found {type(raw).__name__}, needed 'key: value' lines; known keys: {', '.join(KNOWN)}"
-        )
+        raise UserError(f"{path}: found {type(raw).__name__}, needed 'key: value' lines; known keys: {', '.join(KNOWN)}")
     for override in overrides:
         _override(raw, override)
     source = str(path) + (f" with --set {' '.join(overrides)}" if overrides else "")
@@ -164,9 +162,7 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
             "with a row per record" + ("; --set mix=null drops the mix" if "mix" in raw else "")
         )
     if numbers["records"] is None and "mix" in raw:
-        raise UserError(
-            f"{source}: records is missing: a mix has no length of its own; add for example 'records: 2048'"
-        )
+        raise UserError(f"{source}: records is missing: a mix has no length of its own; add for example 'records: 2048'")
     request = Request(
         **numbers,
         donor_folds=_folds(raw.get("donor_folds", list(range(1, 9))), source),
@@ -184,9 +180,7 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
 def _refuse_contradictions(request: Request) -> None:
     source = request.source
     if request.duration_s != 10:
-        raise UserError(
-            f"{source}: duration_s is {request.duration_s}; long records are not built yet, so only 10 is made"
-        )
+        raise UserError(f"{source}: duration_s is {request.duration_s}; long records are not built yet, so only 10 is made")
     _choice(request.fs_hz, (100, 500), "fs_hz", source)
     if request.lowpass_hz >= request.fs_hz / 2:
         raise UserError(
@@ -271,9 +265,7 @@ def _shares(raw, key: str, example: str, source: str) -> tuple[tuple[str, float]
     shares = {str(name): _number(share, float, 0.0, 1.0, f"{key}.{name}", source) for name, share in raw.items()}
     total = math.fsum(shares.values())
     if abs(total - 1) > SHARE_TOLERANCE:
-        raise UserError(
-            f"{source}: {key} sums to {total:g}, not 1: a share may be missing or mistyped. Change the shares"
-        )
+        raise UserError(f"{source}: {key} sums to {total:g}, not 1: a share may be missing or mistyped. Change the shares")
     return tuple((name, shares[name] / total) for name in sorted(shares) if shares[name] > 0)
 
 
@@ -297,8 +289,7 @@ def _distribution(raw, limits: tuple[float, float], key: str, source: str) -> Di
         return Distribution(*_interval(raw["uniform"], limits, f"{key}.uniform", source))
     if set(raw) not in ({"normal"}, {"normal", "within"}):
         raise UserError(
-            f"{source}: {key} is {raw!r}; needed a number, {{uniform: [low, high]}} or "
-            "{normal: [mean, sd], within: [low, high]}"
+            f"{source}: {key} is {raw!r}; needed a number, {{uniform: [low, high]}} or {{normal: [mean, sd], within: [low, high]}}"
         )
     low, high = _interval(raw.get("within", list(limits)), limits, f"{key}.within", source)
     mean, sd = _pair(raw["normal"], f"{key}.normal", source)
@@ -306,9 +297,7 @@ def _distribution(raw, limits: tuple[float, float], key: str, source: str) -> Di
     sd = _number(sd, float, 0.001, 1000.0, f"{key}.normal sd", source)
     cut = Distribution(low, high, mean, sd).within(low, high)
     if cut is None:
-        raise UserError(
-            f"{source}: {key}: normal [{mean:g}, {sd:g}] has next to nothing within [{low:g}, {high:g}]; widen it"
-        )
+        raise UserError(f"{source}: {key}: normal [{mean:g}, {sd:g}] has next to nothing within [{low:g}, {high:g}]; widen it")
     return cut
 
 

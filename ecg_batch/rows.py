@@ -8,6 +8,10 @@ import pyarrow as pa
 from ecg_batch.bank import DonorTable
 from ecg_batch.statements import SUPERCLASSES
 
+ROW_COLUMNS = (
+    "record", "shard", "label", "hr_bpm_requested", "hr_bpm_measured", "age_requested", "age", "sex_requested", "sex",
+    "donor_ecg_id", "donor_patient_id", "donor_fold", "scp_codes", *SUPERCLASSES, "prd_pct", "alpha", "flags",
+)  # fmt: skip
 ONE_DONOR = pa.list_(pa.int32())  # a list, because a record may blend several donors
 
 
@@ -31,6 +35,7 @@ def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
         "scp_codes": pa.array([json.dumps(donors.scp_codes(int(donor))) for donor in chosen], pa.string()),
         **{name: pa.array(superclasses[:, at]) for at, name in enumerate(SUPERCLASSES)},
         "prd_pct": pa.array(batch.prd_pct, pa.float32()),
+        "alpha": pa.array(batch.alpha, pa.float32()),
         "flags": pa.array([",".join(flags) for flags in batch.flags], pa.string()),
     }
     return pa.table(columns)

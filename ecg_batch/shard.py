@@ -114,7 +114,9 @@ def _try(request: Request, assets: Assets, queries: Queries, donors, rhythm, tex
     loops = [assets.loop(int(donor)) for donor in donors]
     timings = [time_beats(loop, 60 * fs_hz / hr, samples, fs_hz, u) for loop, hr, u in zip(loops, hr_bpm, rhythm, strict=True)]
     skeleton = np.stack([read_loop(loop, timing.donor_time) for loop, timing in zip(loops, timings, strict=True)])
-    composed = compose(low_pass(skeleton * MV_PER_STEP, request.lowpass_hz, fs_hz), texture_mv, request.alpha, request.prd_limit_pct)
+    composed = compose(
+        low_pass(skeleton * MV_PER_STEP, request.lowpass_hz, fs_hz), texture_mv, request.alpha, request.prd_limit_pct
+    )
     measured, flags = _checked(composed, timings, hr_bpm, fs_hz)
     for flag, contradicts in zip(flags, contradictions(assets.donors, donors, hr_bpm), strict=True):
         flag.extend(["rate_statement"] * bool(contradicts))

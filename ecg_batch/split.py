@@ -1,10 +1,10 @@
 """Skeleton and texture of a donor: what a clinician reads, and what is left when it is taken away. See docs/split.md.
 
-    baseline   cubic spline through the level just before each QRS (Meyer and Keiser 1977, doi:10.1016/0010-4809(77)90042-5)
-    QRS        the donor's own samples, baseline removed; so are the first and last 100 ms
-    P, ST, T   the median over beats of the same type, low-passed: what recurs with every beat
-    skeleton   these, joined; rounded to the stored integers
-    texture    donor - skeleton, exactly: noise, respiration, drift, beat-to-beat variation
+baseline   cubic spline through the level just before each QRS (Meyer and Keiser 1977, doi:10.1016/0010-4809(77)90042-5)
+QRS        the donor's own samples, baseline removed; so are the first and last 100 ms
+P, ST, T   the median over beats of the same type, low-passed: what recurs with every beat
+skeleton   these, joined; rounded to the stored integers
+texture    donor - skeleton, exactly: noise, respiration, drift, beat-to-beat variation
 """
 
 from dataclasses import dataclass

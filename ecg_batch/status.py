@@ -69,9 +69,7 @@ def read_manifest(folder: Path) -> dict:
         manifest = json.loads(path.read_bytes())
         manifest["records"], manifest["shards"], manifest["content_root"], manifest["seconds"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: damaged ({type(error).__name__}: {error}). jobs/verify.py names what else is"
-        ) from None
+        raise UserError(f"{path}: damaged ({type(error).__name__}: {error}). jobs/verify.py names what else is") from None
     return manifest
 
 
@@ -101,10 +99,7 @@ def _lines(folder: Path, status: Status) -> list[str]:
         f"{status.records_done:,} of {total:,} records ({status.records_done / total:.1%}), "
         f"{status.records_per_s:,.1f} records/s{left}",
     ]
-    lines += [
-        f"shard {p.shard}: {p.done_records:,} records, {p.host} pid {p.pid}, attempt {p.attempt}"
-        for p in status.running
-    ]
+    lines += [f"shard {p.shard}: {p.done_records:,} records, {p.host} pid {p.pid}, attempt {p.attempt}" for p in status.running]
     lines += [f"shard {shard} failed: {line} ({FAILURES}/{shard}.txt)" for shard, line in status.failed.items()]
     if not status.running:
         lines.append("nobody is at work on it: run the same jobs/synthesize.py command again; finished shards are kept")
@@ -127,6 +122,4 @@ def describe_kept(out: Path) -> str:
         return "nothing was made yet"
     plan = read_plan(folder)
     done = len(read_receipts(plan, folder))
-    return (
-        f"{done} of {len(plan.shards)} shards are finished and kept in {folder}; run the same command again to carry on"
-    )
+    return f"{done} of {len(plan.shards)} shards are finished and kept in {folder}; run the same command again to carry on"

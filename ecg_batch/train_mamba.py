@@ -126,9 +126,7 @@ def draw_conditions(held: tuple[tuple[int, ...], ...], rng: np.random.Generator)
     return torch.tensor([names[int(rng.random() * len(names))] for names in held])
 
 
-def train_epoch(
-    model: MambaLM, optimizer: torch.optim.Optimizer, learn: TokenSet, training: MambaTraining, epoch: int
-) -> float:
+def train_epoch(model: MambaLM, optimizer: torch.optim.Optimizer, learn: TokenSet, training: MambaTraining, epoch: int) -> float:
     """Every training record once, at a random phase and under a random one of its conditions; mean bits per token."""
     rng = np.random.default_rng([training.seed, epoch])
     phases, records, _ = learn.tokens.shape

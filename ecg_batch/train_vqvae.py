@@ -141,9 +141,7 @@ def crop(x: torch.Tensor, where: float, length: int, config: VqVaeConfig) -> tor
     return x[..., first : first + length].contiguous()  # (b, lead, time)
 
 
-def train_step(
-    session: Session, x: torch.Tensor, training: VqVaeTraining, rng: np.random.Generator, fs_hz: float
-) -> float:
+def train_step(session: Session, x: torch.Tensor, training: VqVaeTraining, rng: np.random.Generator, fs_hz: float) -> float:
     model = session.model
     z = model.encode(x)  # (b, d, l)
     tokens = model.quantise(z.detach())  # (b, l)

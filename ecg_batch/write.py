@@ -18,12 +18,8 @@ from ecg_batch.files import sha256_file, sync, to_json
 from ecg_batch.leads import LEADS, MV_PER_STEP
 from ecg_batch.plan import ECG, Plan, Shard, ecg_file, part_file
 from ecg_batch.request import CHUNK_RECORDS
-from ecg_batch.statements import SUPERCLASSES
+from ecg_batch.rows import ROW_COLUMNS
 
-ROW_COLUMNS = (
-    "record", "shard", "label", "hr_bpm_requested", "hr_bpm_measured", "age_requested", "age", "sex_requested", "sex",
-    "donor_ecg_id", "donor_patient_id", "donor_fold", "scp_codes", *SUPERCLASSES, "prd_pct", "flags",
-)  # fmt: skip
 PARQUET = {"compression": "zstd", "write_page_checksum": True}
 
 blosc.use_threads = False  # its threads put blocks down in the order they finish: other bytes each time
@@ -72,9 +68,7 @@ def build_shard(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table, stagi
     files = [_write_ecg(plan, shard, ecg, staging), _write_rows(shard, rows, staging)]
     for path in files:
         sync(path)
-    stated = {
-        str(path.relative_to(staging)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files
-    }
+    stated = {str(path.relative_to(staging)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files}
     return Built(stated, content_sha256(ecg))
 
 
@@ -90,9 +84,7 @@ def _check_shape(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table) -> N
     if tuple(rows.column_names) != ROW_COLUMNS:
         raise ValueError(f"shard {shard.index}: the rows have the columns {rows.column_names}; needed {ROW_COLUMNS}")
     if not np.array_equal(rows["record"].to_numpy(), np.arange(shard.start, shard.stop)):
-        raise ValueError(
-            f"shard {shard.index}: the rows are not those of records {shard.start} to {shard.stop - 1} in order"
-        )
+        raise ValueError(f"shard {shard.index}: the rows are not those of records {shard.start} to {shard.stop - 1} in order")
 
 
 def _write_ecg(plan: Plan, shard: Shard, ecg: np.ndarray, staging: Path) -> Path:
@@ -105,9 +97,7 @@ def _write_ecg(plan: Plan, shard: Shard, ecg: np.ndarray, staging: Path) -> Path
     for start in range(0, shard.records, CHUNK_RECORDS):  # by chunk: no second copy of the shard in memory
         piece = ecg[start : start + CHUNK_RECORDS]
         if not np.array_equal(array[shard.start + start : shard.start + start + len(piece)], piece):
-            raise OSError(
-                f"shard {shard.index}: the file system gave back other samples than were written at record {start}"
-            )
+            raise OSError(f"shard {shard.index}: the file system gave back other samples than were written at record {start}")
     return staging / ecg_file(shard.index)
 
 

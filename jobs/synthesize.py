@@ -12,12 +12,8 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("request", type=Path, help="YAML file: what to make (configs/demo.yaml is an example)")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="the dataset; DIR.partial while it is being made"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes, one core each (default 1); changes no byte"
-    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the dataset; DIR.partial while it is being made")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, one core each (default 1); changes no byte")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                         help="override keys of the request, as in: --set records=100 mix.hr_bpm=70")  # fmt: skip
     arguments = parser.parse_args()

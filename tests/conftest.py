@@ -78,9 +78,7 @@ def start_driver(tmp_path_factory):
 
     def start(request: Path, out: Path, workers: int = 1, pause_s: float = 0.0) -> subprocess.Popen:
         command = [sys.executable, str(TESTS / "fakes.py"), str(request), str(out), str(workers), str(pause_s)]
-        processes.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return processes[-1]
 
     yield start

@@ -16,9 +16,9 @@ import pyarrow as pa
 from ecg_batch.draws import Stream, generator
 from ecg_batch.execute import synthesize_job
 from ecg_batch.leads import MODELLED, twelve_leads
+from ecg_batch.rows import ROW_COLUMNS
 from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.worker import Generator
-from ecg_batch.write import ROW_COLUMNS
 
 CODES = ("NORM", "AFIB", "IMI", "SBRAD", "STACH", "CLBBB", "LVH", "NDT", "WPW")
 SUPERCLASS_OF = {"NORM": "NORM", "IMI": "MI", "CLBBB": "CD", "LVH": "HYP", "NDT": "STTC", "WPW": "CD"}
@@ -34,9 +34,7 @@ def synthesize_fake(plan, assets, shard, queries_of, on_batch, pause_s=0.0, pois
         for record in range(start, stop):
             if record in poisoned:
                 raise RuntimeError(f"record {record} is poisoned")
-            steps = generator(plan.request.seed, record, Stream.TEXTURE_NOISE).integers(
-                -9, 10, (8, plan.time_samples), np.int16
-            )
+            steps = generator(plan.request.seed, record, Stream.TEXTURE_NOISE).integers(-9, 10, (8, plan.time_samples), np.int16)
             ecg[record - shard.start] = twelve_leads(steps.cumsum(axis=1, dtype=np.int16))
         labels += queries.label.tolist()
         rates.append(queries.hr_bpm)
@@ -83,9 +81,7 @@ def write_fake_models(folder: Path, fs_hz: int = 100, vqvae_sha256: str | None =
     default.
     """
     folder.mkdir()
-    _write_header(
-        folder / "vqvae.safetensors", {"format": "ecg-batch vqvae 1", "fs_hz": str(fs_hz), "samples_per_token": "4"}
-    )
+    _write_header(folder / "vqvae.safetensors", {"format": "ecg-batch vqvae 1", "fs_hz": str(fs_hz), "samples_per_token": "4"})
     vqvae_sha256 = vqvae_sha256 or sha256((folder / "vqvae.safetensors").read_bytes()).hexdigest()
     metadata = {"format": "ecg-batch mamba 1", "fs_hz": str(fs_hz), "vqvae_sha256": vqvae_sha256}
     _write_header(folder / "mamba.safetensors", metadata)

@@ -63,9 +63,7 @@ def damage_part_cut(plan, folder):
     os.truncate(folder / "parts/1.parquet", 10)
 
 
-@pytest.mark.parametrize(
-    "damage", [damage_truncated, damage_empty, damage_other_run, damage_file_gone, damage_part_cut]
-)
+@pytest.mark.parametrize("damage", [damage_truncated, damage_empty, damage_other_run, damage_file_gone, damage_part_cut])
 def test_an_invalid_receipt_is_no_receipt_and_is_replaced(run, damage):
     plan, folder, commit = run
     commit(1)

@@ -43,9 +43,7 @@ def test_killed_after_any_step_the_same_command_finishes_it(complete, write_requ
 
 
 def test_sha256sum_accepts_the_sums(make_dataset):
-    done = subprocess.run(
-        ["sha256sum", "-c", "--strict", "SHA256SUMS"], cwd=make_dataset(), capture_output=True, text=True
-    )
+    done = subprocess.run(["sha256sum", "-c", "--strict", "SHA256SUMS"], cwd=make_dataset(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

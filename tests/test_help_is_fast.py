@@ -31,9 +31,7 @@ def test_status(make_dataset, make_run):
     assert fastest_s(JOBS / "status.py", make_run()[2]) < 0.5
 
 
-@pytest.mark.parametrize(
-    "module", ["ecg_batch", "ecg_batch.status", "ecg_batch.plan", "ecg_batch.commit", "ecg_batch.request"]
-)
+@pytest.mark.parametrize("module", ["ecg_batch", "ecg_batch.status", "ecg_batch.plan", "ecg_batch.commit", "ecg_batch.request"])
 def test_light_modules_import_nothing_heavy(module):
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

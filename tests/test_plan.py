@@ -147,9 +147,7 @@ def test_a_million_records_are_planned_in_under_5_s(write_request, tmp_path, kin
     size = {"records": 1_000_000, "batch": 256, "shard": 4096}
     if kind != "mix":
         index = np.arange(1_000_000)
-        table = pa.table(
-            {"label": np.array(["NORM", "AFIB", "IMI"])[index % 3], "hr_bpm": 60 + index % 40, "age": index % 90}
-        )
+        table = pa.table({"label": np.array(["NORM", "AFIB", "IMI"])[index % 3], "hr_bpm": 60 + index % 40, "age": index % 90})
         csv.write_csv(table, tmp_path / "t.csv") if kind == "csv" else pq.write_table(table, tmp_path / "t.parquet")
         size |= {"mix": None, "table": f"t.{kind}"}
     path = write_request(**size)

@@ -48,9 +48,7 @@ def test_where_chooses_records_by_columns(dataset):
 
 def test_a_pickled_dataset_reads_the_same(dataset):
     dataset[0]
-    np.testing.assert_array_equal(
-        pickle.loads(pickle.dumps(dataset.where(label="NORM")))[7], dataset.where(label="NORM")[7]
-    )
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset.where(label="NORM")))[7], dataset.where(label="NORM")[7])
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])

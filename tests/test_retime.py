@@ -84,7 +84,9 @@ def test_an_irregular_rhythm_stays_irregular_in_proportion(real):
         return rr.std() / rr.mean()
 
     donors = near(real, 80, "AFIB", 12)
-    made = [spread(time_beats(donor_loop(real, d), 6000 / 70, 1000, 100, u).r_sample) for d, u in zip(donors, UNIFORMS, strict=False)]
+    made = [
+        spread(time_beats(donor_loop(real, d), 6000 / 70, 1000, 100, u).r_sample) for d, u in zip(donors, UNIFORMS, strict=False)
+    ]
     own = [spread(real.beats(d)) for d in donors]
     assert np.median(made) > 0.08
     assert np.median(made) == pytest.approx(np.median(own), rel=0.5)

@@ -114,7 +114,9 @@ def neurokit_intervals_ms(lead_mv, fs_hz=100):
         _, waves = nk.ecg_delineate(fine, peaks, sampling_rate=500, method="dwt")
     except (ValueError, IndexError, ZeroDivisionError):
         return np.full(3, np.nan)
-    p_on, r_on, r_off, t_off = (np.array(waves[f"ECG_{name}"], float) for name in ("P_Onsets", "R_Onsets", "R_Offsets", "T_Offsets"))
+    p_on, r_on, r_off, t_off = (
+        np.array(waves[f"ECG_{name}"], float) for name in ("P_Onsets", "R_Onsets", "R_Offsets", "T_Offsets")
+    )
     return 2 * np.array([np.nanmedian(r_on - p_on), np.nanmedian(r_off - r_on), np.nanmedian(t_off - r_on)])
 
 

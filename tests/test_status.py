@@ -42,9 +42,7 @@ def test_the_job(make_run, make_dataset):
         return subprocess.run(command, capture_output=True, text=True)
 
     _, folder, out = make_run()
-    assert (
-        job(out).returncode == 0 and "0 of 5 shards done" in job(out).stdout and "nobody is at work" in job(out).stdout
-    )
+    assert job(out).returncode == 0 and "0 of 5 shards done" in job(out).stdout and "nobody is at work" in job(out).stdout
     assert "finished. 540 records in 5 shards" in job(make_dataset()).stdout
     assert job(folder.parent / "nothing").returncode == 2
 

@@ -29,9 +29,7 @@ MAMBA_CONFIG = MambaConfig(d_model=16, n_layer=1, d_state=4)
 MAMBA = MambaTraining(epochs=4, batch=8, learning_rate=1e-2)
 
 
-def write_bank(
-    folder: Path, records: int = 48, time: int = 320, fs_hz: float = 100, folds=(1, 8, 9), leads: int = 8
-) -> Path:
+def write_bank(folder: Path, records: int = 48, time: int = 320, fs_hz: float = 100, folds=(1, 8, 9), leads: int = 8) -> Path:
     """Texture that has something to learn: a drift, and noise that is loud in the records of one label."""
     rng = np.random.default_rng(0)
     drift = np.cumsum(rng.standard_normal((records, leads, time)), axis=-1) * 4

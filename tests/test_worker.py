@@ -22,10 +22,10 @@ from ecg_batch.execute import ShardsFailed, run_missing, synthesize
 from ecg_batch.plan import FAILURES, STAGING, make_plan, open_run, partial_of, read_plan
 from ecg_batch.query_table import NAME as QUERIES
 from ecg_batch.request import load_request
+from ecg_batch.rows import ROW_COLUMNS
 from ecg_batch.status import read_manifest
 from ecg_batch.verify import verify
 from ecg_batch.worker import Generator, Stopped, Task, run_worker, stripe_order
-from ecg_batch.write import ROW_COLUMNS
 
 KILLED, INTERRUPTED = -signal.SIGKILL, 130
 
@@ -286,9 +286,7 @@ def mount(tmp_path):
     folder.mkdir()
 
     def do(*options: str) -> Path:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", folder], capture_output=True, text=True
-        )
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", folder], capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"cannot mount a tmpfs here (needs root): {done.stderr.strip()}")
         return folder
