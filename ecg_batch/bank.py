@@ -146,9 +146,15 @@ def write_group(path: Path, arrays: dict[str, np.ndarray], attributes: dict) -> 
     group = zarr.create_group(building, zarr_format=3, attributes=attributes)
     for name, values in arrays.items():
         rows = min(-(-len(values) // CHUNK) * CHUNK, SHARD)
-        array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=(CHUNK, *values.shape[1:]),
-                                   shards=(rows, *values.shape[1:]), fill_value=0, chunk_key_encoding={"name": "default", "separator": "."}, compressors=[
-            BloscCodec(cname="zstd", clevel=9, shuffle="bitshuffle"), Crc32cCodec()])  # fmt: skip
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=(CHUNK, *values.shape[1:]),
+            shards=(rows, *values.shape[1:]),
+            chunk_key_encoding={"name": "default", "separator": "."},
+            compressors=[BloscCodec(cname="zstd", clevel=9, shuffle="bitshuffle"), Crc32cCodec()],
+        )
         for start in range(0, len(values), rows):
             array[start : start + rows] = values[start : start + rows]
     os.replace(building, path)

@@ -16,9 +16,9 @@ SEXES = {0: "male", 1: "female", None: "any"}
 
 
 def plot_dataset(folder: Path, out: Path, records: list[int] | None = None) -> list[int]:
-    """Draws records of a finished dataset beside their donors into a PNG; returns which. Default: one of each label, three at most.
+    """Draws records of a finished dataset beside their donors as PNG and returns which: by default the first of three labels.
 
-    The donors' traces come from the bank that made the dataset, found by the plan and known by its hash; without it they are left out.
+    The donors come from the bank that made the dataset, found by the plan and known by its hash; without it they are left out.
     """
     dataset = open_dataset(folder)
     rows = dataset.records.to_pylist() if records is None else None
