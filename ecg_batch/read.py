@@ -11,7 +11,7 @@ from ecg_batch.plan import ECG, FORMAT, MANIFEST, RECORDS, ecg_file, partial_of
 from ecg_batch.status import read_manifest
 
 
-def open_dataset(path: str | Path) -> "ECGDataset":
+def open_dataset(path: str | Path) -> "OpenDataset":
     """Open a finished dataset. UserError where it is unfinished, none, of a newer format, or visibly damaged."""
     path = Path(path)
     if path.suffix == ".partial" or (not path.exists() and partial_of(path).exists()):
@@ -24,10 +24,10 @@ def open_dataset(path: str | Path) -> "ECGDataset":
     for name in (RECORDS, ecg_file(manifest["shards"] - 1)):
         if not (path / name).exists():  # zarr would read an absent shard as zeros
             raise UserError(f"{path / name}: absent, so the dataset is damaged. jobs/verify.py names what else is")
-    return ECGDataset(path, manifest)
+    return OpenDataset(path, manifest)
 
 
-class ECGDataset:
+class OpenDataset:
     """Records of a dataset, or those of them that `where` chose. len, ds[i] and ds[10:20] count within these.
 
     ds[key] -> float32 mV (record, lead, time), or (lead, time) for one index; ds.raw[key] -> the stored int16 steps.
@@ -68,14 +68,14 @@ class ECGDataset:
         table = pq.read_table(self.path / RECORDS, columns=names)
         return table if self._chosen is None else table.take(self._chosen)
 
-    def where(self, **values) -> "ECGDataset":
+    def where(self, **values) -> "OpenDataset":
         """The records whose columns have these values: ds.where(label="MI", sex=1)."""
         import pyarrow.compute as pc
 
         table, mask = self.columns(list(values)), np.ones(len(self), bool)
         for name, value in values.items():
             mask &= pc.fill_null(pc.equal(table[name], value), False).to_numpy()
-        return ECGDataset(self.path, self.manifest, self._indices()[mask])
+        return OpenDataset(self.path, self.manifest, self._indices()[mask])
 
     def _indices(self) -> np.ndarray:
         return np.arange(self.manifest["records"]) if self._chosen is None else self._chosen
@@ -87,7 +87,7 @@ class ECGDataset:
         return self.raw[key] * np.float32(MV_PER_STEP)
 
     def __repr__(self) -> str:
-        return f"ECGDataset({str(self.path)!r}, {len(self):,} records, 12 leads, {self.fs_hz} Hz)"
+        return f"OpenDataset({str(self.path)!r}, {len(self):,} records, 12 leads, {self.fs_hz} Hz)"
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": (0, None), "_rows": None}
@@ -104,7 +104,7 @@ class ECGDataset:
 class _Raw:
     """int16 view of a dataset, in steps of 1 microvolt."""
 
-    def __init__(self, dataset: ECGDataset):
+    def __init__(self, dataset: OpenDataset):
         self._dataset = dataset
 
     def __getitem__(self, key) -> np.ndarray:

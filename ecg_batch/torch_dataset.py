@@ -6,20 +6,20 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ecg_batch.read import ECGDataset
+from ecg_batch.read import OpenDataset
 from ecg_batch.statements import SUPERCLASSES
 
 
-class TorchECGDataset(Dataset):
+class ECGDataset(Dataset):
     """Items {"signal": float32 (12, time) mV, "labels": float32 (5,) multi-hot in the order of SUPERCLASSES,
     "record_id": int}.
 
-    TorchECGDataset(open_dataset(path)) or of a selection: TorchECGDataset(open_dataset(path).where(label="MI")).
+    ECGDataset(open_dataset(path)) or of a selection: ECGDataset(open_dataset(path).where(label="MI")).
     """
 
     label_names = SUPERCLASSES
 
-    def __init__(self, dataset: ECGDataset):
+    def __init__(self, dataset: OpenDataset):
         self.dataset = dataset
         table = dataset.columns(["record", *SUPERCLASSES])
         columns = [table[name].to_numpy(zero_copy_only=False) for name in SUPERCLASSES]

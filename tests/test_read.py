@@ -54,10 +54,10 @@ def test_a_pickled_dataset_reads_the_same(dataset):
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_torch_loaders_read_in_other_processes(dataset, context):
     torch = pytest.importorskip("torch")
-    from ecg_batch.torch_dataset import TorchECGDataset
+    from ecg_batch.torch_dataset import ECGDataset
 
     dataset[0]  # the parent has the array open already, which a forked child must not share
-    chosen = TorchECGDataset(dataset.where(label="NORM"))
+    chosen = ECGDataset(dataset.where(label="NORM"))
     loader = torch.utils.data.DataLoader(chosen, batch_size=100, num_workers=1, multiprocessing_context=context)
     batches = list(loader)
     assert [len(batch["signal"]) for batch in batches] == [100, 100, len(chosen) - 200]
