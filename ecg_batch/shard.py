@@ -9,11 +9,12 @@ from ecg_batch.bank import Bank, read_bank
 from ecg_batch.check import check
 from ecg_batch.compose import Composed, compose, low_pass
 from ecg_batch.draws import Stream, uniforms
+from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_STEP
 from ecg_batch.query import Queries
 from ecg_batch.request import Request
 from ecg_batch.retime import DonorLoop, Timing, donor_loop, read_loop, time_beats
-from ecg_batch.retrieve import DonorIndex, contradictions, index_donors, retrieve
+from ecg_batch.retrieve import MAX_STRETCH, DonorIndex, contradictions, index_donors, retrieve
 
 
 @dataclass
@@ -50,7 +51,11 @@ def open_assets(plan) -> Assets:
 
     from ecg_batch import decode
 
+    if plan.request.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda but this machine shows no GPU to torch; results differ between CPU and GPU, so there is no "
+                        "falling back. Run where a GPU is, or say device: cpu")  # fmt: skip
     torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     bank = read_bank(Path(plan.request.bank))
     models = decode.load_models(Path(plan.request.models), plan.request.device)
     return Assets(bank, index_donors(bank.table, plan.request.donor_folds), models, {})
@@ -104,6 +109,8 @@ def texture(request: Request, assets: Assets, queries: Queries, donors: np.ndarr
     conditions, draws, noise = (torch.cat([x, x[:1].expand(fill, *x.shape[1:])]) for x in (conditions, draws, noise))
     tokens = decode.sample_tokens(models, conditions, draws, request.temperature)
     decoded = decode.decode_texture(models, tokens, noise)[: len(queries.record), :, :samples]
+    if not torch.isfinite(decoded).all():
+        raise ValueError("the texture models gave NaN or infinity, so their weights are damaged; train or fetch them again")
     return decoded.cpu().numpy().astype(np.float64)
 
 
@@ -118,8 +125,9 @@ def _try(request: Request, assets: Assets, queries: Queries, donors, rhythm, tex
         low_pass(skeleton * MV_PER_STEP, request.lowpass_hz, fs_hz), texture_mv, request.alpha, request.prd_limit_pct
     )
     measured, flags = _checked(composed, timings, hr_bpm, fs_hz)
-    for flag, contradicts in zip(flags, contradictions(assets.donors, donors, hr_bpm), strict=True):
-        flag.extend(["rate_statement"] * bool(contradicts))
+    far = np.abs(np.log([timing.stretch for timing in timings])) > np.log(MAX_STRETCH)
+    for flag, contradicts, is_far in zip(flags, contradictions(assets.donors, donors, hr_bpm), far, strict=True):
+        flag.extend(["rate_statement"] * bool(contradicts) + ["stretch"] * bool(is_far))
     ecg = np.clip(composed.steps, -32768, 32767).astype(np.int16)
     return Batch(queries, ecg, donors, measured, composed.prd_pct, composed.alpha, flags)
 

@@ -14,6 +14,7 @@ import yaml
 from ptbxl_layout import SAMPLE
 
 from ecg_batch.bank import BUNDLED, read_table
+from ecg_batch.errors import UserError
 from ecg_batch.leads import identity_residual
 from ecg_batch.plan import make_plan
 from ecg_batch.query import query_source
@@ -102,6 +103,29 @@ def test_prd_stays_under_its_limit_and_is_not_zero(made):
 def test_records_differ_also_those_of_one_donor(made):
     assert len({ecg.tobytes() for ecg in made[0]}) == len(made[0])
     assert len({ids[0] for ids in made[1]["donor_ecg_id"]}) > 100
+
+
+def test_a_rate_far_from_every_donor_is_flagged(tmp_path):
+    """The bank's slowest donors with a normal ECG are near 45 bpm: 24 bpm can be made, but not passed off as honest."""
+    _, rows = make(plan_of(tmp_path, records=64, mix={"labels": {"NORM": 1}, "hr_bpm": 24}))
+    assert all("stretch" in flags for flags in rows["flags"])
+
+
+def test_damaged_weights_fail_the_shard(tmp_path):
+    plan = plan_of(tmp_path, records=64)
+    assets = open_assets(plan)
+    assets.models.vqvae.codebook[:] = float("nan")
+    with pytest.raises(ValueError, match="weights are damaged"):
+        synthesize_shard(plan, assets, plan.shards[0], query_source(plan.request, tmp_path), lambda done: None)
+
+
+def test_a_gpu_that_is_not_there_is_refused(tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match="no GPU"):
+        open_assets(plan_of(tmp_path, device="cuda"))
 
 
 # A record is a pure function ------------------------------------------------------------------------------------------
