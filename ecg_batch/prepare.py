@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ecg_batch import bank
-from ecg_batch.beats import LEAD_II, agree, detect_beats, detect_lead, heart_rate_bpm
+from ecg_batch.beats import LEAD_II, agree, detect_beats, detect_leads, heart_rate_bpm
 from ecg_batch.delineate import Fiducials, delineate, r_peaks
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED, MODELLED_INDEX, MV_PER_STEP, identity_residual
@@ -81,11 +81,12 @@ def longest_run(ecg: np.ndarray) -> int:
 
 def _measured(modelled: np.ndarray, entry: Entry, fs_hz: int) -> tuple[Usable, Split] | str:
     modelled_mv = modelled * MV_PER_STEP
-    beats = detect_beats(modelled_mv, fs_hz)
+    by_lead = detect_leads(modelled_mv, fs_hz)
+    beats = detect_beats(modelled_mv, fs_hz, by_lead)
     hr_bpm = heart_rate_bpm(beats, fs_hz)
     if len(beats) < 4:
         return "fewer than four beats found"
-    if not agree(hr_bpm, heart_rate_bpm(detect_lead(modelled_mv[LEAD_II], fs_hz), fs_hz)):
+    if not agree(hr_bpm, heart_rate_bpm(by_lead[LEAD_II], fs_hz)):
         return "heart rate unclear: lead II against eight leads"
     if not agree(hr_bpm, heart_rate_bpm(_xqrs(modelled_mv[LEAD_II], fs_hz), fs_hz)):
         return "heart rate unclear: sleepecg against XQRS"

@@ -8,6 +8,7 @@ texture    donor - skeleton, exactly: noise, respiration, drift, beat-to-beat va
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.interpolate import CubicSpline
@@ -133,6 +134,10 @@ def as_recorded(samples: int, beats: np.ndarray, fs_hz: float) -> np.ndarray:
 
 def band(x: np.ndarray, edges_hz: tuple[float | None, float], fs_hz: float) -> np.ndarray:
     """Zero-phase Butterworth (second order) between the edges; None as lower edge is a low-pass."""
+    return sosfiltfilt(_design(edges_hz, fs_hz), x, axis=-1)
+
+
+@lru_cache
+def _design(edges_hz: tuple[float | None, float], fs_hz: float) -> np.ndarray:
     low, high = edges_hz
-    sos = butter(2, high, fs=fs_hz, output="sos") if low is None else butter(2, edges_hz, "bandpass", fs=fs_hz, output="sos")
-    return sosfiltfilt(sos, x, axis=-1)
+    return butter(2, high, fs=fs_hz, output="sos") if low is None else butter(2, edges_hz, "bandpass", fs=fs_hz, output="sos")
