@@ -238,20 +238,32 @@ def test_a_dataset_reads_back_what_was_made_and_draws_on_ecg_paper(made, tmp_pat
     assert beyond.returncode == 2 and "records 0 to 127" in beyond.stderr
 
 
+def few_records(folder: Path, count: int) -> None:
+    """A PTB-XL folder with the first records of the sample, at 500 Hz. One of fold 9 is among them."""
+    folder.mkdir()
+    (folder / "records500").symlink_to(SAMPLE / "records500")
+    (folder / "scp_statements.csv").write_bytes((SAMPLE / "scp_statements.csv").read_bytes())
+    lines = (SAMPLE / "ptbxl_database.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "ptbxl_database.csv").write_text("".join(lines[: count + 1]), encoding="utf-8")
+
+
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the larger PTB-XL sample (../shared/ptbxl-sample) is not here")
 def test_500_hz_is_the_same_code_with_another_bank_and_other_weights(tmp_path):
+    few_records(tmp_path / "ptbxl", 40)
+    mix = {"labels": {"NORM": 1}, "hr_bpm": {"uniform": [60, 80]}}
     jobs = [
-        ["prepare.py", "--ptbxl", SAMPLE, "--out", "bank", "--fs", "500", "--workers", "2"],
+        ["prepare.py", "--ptbxl", "ptbxl", "--out", "bank", "--fs", "500", "--donors", "20"],
         ["train.py", "vqvae", "--bank", "bank", "--out", "models", "--set", "epochs=1"],
-        ["train.py", "mamba", "--bank", "bank", "--out", "models", "--set", "epochs=1"],
+        ["train.py", "mamba", "--bank", "bank", "--out", "models", "--set", "epochs=1", "n_layer=1", "d_model=32"],
     ]
     for job, *arguments in jobs:
         done = subprocess.run([sys.executable, ROOT / "jobs" / job, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    request = write_request(tmp_path, records=64, fs_hz=500, bank=str(tmp_path / "bank"), models=str(tmp_path / "models"))
+    inputs = {"bank": str(tmp_path / "bank"), "models": str(tmp_path / "models")}
+    request = write_request(tmp_path, records=32, batch=32, shard=64, fs_hz=500, mix=mix, **inputs)
     finish(start(request, tmp_path / "run", 1))
     dataset = open_dataset(tmp_path / "run")
-    assert dataset.raw[:].shape == (64, 12, 5000) and dataset.fs_hz == 500
+    assert dataset.raw[:].shape == (32, 12, 5000) and dataset.fs_hz == 500
     assert identity_residual(dataset.raw[:]).max() <= 0.5
     measured = dataset.records["hr_bpm_measured"].to_numpy()
     asked = dataset.records["hr_bpm_requested"].to_numpy()
