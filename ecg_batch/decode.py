@@ -94,10 +94,14 @@ def token_count(models: Models, samples: int) -> int:
 
 
 def draw_noise(models: Models, seed: int, records: np.ndarray, tokens: int) -> torch.Tensor:
-    """Noise of the decoder, (b, l, e) float32: row i depends on records[i] alone, a longer row begins the same."""
-    shape = (tokens, models.vqvae.config.noise_channels)
-    rows = [draws.generator(seed, int(record), draws.Stream.TEXTURE_NOISE) for record in records]
-    return torch.from_numpy(np.stack([row.standard_normal(shape, dtype=np.float32) for row in rows]))
+    """Noise of the decoder, (b, l, e + lead) float32: row i depends on records[i] alone, a longer row begins the same."""
+    config = models.vqvae.config
+    noise = np.empty((len(records), tokens, config.drawn_channels), np.float32)
+    for row, record in zip(noise, records, strict=True):
+        generator = draws.generator(seed, int(record), draws.Stream.TEXTURE_NOISE)
+        row[:, config.noise_channels :] = generator.standard_normal(config.leads, dtype=np.float32)  # loudness
+        row[:, : config.noise_channels] = generator.standard_normal((tokens, config.noise_channels), dtype=np.float32)
+    return torch.from_numpy(noise)
 
 
 @torch.inference_mode()
@@ -138,9 +142,9 @@ def inverse_cdf(logits: torch.Tensor, uniform: torch.Tensor, temperature: float)
 
 @torch.inference_mode()
 def decode_texture(models: Models, tokens: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-    """Tokens (b, l) and noise (b, l, e), None for zeros -> texture (b, lead, l * samples_per_token), float32 mV."""
+    """Tokens (b, l) and noise (b, l, e + lead), None for zeros -> texture (b, lead, l * samples_per_token), float32 mV."""
     vqvae = models.vqvae
     tokens = tokens.to(vqvae.codebook.device)  # (b, l)
-    noises = [None] * len(tokens) if noise is None else noise.to(tokens.device).split(TILE)  # (tile, l, e) each
+    noises = [None] * len(tokens) if noise is None else noise.to(tokens.device).split(TILE)  # (tile, l, e + lead) each
     tiles = zip(tokens.split(TILE), noises, strict=noise is not None)
     return torch.cat([vqvae.decode(vqvae.embed(tile), part) for tile, part in tiles])  # (b, lead, time)

@@ -28,7 +28,7 @@ from ecg_batch.vqvae import VqVae
 
 @dataclass(frozen=True)
 class MambaTraining:
-    epochs: int = 20
+    epochs: int = 12
     batch: int = 16
     learning_rate: float = 3e-3
     weight_decay: float = 0.1

@@ -8,6 +8,9 @@ is smallest in expectation when a and b come from the distribution of x given th
 doi:10.1198/016214506000001437). It is taken per coefficient of short-time Fourier transforms of several lengths, which
 fixes the spectrum, and per companded sample, which fixes the amplitude distribution. One loss, no adversary.
 
+Loudness. Each record's noise in each lead, as a normal score: its rank among the training records, put on a normal
+curve. The decoder is told it, so that drawing it later gives quiet and noisy records as often as there are.
+
 Codebook. Exponential moving averages of what was assigned to each row (van den Oord et al. 2017, appendix A.1); a row
 that is hardly used starts again at an encoder output of the batch (Dhariwal et al. 2020,
 https://arxiv.org/abs/2005.00341).
@@ -19,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import ndtri
 from tqdm import tqdm
 
 from ecg_batch.corpus import Corpus, split
@@ -61,11 +65,41 @@ class Session:
     codes_sum: torch.Tensor  # (K, d)
 
 
+@dataclass(frozen=True)
+class Told:
+    """Texture and what the decoder is told of it beside its tokens."""
+
+    texture_mv: torch.Tensor  # (record, lead, time)
+    loudness: torch.Tensor  # (record, lead), normal scores
+
+    @classmethod
+    def of(cls, texture_mv: np.ndarray, ranks: np.ndarray, device: torch.device) -> "Told":
+        scores = normal_scores(noise_mv(texture_mv), ranks)
+        return cls(torch.from_numpy(texture_mv).to(device), torch.from_numpy(scores).to(device))
+
+    def __getitem__(self, rows) -> "Told":
+        return Told(self.texture_mv[rows], self.loudness[rows])
+
+    def __len__(self) -> int:
+        return len(self.texture_mv)
+
+
+def noise_mv(texture_mv: np.ndarray) -> np.ndarray:
+    """How noisy each lead of each record is, (record, lead): the mean step between samples, which drift hardly moves."""
+    return np.abs(np.diff(texture_mv)).mean(axis=-1)
+
+
+def normal_scores(noise: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Place of each value of noise (record, lead) in the sorted training values, as a standard normal number."""
+    places = np.stack([np.searchsorted(*pair) for pair in zip(ranks.T, noise.T, strict=True)], axis=1)
+    return ndtri((places + 0.5) / (len(ranks) + 1)).astype(np.float32)
+
+
 def train_vqvae(corpus: Corpus, out: Path, config: VqVaeConfig, training: VqVaeTraining, device: torch.device) -> dict:
     """Train, keep the weights of the best epoch on fold 9 as OUT/vqvae.safetensors, return the report. Resumes."""
     train, validation = split(corpus)
-    real = torch.from_numpy(train.texture_mv).to(device)  # (record, lead, time)
-    held_out = torch.from_numpy(validation.texture_mv).to(device)  # (record, lead, time)
+    ranks = np.sort(noise_mv(train.texture_mv), axis=0)  # (record, lead)
+    real, held_out = (Told.of(part.texture_mv, ranks, device) for part in (train, validation))
     settings = {**asdict(config), "dilations": list(config.dilations), **asdict(training), "records": len(train)}
     session, done, curves, best = start(real, config, training), 0, {"train": [], "fold 9": []}, None
     if checkpoint := load_checkpoint(out / "vqvae.checkpoint.pt", settings):
@@ -91,12 +125,15 @@ def metadata(config: VqVaeConfig, fs_hz: float) -> dict[str, str]:
     return {"format": FORMAT, "fs_hz": f"{fs_hz:g}", "samples_per_token": samples, "config": config.to_json()}
 
 
-def start(real: torch.Tensor, config: VqVaeConfig, training: VqVaeTraining) -> Session:
+def start(real: Told, config: VqVaeConfig, training: VqVaeTraining) -> Session:
     torch.manual_seed(training.seed)  # initial weights only
-    model = VqVae(config).to(real.device)
-    model.scale_mv.copy_(real.abs().transpose(0, 1).flatten(1).median(dim=1).values.clamp(min=1e-3))
+    model, x = VqVae(config).to(real.loudness.device), real.texture_mv
+    model.scale_mv.copy_(x.abs().transpose(0, 1).flatten(1).median(dim=1).values.clamp(min=1e-3))
+    correlation = torch.corrcoef(real.loudness.T.double()) + 1e-3 * torch.eye(config.leads, device=x.device)
+    model.loudness_mix.copy_(torch.linalg.cholesky(correlation))
+    model.loudness_spread.copy_(torch.from_numpy(np.log(noise_mv(x.cpu().numpy()) + 1e-4).std(axis=0)))
     with torch.no_grad():  # rows of the codebook start at encoder outputs, spread over the corpus
-        z = model.encode(crop(real[:256], 0.0, real.shape[-1], config))  # (b, d, l)
+        z = model.encode(crop(x[:256], 0.0, x.shape[-1], config))  # (b, d, l)
     rows = z.transpose(1, 2).flatten(0, 1)  # (b * l, d)
     pick = np.random.default_rng(training.seed).choice(len(rows), config.codes, replace=len(rows) < config.codes)
     model.codebook.copy_(rows[torch.from_numpy(pick)])
@@ -118,15 +155,16 @@ def restore(session: Session, checkpoint: dict) -> None:
     session.codes_sum.copy_(checkpoint["codes_sum"])
 
 
-def train_epoch(session: Session, real: torch.Tensor, training: VqVaeTraining, epoch: int, fs_hz: float) -> float:
+def train_epoch(session: Session, real: Told, training: VqVaeTraining, epoch: int, fs_hz: float) -> float:
     """One pass over the training records in random order; returns the mean energy score."""
     rng, config = np.random.default_rng([training.seed, epoch]), session.model.config
     batches = np.array_split(rng.permutation(len(real)), max(1, len(real) // training.batch))
     losses = []
     for index, rows in enumerate(batches):
         set_learning_rate(session.optimizer, training.learning_rate, (epoch + index / len(batches)) / training.epochs)
-        x = crop(real[torch.from_numpy(rows)], rng.random(), round(training.crop_s * fs_hz), config)  # (b, lead, time)
-        losses.append(train_step(session, x, training, rng, fs_hz))
+        part = real[torch.from_numpy(rows)]
+        x = crop(part.texture_mv, rng.random(), round(training.crop_s * fs_hz), config)  # (b, lead, time)
+        losses.append(train_step(session, Told(x, part.loudness), training, rng, fs_hz))
     return float(np.mean(losses))
 
 
@@ -141,13 +179,13 @@ def crop(x: torch.Tensor, where: float, length: int, config: VqVaeConfig) -> tor
     return x[..., first : first + length].contiguous()  # (b, lead, time)
 
 
-def train_step(session: Session, x: torch.Tensor, training: VqVaeTraining, rng: np.random.Generator, fs_hz: float) -> float:
-    model = session.model
+def train_step(session: Session, real: Told, training: VqVaeTraining, rng: np.random.Generator, fs_hz: float) -> float:
+    model, x = session.model, real.texture_mv
     z = model.encode(x)  # (b, d, l)
     tokens = model.quantise(z.detach())  # (b, l)
     row = model.embed(tokens)  # (b, d, l)
     straight_through = z + (row - z).detach()  # (b, d, l)
-    a, b = (model.decode(straight_through, draw_noise(rng, z, model.config)) for _ in range(2))  # (b, lead, time)
+    a, b = (render(model, straight_through, real.loudness, rng) for _ in range(2))  # (b, lead, time)
     loss = energy_score(x, a, b, model.scale_mv, fs_hz, differences=bool(rng.integers(2)))
     session.optimizer.zero_grad()
     (loss + training.commitment * F.mse_loss(z, row)).backward()
@@ -157,9 +195,12 @@ def train_step(session: Session, x: torch.Tensor, training: VqVaeTraining, rng: 
     return loss.item()
 
 
-def draw_noise(rng: np.random.Generator, latent: torch.Tensor, config: VqVaeConfig) -> torch.Tensor:
-    shape = (latent.shape[0], latent.shape[2], config.noise_channels)
-    return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)).to(latent.device)  # (b, l, e)
+def render(model: VqVae, latent: torch.Tensor, loudness: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """One draw of the texture of a latent (b, d, l) of known loudness (b, lead): (b, lead, time)."""
+    b, _, length = latent.shape
+    noise = rng.standard_normal((b, length, model.config.noise_channels), dtype=np.float32)
+    noise = torch.from_numpy(noise).to(latent.device)  # (b, l, e)
+    return model.render(latent, noise, loudness[:, None].expand(-1, length, -1))  # (b, lead, time)
 
 
 @torch.no_grad()
@@ -211,27 +252,28 @@ def distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def validate(model: VqVae, held_out: torch.Tensor, training: VqVaeTraining, fs_hz: float) -> float:
+def validate(model: VqVae, held_out: Told, training: VqVaeTraining, fs_hz: float) -> float:
     """Energy score on fold 9, the same noise every epoch."""
     rng, scores = np.random.default_rng(training.seed), []
-    for x in crop(held_out, 0.0, held_out.shape[-1], model.config).split(training.batch):
+    whole = crop(held_out.texture_mv, 0.0, held_out.texture_mv.shape[-1], model.config)  # (record, lead, time)
+    for x, loudness in zip(whole.split(training.batch), held_out.loudness.split(training.batch), strict=True):
         latent = model.embed(model.quantise(model.encode(x)))  # (b, d, l)
-        a, b = (model.decode(latent, draw_noise(rng, latent, model.config)) for _ in range(2))
+        a, b = (render(model, latent, loudness, rng) for _ in range(2))  # (b, lead, time)
         scores.append(energy_score(x, a, b, model.scale_mv, fs_hz).item() * len(x))
     return sum(scores) / len(held_out)
 
 
 @torch.no_grad()
-def quality(model: VqVae, held_out: torch.Tensor, seed: int, draws: int = 16) -> dict:
+def quality(model: VqVae, held_out: Told, seed: int, draws: int = 16) -> dict:
     """Reconstruction error by lead and codebook use on fold 9.
 
     The error is that of the mean of several draws, the best guess that the tokens allow, and that of one draw.
     """
     rng = np.random.default_rng(seed)
-    x = crop(held_out, 0.0, held_out.shape[-1], model.config)  # (record, lead, time)
+    x = crop(held_out.texture_mv, 0.0, held_out.texture_mv.shape[-1], model.config)  # (record, lead, time)
     tokens = model.quantise(model.encode(x))  # (record, l)
     latent = model.embed(tokens)  # (record, d, l)
-    drawn = [model.decode(latent, draw_noise(rng, latent, model.config)) for _ in range(draws)]
+    drawn = [render(model, latent, held_out.loudness, rng) for _ in range(draws)]
     share = torch.bincount(tokens.flatten(), minlength=model.config.codes) / tokens.numel()  # (K,)
     return {
         "perplexity": float(torch.exp(-torch.xlogy(share, share).sum())),

@@ -3,8 +3,11 @@
 van den Oord et al. 2017, Neural Discrete Representation Learning, https://arxiv.org/abs/1711.00937. One stream of
 tokens for all modelled leads: 9 bits for 32 values. That is far too little to keep noise sample by sample, and a
 decoder that gives the conditional mean of what it was not told has too little power at high frequency. So the decoder
-takes noise channels, drawn outside it by record, and shapes them to what the tokens say: it draws a sample, not a mean
-(docs/models.md).
+takes noise channels, drawn outside it by record, and shapes them to what the tokens say: it draws a sample, not a mean.
+
+Nor do the tokens say how noisy a record is as a whole: all their bits go to drift, and every record came out equally
+noisy. So each lead has a loudness, one standard normal number a record, correlated between leads as in the training
+records (a Gaussian copula), that the decoder is told in training and that is drawn afterwards (docs/models.md).
 
 Fully convolutional, with no normalisation across time: an output depends on `decoder_context` tokens to either side and
 on nothing else, so a long texture can be decoded piece by piece. All work is done at the token rate.
@@ -18,7 +21,7 @@ Glossary
     c       channels inside encoder and decoder
     d       width of the latent and of a codebook row
     K       rows of the codebook
-    e       noise channels
+    e       noise channels; after them comes one loudness channel a lead, constant over a record
 """
 
 import json
@@ -42,7 +45,7 @@ class VqVaeConfig:
     dim: int = 64
     channels: int = 64
     dilations: tuple[int, ...] = (1, 3, 9)
-    noise_channels: int = 32
+    noise_channels: int = 32  # as many for each lead
     drift_tokens: int = 24  # even; 0.96 s at 100 Hz
 
     @property
@@ -59,6 +62,11 @@ class VqVaeConfig:
         """Tokens to either side that an output sample depends on."""
         return self.encoder_context + self.drift_tokens // 2
 
+    @property
+    def drawn_channels(self) -> int:
+        """Numbers drawn outside for each token: e that are new each time, and the loudness of each lead."""
+        return self.noise_channels + self.leads
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
@@ -69,16 +77,22 @@ class VqVaeConfig:
 
 
 class VqVae(nn.Module):
-    """Encoder, codebook, decoder. `scale_mv` is each lead's unit: the corpus's median absolute value."""
+    """Encoder, codebook, decoder.
+
+    `scale_mv` is each lead's unit, the corpus's median absolute value. `loudness_mix` times independent normal numbers
+    gives loudness with the corpus's correlation between leads; `loudness_spread` is the standard deviation of log noise.
+    """
 
     def __init__(self, config: VqVaeConfig):
         super().__init__()
         self.config = config
         c, dilations = config.channels, config.dilations
         self.encoder = Stack(config.patch, c, config.dim, dilations)
-        self.decoder = Stack(config.dim + config.noise_channels, c, config.leads + config.patch, dilations)
+        self.decoder = Stack(config.dim + config.drawn_channels, c, config.leads + config.patch, dilations)
         self.register_buffer("codebook", torch.randn(config.codes, config.dim))
         self.register_buffer("scale_mv", torch.ones(config.leads))
+        self.register_buffer("loudness_mix", torch.eye(config.leads))
+        self.register_buffer("loudness_spread", torch.ones(config.leads))
 
     def encode(self, texture_mv: torch.Tensor) -> torch.Tensor:
         """(b, lead, time) in mV -> latent (b, d, l).
@@ -98,10 +112,19 @@ class VqVae(nn.Module):
         return F.embedding(tokens, self.codebook).transpose(1, 2)  # (b, d, l)
 
     def decode(self, latent: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        """Latent (b, d, l) and standard normal noise (b, l, e), or None for zeros -> texture (b, lead, time) in mV."""
+        """Latent (b, d, l) and standard normal noise (b, l, e + lead), None for zeros -> texture (b, lead, time) in mV."""
         if noise is None:
-            noise = latent.new_zeros(latent.shape[0], latent.shape[2], self.config.noise_channels)  # (b, l, e)
-        x = self.decoder(torch.cat([latent, noise.transpose(1, 2)], dim=1))  # (b, lead + p, l)
+            noise = latent.new_zeros(latent.shape[0], latent.shape[2], self.config.drawn_channels)  # (b, l, e + lead)
+        fresh, loudness = noise.split([self.config.noise_channels, self.config.leads], dim=2)  # (b, l, e), (b, l, lead)
+        return self.render(latent, fresh, loudness @ self.loudness_mix.T)  # (b, lead, time)
+
+    def render(self, latent: torch.Tensor, noise: torch.Tensor, loudness: torch.Tensor) -> torch.Tensor:
+        """Latent (b, d, l), noise (b, l, e), loudness (b, l, lead) as it is, not to be mixed -> (b, lead, time) in mV."""
+        # noise comes in as loud as it is to go out: left to find that product itself, the decoder ignored loudness
+        gain = torch.exp(loudness * self.loudness_spread)  # (b, l, lead)
+        noise = (noise.unflatten(2, (self.config.leads, -1)) * gain[..., None]).flatten(2)  # (b, l, e)
+        x = torch.cat([latent, noise.transpose(1, 2), loudness.transpose(1, 2)], dim=1)  # (b, d + e + lead, l)
+        x = self.decoder(x)  # (b, lead + p, l)
         x = torch.sinh(x.clamp(-COMPANDED_LIMIT, COMPANDED_LIMIT))  # (b, lead + p, l)
         drift, rest = x.split([self.config.leads, self.config.patch], dim=1)  # (b, lead, l), (b, p, l)
         drift = smooth(drift, self.config.drift_tokens, self.config.samples_per_token)  # (b, lead, time)

@@ -111,7 +111,10 @@ def test_a_batch_larger_than_a_tile(models):
 
 def test_longer_noise_begins_the_same(models):
     records = np.array([5, 9])
-    assert torch.equal(draw_noise(models, 3, records, 10), draw_noise(models, 3, records, 25)[:, :10])
+    noise = draw_noise(models, 3, records, 25)
+    assert torch.equal(draw_noise(models, 3, records, 10), noise[:, :10])
+    loudness = noise[:, :, models.vqvae.config.noise_channels :]
+    assert (loudness == loudness[:, :1]).all() and not torch.equal(loudness[0], loudness[1])
 
 
 def test_token_count_covers_every_sample(models):

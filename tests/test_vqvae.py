@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ecg_batch.train_vqvae import VqVaeTraining, energy_score, move_codebook, start
+from ecg_batch.train_vqvae import Told, VqVaeTraining, energy_score, move_codebook, normal_scores, start
 from ecg_batch.vqvae import VqVae, VqVaeConfig, from_patches, smooth, to_patches
 
 SMALL = VqVaeConfig(codes=16, dim=8, channels=8, dilations=(1, 4), drift_tokens=6)
@@ -51,7 +51,7 @@ def test_quantise_finds_the_nearest_row():
 def test_decoder_context_is_what_it_states(part):
     """One token changed moves its context and nothing outside it, so a long texture can be decoded piece by piece."""
     model, context, centre = random_vqvae(), SMALL.decoder_context, 30
-    inputs = {"latent": normal(1, 8, 60), "noise": normal(1, 60, 32, seed=1)}
+    inputs = {"latent": normal(1, 8, 60), "noise": normal(1, 60, 40, seed=1)}
     before = model.decode(**inputs)
     inputs[part][(0, slice(None), centre) if part == "latent" else (0, centre)] += 1.0
     moved = (model.decode(**inputs) != before).any(dim=1)[0].view(60, 4).any(dim=1).nonzero().flatten()
@@ -61,7 +61,7 @@ def test_decoder_context_is_what_it_states(part):
 @torch.no_grad()
 def test_pieces_equal_the_whole():
     model, context = random_vqvae(), SMALL.decoder_context
-    latent, noise = normal(2, 8, 100), normal(2, 100, 32, seed=1)
+    latent, noise = normal(2, 8, 100), normal(2, 100, 40, seed=1)
     whole = model.decode(latent, noise)
     piece = model.decode(latent[..., 40 - context : 60 + context], noise[:, 40 - context : 60 + context])
     torch.testing.assert_close(piece[..., 4 * context : -4 * context], whole[..., 160:240], atol=1e-6, rtol=1e-5)
@@ -80,7 +80,7 @@ def test_drift_is_smooth_and_keeps_its_level():
 def test_gradient_reaches_the_latent():
     """The judge of a later issue moves the latent before the decoder."""
     latent = normal(1, 8, 20).requires_grad_()
-    random_vqvae().decode(latent, normal(1, 20, 32)).square().sum().backward()
+    random_vqvae().decode(latent, normal(1, 20, 40)).square().sum().backward()
     assert (latent.grad.abs().sum(dim=1) > 0).all()
 
 
@@ -95,9 +95,19 @@ def test_energy_score_prefers_the_true_distribution(wrong):
     assert energy_score(x, a, b, scale, 100.0) < energy_score(x, spoil(a), spoil(b), scale, 100.0) - 0.005
 
 
+def test_loudness_is_drawn_as_it_was_in_training():
+    """Normal scores of the training records are standard normal; drawn loudness has their correlation between leads."""
+    noise = np.exp(normal(2000, 8).numpy() + 2 * normal(2000, 1, seed=1).numpy())  # log-normal, leads correlate by 0.8
+    scores = normal_scores(noise, np.sort(noise, axis=0))
+    assert abs(scores.mean()) < 0.01 and abs(scores.std() - 1) < 0.01
+    session = start(Told(0.03 * normal(2000, 8, 40), torch.from_numpy(scores)), SMALL, VqVaeTraining())
+    drawn = normal(20_000, 8, seed=2) @ session.model.loudness_mix.T
+    torch.testing.assert_close(torch.corrcoef(drawn.T), torch.corrcoef(torch.from_numpy(scores).T), atol=0.02, rtol=0)
+
+
 @torch.no_grad()
 def test_dead_rows_start_again_at_encoder_outputs():
-    session = start(0.03 * normal(16, 8, 80), SMALL, VqVaeTraining(batch=4))
+    session = start(Told(0.03 * normal(16, 8, 80), normal(16, 8)), SMALL, VqVaeTraining(batch=4))
     session.model.codebook[3:] = 1e3  # far from everything: never chosen
     session.codes_sum[3:] = 1e3
     z, rng = normal(400, 8), np.random.default_rng(0)
