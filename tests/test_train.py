@@ -107,7 +107,7 @@ def assert_same_weights(a: Path, b: Path) -> None:
 
 def test_training_learns(trained):
     _, vqvae, mamba = trained
-    assert vqvae["curves"]["fold 9"][-1] < vqvae["curves"]["fold 9"][0]
+    assert vqvae["curves"]["train"][-1] < 0.9 * vqvae["curves"]["train"][0]
     assert mamba["curves"]["fold 9"][-1] < mamba["curves"]["fold 9"][0]
     assert mamba["bits_per_token"]["mamba"] < np.log2(CONFIG.codes)
 
