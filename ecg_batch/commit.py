@@ -63,10 +63,10 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def missing(plan: Plan, folder: Path) -> list[Shard]:
-    """Planned shards without a valid receipt."""
+def missing(plan: Plan, folder: Path, only: frozenset[int] | None = None) -> list[Shard]:
+    """Planned shards without a valid receipt; only: among these."""
     receipts = read_receipts(plan, folder)
-    return [shard for shard in plan.shards if shard.index not in receipts]
+    return [shard for shard in plan.shards if shard.index not in receipts and (only is None or shard.index in only)]
 
 
 def commit_shard(plan: Plan, folder: Path, claim: Claim, built: "Built") -> None:

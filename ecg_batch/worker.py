@@ -44,7 +44,12 @@ class Generator:
 
 @dataclass(frozen=True)
 class Task:
-    """Task `index` of `count` on one run. keep_going is asked between batches."""
+    """Task `index` of `count` on one run.
+
+    keep_going is asked between batches, may_start before each shard. waits: for shards that others are making, to take
+    over where one of them dies; a Slurm task does not, since its driver sees to that. only: the shards to make, None
+    for all.
+    """
 
     plan: Plan
     folder: Path
@@ -52,22 +57,27 @@ class Task:
     index: int = 0
     count: int = 1
     keep_going: Callable[[], bool] = lambda: True
+    may_start: Callable[[], bool] = lambda: True
+    waits: bool = True
+    only: frozenset[int] | None = None
 
 
 def run_worker(task: Task) -> None:
     """Make shards until none is missing but failed ones, or another run has finished the dataset.
 
-    Waits for shards that others are making, and takes over where one of them dies. Raises UserError on a full disk,
-    Stopped where keep_going says no, KeyboardInterrupt on SIGINT and SIGTERM.
+    Raises UserError on a full disk, Stopped where keep_going or may_start says no, KeyboardInterrupt on SIGINT and
+    SIGTERM.
     """
     with sigterm_as_interrupt():
-        todo = stripe_order(missing(task.plan, task.folder), task.index, task.count)
+        todo = stripe_order(missing(task.plan, task.folder, task.only), task.index, task.count)
         assets = task.generator.open_assets(task.plan) if todo else None
         queries_of = query_source(task.plan.request, task.folder)
         while todo and not is_over(task.folder):
             took = [shard for shard in todo if _take(task, assets, queries_of, shard)]
             todo = [shard for shard in todo if not _is_settled(task, shard)]
             if todo and not took:
+                if not task.waits:
+                    return
                 _check(task)
                 time.sleep(POLL_S)
 
@@ -102,6 +112,8 @@ def _take(task: Task, assets, queries_of, shard: Shard) -> bool:
     if _is_settled(task, shard):
         return False
     _check(task)
+    if not task.may_start():
+        raise Stopped
     claim = None
     try:
         claim = claim_shard(task.folder, shard)
