@@ -27,6 +27,7 @@ SPEAK_S = 300.0  # between lines that say how far the run is
 PATIENCE_S = 3600.0  # with no answer from Slurm and no new shard
 REFUSALS = 3  # of sbatch in a row, with none of our tasks in the queue: a controller that restarts refuses once or twice
 DEATHS = 4  # of the makers of one shard, without a word, before it is put aside as failed
+UNNAMED_S = 600.0  # a file of submitit's that was not given its job's id by then never will be
 LEAVE_S = 30.0  # for tasks to end by themselves when all is made
 
 
@@ -147,9 +148,13 @@ class Driver:
             if not others_live:
                 raise UserError(self._barren_text())
             return
+        files = set(self._task_files())
         try:
             self._submit_arrays(count)
         except _submission_errors() as error:
+            for path in set(self._task_files()) - files:  # submitit leaves the pickles of what was refused
+                if not _owner(path):
+                    path.unlink()
             self.refused += 1
             say(f"sbatch: {_last_line(error)}")
             if self.refused >= REFUSALS and not others_live:
@@ -235,13 +240,21 @@ def _remove_files(files: list[Path], queue: list[Job]) -> None:
     """
     arrays = {job.array for job in queue}
     for path in files:
-        owner = path.name.split("_")[0]
         try:
-            abandoned = not owner.isdecimal() and time.time() - path.stat().st_mtime > 600  # s; not yet named by its job
-            if abandoned or (owner.isdecimal() and owner not in arrays):
+            if owner := _owner(path):
+                left = owner not in arrays
+            else:
+                left = time.time() - path.stat().st_mtime > UNNAMED_S
+            if left:
                 path.unlink()
         except FileNotFoundError:
             pass  # another driver was quicker
+
+
+def _owner(path: Path) -> str:
+    """The job that one of submitit's files is for, '' while it is being submitted."""
+    job = path.name.split("_")[0]
+    return job if job.isdecimal() else ""
 
 
 def _submission_errors() -> tuple[type[Exception], ...]:

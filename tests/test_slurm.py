@@ -1,12 +1,17 @@
 """Runs on a real Slurm cluster end in the bytes of a run in one process, whatever befalls tasks, nodes, Slurm or driver."""
 
+import os
+import signal
+import time
+
 import pytest
-from slurm.lab import new_lab, why_not
+from fakes import fake
+from slurm.lab import Lab, new_lab, why_not
 from slurm_runs import RUN, SHARDS, SlurmRun
 from test_worker import assert_same_dataset
 
-from fakes import fake
-from ecg_batch.execute import synthesize
+from ecg_batch.execute import run_missing, synthesize
+from ecg_batch.plan import make_plan, open_run
 from ecg_batch.request import load_request
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
@@ -14,7 +19,20 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    lab = new_lab(tmp_path_factory.mktemp("lab"))
+    yield from started(new_lab(tmp_path_factory.mktemp("lab")))
+
+
+@pytest.fixture(scope="module")
+def small_arrays(tmp_path_factory):
+    yield from started(new_lab(tmp_path_factory.mktemp("lab"), max_array=20))
+
+
+@pytest.fixture(scope="module")
+def accounted(tmp_path_factory):
+    yield from started(new_lab(tmp_path_factory.mktemp("lab"), accounting=True))
+
+
+def started(lab: Lab):
     try:
         lab.start()
         yield lab
@@ -51,3 +69,158 @@ def test_a_plain_run(lab, run_on, alone):
     assert f"{SHARDS} shards" in words
     assert_same_dataset(alone, run.out)
     assert len(list(run.logs.iterdir())) <= 4, "one log for each node, and nothing of submitit's"
+
+
+def test_everything_at_once(lab, run_on, alone):
+    """Three workers killed, a node crashed, a task requeued, one preempted, slurmctld restarted, the driver killed twice."""
+    run = run_on(lab, pause_s=2.0)
+    first = run.drive()
+    run.await_done(2)
+    first.kill()
+    for claim in run.makers()[:3]:
+        os.kill(claim.pid, signal.SIGKILL)
+    second = run.drive()
+    run.await_done(8)
+    lab.crash("node2")
+    lab.run("scontrol", "requeue", job_on(run, "node3"))
+    lab.run("sbatch", "--partition=urgent", "--nodelist=node1", "--exclusive", "--output=/dev/null", "--wrap=sleep 4")
+    run.wait_for(lambda: run.tasks("--partition=urgent", "--states=RUNNING"))
+    lab.kill("slurmctld")
+    time.sleep(2)
+    lab.start_controller()
+    second.kill()
+    run.drive()
+    status, words = run.finish(seconds=180)
+    lab.start_node("node2")
+    assert status == 0, run.all_words()
+    assert "Traceback" not in words
+    assert_same_dataset(alone, run.out)
+    print(f"\n{run.words(first)}--\n{run.words(second)}--\n{words}")
+
+
+def job_on(run: SlurmRun, node: str) -> str:
+    """The id of a task that runs on a node."""
+    return run.tasks(f"--nodelist={node}", "--states=RUNNING", form="%A")[0]
+
+
+def test_a_pending_task_that_is_cancelled_is_submitted_again(lab, run_on, alone):
+    run = run_on(lab, pause_s=1.0, most_tasks=10, shards_per_task=2, cpus=2, poll_s=5)  # 4 run, 6 wait
+    run.drive()
+    run.wait_for(lambda: len(run.tasks("--states=PENDING")) == 6)
+    lab.run("scancel", run.tasks("--states=PENDING", form="%i")[0])
+    cancelled = time.monotonic()
+    run.wait_for(lambda: "submitted 1 task" in run.words())
+    assert time.monotonic() - cancelled < 20, "poll_s is 5 here; the default of 15 s stays well below a minute"
+    assert run.finish()[0] == 0, run.all_words()
+    assert_same_dataset(alone, run.out)
+
+
+def test_a_lone_task_that_is_cancelled_while_pending(lab, run_on, write_request):
+    """submitit's own result() would wait for ever: nothing is left in the queue, nothing in sacct."""
+    run = run_on(lab, most_tasks=1, extra={"begin": "now+3600"})
+    run.drive()
+    run.wait_for(lambda: run.tasks("--states=PENDING"))
+    lab.run("scancel", run.tasks("--states=PENDING", form="%i")[0])
+    run.wait_for(lambda: run.words().count("submitted 1 task") == 2, 20)
+
+
+def test_a_driver_that_comes_back_finds_the_tasks_of_the_former(lab, run_on):
+    run = run_on(lab, pause_s=0.5)
+    run.drive()
+    run.await_done(1)
+    run.drivers[0].kill()
+    second = run.drive()
+    status, words = run.finish(second)
+    assert status == 0 and "submitted" not in words, words
+
+
+def test_split_brain(lab, run_on, alone):
+    """slurmd is killed and its tasks live on: Slurm runs them a second time elsewhere, and both copies go on."""
+    run = run_on(lab, pause_s=2.0)
+    run.drive()
+    run.await_done(4)
+    run.lab.kill("slurmd.node3")
+    status, words = run.finish(seconds=180)
+    lab.start_node("node3")
+    assert status == 0, run.all_words()
+    assert_same_dataset(alone, run.out)
+
+
+def test_a_shard_that_fails_is_named_and_the_others_are_made(lab, run_on, alone):
+    run = run_on(lab)
+    run.drive(130, 4000)
+    status, words = run.finish()
+    assert status == 1, run.all_words()
+    assert "2 of 64 shards failed: shard 2: RuntimeError: record 130 is poisoned; shard 62" in words
+    assert run.done() == SHARDS - 2
+    run.drive()
+    assert run.finish()[0] == 0, run.all_words()
+    assert_same_dataset(alone, run.out)
+
+
+def test_the_time_limit_is_met_without_being_hit(lab, run_on, alone):
+    """24 s of work for each of 8 tasks would fit into a minute; 4 tasks with 64 s each do not."""
+    run = run_on(lab, pause_s=4.0, walltime_min=1, most_tasks=4)
+    run.drive()
+    status, words = run.finish(seconds=200)
+    assert status == 0, run.all_words()
+    assert words.count("submitted") > 1, words
+    logs = "".join(path.read_text() for path in run.logs.glob("*.log"))
+    assert "no time for another shard" in logs and "CANCELLED" not in logs and "DUE TO TIME LIMIT" not in logs, logs
+    assert_same_dataset(alone, run.out)
+
+
+def test_sbatch_refuses(lab, run_on):
+    run = run_on(lab, partition="nowhere")
+    run.drive()
+    status, words = run.finish()
+    assert status == 2 and "sbatch refuses the tasks" in words and "invalid partition" in words, words
+    assert list((run.logs / "tasks").iterdir()) == [], "submitit leaves the pickles of what was refused"
+
+
+def test_assets_that_no_task_can_open_end_the_driver(lab, run_on):
+    run = run_on(lab, rounds=2, setup=["exit 7"])
+    run.drive()
+    status, words = run.finish()
+    assert status == 2 and "2 rounds of tasks in a row made no shard; 64 of 64 are missing" in words, run.all_words()
+
+
+def test_the_driver_as_a_job(lab, run_on, alone):
+    """Its own SLURM_ and SBATCH_ variables do not reach the tasks: here they would ask for memory that no node has."""
+    run = run_on(lab)
+    run.drive(environment={"SLURM_JOB_ID": "1", "SLURM_MEM_PER_NODE": "900000", "SBATCH_MEM_PER_NODE": "900000",
+                           "SBATCH_PARTITION": "nowhere", "SLURM_ARRAY_TASK_ID": "3", "CUDA_VISIBLE_DEVICES": "7"})  # fmt: skip
+    assert run.finish()[0] == 0, run.all_words()
+    assert_same_dataset(alone, run.out)
+
+
+def test_arrays_below_max_array_size(small_arrays, run_on, alone):
+    run = run_on(small_arrays, most_tasks=64, shards_per_task=1)
+    run.drive()
+    status, words = run.finish()
+    assert status == 0, run.all_words()
+    assert [line.split(" ", 1)[1] for line in words.splitlines() if "submitted" in line][:4] == [
+        "submitted 20 tasks", "submitted 20 tasks", "submitted 20 tasks", "submitted 4 tasks"]  # fmt: skip
+    assert_same_dataset(alone, run.out)
+
+
+def test_one_missing_shard(small_arrays, run_on, alone, write_request):
+    """An array of one element would be none."""
+    run = run_on(small_arrays)
+    plan, _ = make_plan(load_request(write_request(**RUN)))
+    folder = open_run(plan, None, run.out)
+    run_missing(plan, folder, 1, fake(), frozenset(range(SHARDS)) - {17})
+    run.drive()
+    status, words = run.finish()
+    assert status == 0 and "submitted 1 task\n" in words, run.all_words()
+    assert_same_dataset(alone, run.out)
+
+
+@pytest.mark.skipif(bool(why_not(accounting=True)), reason=why_not(accounting=True) or "-")
+def test_accounting_that_dies_under_the_run(accounted, run_on, alone):
+    run = run_on(accounted, pause_s=0.5)
+    run.drive()
+    run.await_done(4)
+    accounted.kill("slurmdbd")
+    assert run.finish()[0] == 0, run.all_words()
+    assert_same_dataset(alone, run.out)
