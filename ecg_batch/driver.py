@@ -38,7 +38,7 @@ def job_name(plan: Plan, only: frozenset[int] | None) -> str:
 
 def logs_of(folder: Path) -> Path:
     """Beside the dataset, not in it: logs are no part of what is verified and published."""
-    out = final_name(folder)
+    out = final_name(folder.absolute())  # a setup line may change the folder
     return out.with_name(f"{out.name}.logs")
 
 
@@ -179,7 +179,7 @@ class Driver:
             say(f"submitted {size} task{'s'[: size != 1]}")
 
     def _task(self, index: int, count: int) -> ClusterTask:
-        return ClusterTask(str(self.folder), self.generator, index, count, self.cluster.walltime_min, self.only)
+        return ClusterTask(str(self.folder.absolute()), self.generator, index, count, self.cluster.walltime_min, self.only)
 
     def _barren_text(self) -> str:
         left = len(self.plan.shards) - len(self.receipts)

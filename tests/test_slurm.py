@@ -2,9 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
+import yaml
+from conftest import SMALL, TESTS
 from fakes import fake
 from slurm.lab import Lab, new_lab, why_not
 from slurm_runs import RUN, SHARDS, SlurmRun
@@ -54,11 +58,14 @@ def run_on(write_request, tmp_path):
         run.clear()
 
 
-@pytest.fixture
-def alone(write_request, tmp_path):
+@pytest.fixture(scope="module")
+def alone(inputs, tmp_path_factory):
     """The same run in one process."""
-    synthesize(load_request(write_request(**RUN)), tmp_path / "alone", 1, fake())
-    return tmp_path / "alone"
+    folder = tmp_path_factory.mktemp("alone")
+    raw = {**SMALL, **RUN, "bank": str(inputs / "bank"), "models": str(inputs / "models")}
+    (folder / "request.yaml").write_text(yaml.safe_dump(raw))
+    synthesize(load_request(folder / "request.yaml"), folder / "run", 1, fake())
+    return folder / "run"
 
 
 def test_a_plain_run(lab, run_on, alone):
@@ -185,13 +192,33 @@ def test_assets_that_no_task_can_open_end_the_driver(lab, run_on):
     assert status == 2 and "2 rounds of tasks in a row made no shard; 64 of 64 are missing" in words, run.all_words()
 
 
-def test_the_driver_as_a_job(lab, run_on, alone):
+def test_a_driver_inside_a_job(lab, run_on, alone):
     """Its own SLURM_ and SBATCH_ variables do not reach the tasks: here they would ask for memory that no node has."""
     run = run_on(lab)
     run.drive(environment={"SLURM_JOB_ID": "1", "SLURM_MEM_PER_NODE": "900000", "SBATCH_MEM_PER_NODE": "900000",
                            "SBATCH_PARTITION": "nowhere", "SLURM_ARRAY_TASK_ID": "3", "CUDA_VISIBLE_DEVICES": "7"})  # fmt: skip
     assert run.finish()[0] == 0, run.all_words()
     assert_same_dataset(alone, run.out)
+
+
+def test_sbatch_of_the_driver_with_the_real_generator(lab, run_on, tmp_path):
+    """The command of the README, from the folder of the project, with the bundled bank and models."""
+    run = run_on(lab)
+    (tmp_path / "cluster.yaml").write_text("{memory_gb: 1, most_tasks: 2, shards_per_task: 1, poll_s: 1, walltime_min: 10}")
+    request = ["configs/demo.yaml", "--set", "records=128", "shard=64", "batch=64"]
+    options = [f"--output={tmp_path}/driver.log", "--export=ALL", f"--chdir={TESTS.parent}"]
+    job = ["slurm/synthesize.sbatch", *request, "--out", run.out, "--cluster", tmp_path / "cluster.yaml"]
+    path = f"{os.path.dirname(sys.executable)}:{run.lab.environment['PATH']}"
+    environment = {**lab.environment, "PATH": path, "PYTHONPATH": str(TESTS.parent), "SBATCH_MEM_PER_NODE": "1000"}
+    subprocess.run(["sbatch", *map(str, options + job)], env=environment, cwd=TESTS.parent, check=True, capture_output=True)
+    run.wait_for(lambda: not run.tasks(), 120)
+    words = (tmp_path / "driver.log").read_text()
+    assert "run: finished. 128 records in 2 shards" in words, words
+    overrides = ["records=128", "shard=64", "batch=64"]
+    here = [sys.executable, "jobs/synthesize.py", "configs/demo.yaml", "--out", tmp_path / "here", "--set", *overrides]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    subprocess.run(list(map(str, here)), env=environment, cwd=TESTS.parent, check=True, capture_output=True)
+    assert_same_dataset(tmp_path / "here", run.out)
 
 
 def test_arrays_below_max_array_size(small_arrays, run_on, alone):
