@@ -76,9 +76,9 @@ class Driver:
         read_receipts(self.plan, self.folder, self.receipts)
         if len(self.receipts) > before:
             self.heard = time.monotonic()
-        failed = read_failures(self.folder, self.receipts)
+        settled = self.receipts.keys() | read_failures(self.folder, self.receipts).keys()
         chosen = self.only if self.only is not None else range(len(self.plan.shards))
-        return [shard for shard in self.plan.shards if shard.index in chosen and shard.index not in {*self.receipts, *failed}]
+        return [shard for shard in self.plan.shards if shard.index in chosen and shard.index not in settled]
 
     def step(self, todo: Sequence[Shard]) -> None:
         """Ask Slurm once, and see to it that enough tasks are on their way."""

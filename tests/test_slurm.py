@@ -131,6 +131,29 @@ def test_a_lone_task_that_is_cancelled_while_pending(lab, run_on, write_request)
     run.wait_for(lambda: run.words().count("submitted 1 task") == 2, 20)
 
 
+def test_a_held_task_is_not_waited_for(lab, run_on):
+    run = run_on(lab, most_tasks=1, extra={"begin": "now+3600"})
+    run.drive()
+    run.wait_for(lambda: run.tasks("--states=PENDING"))
+    lab.run("scontrol", "hold", run.tasks("--states=PENDING", form="%i")[0])
+    run.wait_for(lambda: run.words().count("submitted 1 task") == 2, 20)
+
+
+def test_five_thousand_tasks_where_arrays_end_at_1001(lab, run_on, write_request):
+    """They wait, are found by the next driver, vanish, and are submitted again."""
+    run = run_on(lab, most_tasks=5000, shards_per_task=1, extra={"begin": "now+3600"})
+    write_request(**{**RUN, "records": 5000 * 64})
+    first = run.drive()
+    run.wait_for(lambda: run.words().count("submitted 1001 tasks") == 4 and "submitted 996 tasks" in run.words(), 60)
+    assert len(run.tasks()) == 5000
+    first.kill()
+    second = run.drive()
+    run.wait_for(lambda: "5000 pending" in run.words(second), 20)
+    lab.run("scancel", "--user=root")
+    run.wait_for(lambda: "submitted 996 tasks" in run.words(second), 60)
+    assert "Traceback" not in run.all_words()
+
+
 def test_a_driver_that_comes_back_finds_the_tasks_of_the_former(lab, run_on):
     run = run_on(lab, pause_s=0.5)
     run.drive()
