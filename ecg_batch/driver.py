@@ -26,7 +26,7 @@ LOOK_S = 2.0  # between looks at the receipts
 SPEAK_S = 300.0  # between lines that say how far the run is
 PATIENCE_S = 3600.0  # with no answer from Slurm and no new shard
 REFUSALS = 3  # of sbatch in a row, with none of our tasks in the queue: a controller that restarts refuses once or twice
-DEATHS = 4  # of the makers of one shard, without a word, before it is put aside as failed
+DEATHS = 3  # of the makers of one shard, without a word, before it is put aside as failed
 UNNAMED_S = 600.0  # a file of submitit's that was not given its job's id by then never will be
 LEAVE_S = 30.0  # for tasks to end by themselves when all is made
 
@@ -80,7 +80,7 @@ class Driver:
         chosen = self.only if self.only is not None else range(len(self.plan.shards))
         return [shard for shard in self.plan.shards if shard.index in chosen and shard.index not in settled]
 
-    def step(self, todo: Sequence[Shard]) -> None:
+    def step(self) -> None:
         """Ask Slurm once, and see to it that enough tasks are on their way."""
         claims, files = read_progress(self.folder), list(self._task_files())  # before the queue: see _free_claims
         queue = ask_queue(self.name)
@@ -90,8 +90,10 @@ class Driver:
         self.heard = time.monotonic()
         self._free_claims(claims, queue)
         _remove_files(files, queue)
+        todo = self.unsettled()  # without what was just put aside
         elsewhere = {claim.shard for claim in claims if claim.is_fresh and not claim.job}  # made by workers outside of Slurm
-        live = [job for job in queue if job.is_live]
+        beating, silent = ({claim.job for claim in claims if claim.is_fresh == fresh} for fresh in (True, False))
+        live = [job for job in queue if job.is_live and job.incarnation not in silent - beating]  # a hung task is no help
         self._speak(todo, queue)
         wanted = self.cluster.tasks_for(len([shard for shard in todo if shard.index not in elsewhere]))
         if wanted > len(live):
@@ -221,7 +223,7 @@ def run_on_cluster(plan: Plan, folder: Path, cluster: Cluster, generator: Genera
         driver.done_at_submission = len(driver.receipts)
         say(f"run {driver.name}: {len(todo):,} of {len(plan.shards):,} shards to make; logs in {driver.logs}")
     while todo:
-        driver.step(todo)
+        driver.step()
         todo = _wait(driver, cluster.poll_s)
     driver.close()
 

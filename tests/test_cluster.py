@@ -153,7 +153,20 @@ def test_a_shard_whose_tasks_die_is_put_aside(new_driver, monkeypatch):
         assert read_failures(new_driver.folder, {}) == {}
         assert claim_as(monkeypatch, new_driver, 3, str(attempt)).attempt == attempt + 1
         new_driver._free_claims(read_progress(new_driver.folder), [])
-    assert "its task was ended 4 times before it was done: out of memory" in read_failures(new_driver.folder, {})[3]
+    assert "its task was ended 3 times before it was done: out of memory" in read_failures(new_driver.folder, {})[3]
+
+
+def test_a_task_that_hangs_is_not_counted_on(new_driver, monkeypatch):
+    queue = [Job("10", "9", 0, "R", "None"), Job("11", "9", 0, "PD", "Resources")]
+    claim = claim_as(monkeypatch, new_driver, 0, "10")
+    submitted = []
+    monkeypatch.setattr(driver, "ask_queue", lambda name: queue)
+    monkeypatch.setattr(driver.Driver, "_submit", lambda self, count, others_live: submitted.append(count))
+    new_driver.step()
+    assert submitted == [], "5 shards, 4 a task: two tasks are on their way"
+    os.utime(claim.staging / "progress.json", (1, 1))
+    new_driver.step()
+    assert submitted == [1]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Runs on a real Slurm cluster end in the bytes of a run in one process, whatever befalls tasks, nodes, Slurm or driver."""
 
+import json
 import os
 import signal
 import subprocess
@@ -129,6 +130,16 @@ def test_a_lone_task_that_is_cancelled_while_pending(lab, run_on, write_request)
     run.wait_for(lambda: run.tasks("--states=PENDING"))
     lab.run("scancel", run.tasks("--states=PENDING", form="%i")[0])
     run.wait_for(lambda: run.words().count("submitted 1 task") == 2, 20)
+
+
+def test_tasks_go_where_the_gpus_are(lab, run_on):
+    run = run_on(lab, gpus=1, setup=["echo sees GPU $CUDA_VISIBLE_DEVICES"])
+    run.drive()
+    assert run.finish()[0] == 0, run.all_words()
+    hosts = {json.loads(path.read_bytes())["host"] for path in (run.out / "receipts").iterdir()}
+    assert hosts == {"node1", "node2", "node3"}, "node4 has none"
+    logs = "".join(path.read_text() for path in run.logs.glob("*.log"))
+    assert "sees GPU 0" in logs and "sees GPU 1" in logs
 
 
 def test_a_held_task_is_not_waited_for(lab, run_on):
