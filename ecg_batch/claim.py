@@ -10,12 +10,14 @@ import os
 import re
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from ecg_batch.files import remove_tree, to_json
 from ecg_batch.plan import STAGING, Shard
+from ecg_batch.slurm import incarnation
 
 STALE_S = 120.0  # far above the time of a batch or of writing a shard; a dead process on this host is noticed at once
 HEARTBEAT = "progress.json"
@@ -49,6 +51,7 @@ class Progress:
     pid: int
     started: float
     age_s: float
+    job: str = ""  # slurm.incarnation() of its maker
 
     @property
     def is_fresh(self) -> bool:
@@ -66,7 +69,7 @@ def claim_shard(folder: Path, shard: Shard) -> Claim | None:
     The heartbeat is written first and the folder renamed into place, which fails on a claim that is there already: of
     two tasks one wins, and no claim is ever without a heartbeat.
     """
-    former = [progress for progress in read_progress(folder) if progress.shard == shard.index]
+    former = read_progress(folder, shard.index)
     if any(progress.is_fresh for progress in former):
         return None
     attempt = max((progress.attempt for progress in former), default=0) + 1
@@ -86,13 +89,22 @@ def claim_shard(folder: Path, shard: Shard) -> Claim | None:
     return claim
 
 
-def read_progress(folder: Path) -> list[Progress]:
-    """All attempts under staging, fresh or stale."""
+def age(folder: Path, progress: Progress) -> None:
+    """Make a claim stale whose maker is known to be gone, so that the next task takes it over at once. A maker that lives
+    after all (split brain) beats again and goes on.
+    """
+    with suppress(FileNotFoundError):  # released or taken over meanwhile
+        os.utime(folder / STAGING / f"{progress.shard}.{progress.attempt}" / HEARTBEAT, (0, 0))
+
+
+def read_progress(folder: Path, shard_index: int | None = None) -> list[Progress]:
+    """All attempts under staging, fresh or stale; of one shard, without reading the others' heartbeats."""
     try:
         names = os.listdir(folder / STAGING)
     except FileNotFoundError:
         return []
-    found = (_read_heartbeat(folder / STAGING / name) for name in names if re.fullmatch(r"\d+\.\d+", name))
+    wanted = r"\d+" if shard_index is None else str(shard_index)
+    found = (_read_heartbeat(folder / STAGING / name) for name in names if re.fullmatch(rf"{wanted}\.\d+", name))
     return sorted((progress for progress in found if progress), key=lambda progress: (progress.shard, progress.attempt))
 
 
@@ -111,6 +123,7 @@ def _read_heartbeat(staging: Path) -> Progress | None:
 
 def _write_heartbeat(staging: Path, claim: Claim, done_records: int) -> None:
     beat = {"done_records": done_records, "host": node_name(), "pid": os.getpid(), "started": claim.started}
+    beat["job"] = incarnation()
     aside = staging / f"{HEARTBEAT}.new"
     aside.write_bytes(to_json(beat))
     os.replace(aside, staging / HEARTBEAT)

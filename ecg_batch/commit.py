@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecg_batch.claim import Claim, node_name
+from ecg_batch.energy import stated
 from ecg_batch.files import sync, to_json, write_new, write_over
 from ecg_batch.plan import RECEIPTS, SUMS, Plan, Shard, ecg_file, part_file
 
@@ -63,29 +64,30 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def missing(plan: Plan, folder: Path) -> list[Shard]:
-    """Planned shards without a valid receipt."""
+def missing(plan: Plan, folder: Path, only: frozenset[int] | None = None) -> list[Shard]:
+    """Planned shards without a valid receipt; only: among these."""
     receipts = read_receipts(plan, folder)
-    return [shard for shard in plan.shards if shard.index not in receipts]
+    return [shard for shard in plan.shards if shard.index not in receipts and (only is None or shard.index in only)]
 
 
-def commit_shard(plan: Plan, folder: Path, claim: Claim, built: "Built") -> None:
+def commit_shard(plan: Plan, folder: Path, claim: Claim, built: "Built", joules: dict[str, float] | None = None) -> None:
     """Move the staged files into the dataset, then create the receipt. Killed before that, the shard is just missing.
 
     Two owners of one shard (a node thought dead that goes on) write the same bytes, and the first receipt stays.
+    joules: energy by part, as energy.Meter gives it.
     """
     if read_receipt(plan, folder, claim.shard.index):
         return
     for name in built.files:
         os.replace(claim.staging / name, folder / name)
         sync((folder / name).parent)
-    receipt = to_json(_receipt(plan, claim, built))
+    receipt = to_json(_receipt(plan, claim, built, joules or {}))
     path = receipt_path(folder, claim.shard.index)
     if not write_new(path, receipt, claim.staging) and not read_receipt(plan, folder, claim.shard.index):
         write_over(path, receipt, claim.staging)  # a truncated receipt, or one whose files are gone
 
 
-def _receipt(plan: Plan, claim: Claim, built: "Built") -> dict:
+def _receipt(plan: Plan, claim: Claim, built: "Built", joules: dict[str, float]) -> dict:
     return {
         "format": 1,
         "run_id": plan.run_id,
@@ -95,7 +97,7 @@ def _receipt(plan: Plan, claim: Claim, built: "Built") -> dict:
         "content_sha256": built.content_sha256,
         "bytes": sum(stated["bytes"] for stated in built.files.values()),
         "seconds": round(time.time() - claim.started, 3),
-        "joules": "not measured",
+        **stated(joules),
         "host": node_name(),
         "attempt": claim.attempt,
         "finished_unix_s": round(time.time(), 3),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ecg_batch.cluster import Cluster, load_cluster
 from ecg_batch.commit import missing
 from ecg_batch.errors import UserError
 from ecg_batch.finalise import finalise
@@ -33,14 +34,26 @@ class ShardsFailed(Exception):
     """Some shards failed by themselves; the others are done and kept."""
 
 
-def synthesize_job(path: Path, overrides: Sequence[str], out: Path, workers: int, generator: Generator) -> int:
+def synthesize_job(
+    path: Path,
+    overrides: Sequence[str],
+    out: Path,
+    workers: int,
+    generator: Generator,
+    cluster: Path | None = None,
+    only: frozenset[int] | None = None,
+) -> int:
     """jobs/synthesize.py: what `synthesize` does, told to the user. Returns the exit status."""
     out = final_name(out)
     try:
         with sigterm_as_interrupt():
             already = (out / PLAN).exists()
-            synthesize(load_request(path, overrides), out, workers, generator)
-        print(describe_finished(out, read_manifest(out)) + (" (nothing was left to do)" if already else ""))
+            where = load_cluster(cluster) if cluster else None
+            synthesize(load_request(path, overrides), out, workers, generator, where, only)
+        if (out / PLAN).exists():
+            print(describe_finished(out, read_manifest(out)) + (" (nothing was left to do)" if already else ""))
+        else:
+            print(f"the chosen shards are made; {describe_kept(out)}, without --only")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -53,18 +66,36 @@ def synthesize_job(path: Path, overrides: Sequence[str], out: Path, workers: int
     return 0
 
 
-def synthesize(request: Request, out: Path, workers: int, generator: Generator) -> None:
-    """Make the dataset `out`, or what is missing of it. Returns when it is finished, by this run or by another.
+def synthesize(
+    request: Request,
+    out: Path,
+    workers: int,
+    generator: Generator,
+    cluster: Cluster | None = None,
+    only: frozenset[int] | None = None,
+) -> None:
+    """Make the dataset `out`, or what is missing of it, in so many local processes or in tasks on a cluster. Returns when
+    it is finished, by this run or by another; with `only`, when these shards are made.
 
     Raises UserError for what the user can mend, ShardsFailed where shards failed by themselves.
     """
     plan, table = make_plan(request)
+    _refuse_unplanned(plan, only)
     try:
         folder = open_run(plan, table, out)
         if folder == out:
             return
-        run_missing(plan, folder, workers, generator)
-        finalise(plan, out)
+        if cluster:
+            from ecg_batch.driver import run_on_cluster
+
+            forget_failures(folder)
+            with progress_bar(plan, folder):
+                run_on_cluster(plan, folder, cluster, generator, only)
+            refuse_failures(plan, folder)
+        else:
+            run_missing(plan, folder, workers, generator, only)
+        if only is None or not missing(plan, folder):
+            finalise(plan, out)
     except FileNotFoundError:
         if not (out / PLAN).exists():  # else another run has just finished and renamed it
             raise
@@ -80,18 +111,34 @@ def _explain(error: OSError, plan: Plan, folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written: {error}. Give an --out that you may write to") from error
 
 
-def run_missing(plan: Plan, folder: Path, workers: int, generator: Generator) -> None:
-    """Run workers until no shard is missing. Shards that failed in a former run get another try."""
-    for path in (folder / FAILURES).glob("*.txt"):
-        path.unlink(missing_ok=True)
+def _refuse_unplanned(plan: Plan, only: frozenset[int] | None) -> None:
+    if unknown := sorted((only or set()) - set(range(len(plan.shards)))):
+        raise UserError(
+            f"--only {', '.join(map(str, unknown))}: the plan has shards 0 to {len(plan.shards) - 1}. Give some of these"
+        )
+
+
+def run_missing(plan: Plan, folder: Path, workers: int, generator: Generator, only: frozenset[int] | None = None) -> None:
+    """Run workers until no shard is missing; only: of these. Shards that failed in a former run get another try."""
+    forget_failures(folder)
     with progress_bar(plan, folder):
-        todo = _unsettled(plan, folder)
+        todo = _unsettled(plan, folder, only)
         while todo:
-            problems = _round(plan, folder, workers, generator)
-            before, todo = todo, _unsettled(plan, folder)
+            problems = _round(plan, folder, workers, generator, only)
+            before, todo = todo, _unsettled(plan, folder, only)
             if len(todo) >= len(before):
                 problems.append(f"{folder}: changed under the run. Run the same command again")
                 raise UserError(problems[0])
+    refuse_failures(plan, folder)
+
+
+def forget_failures(folder: Path) -> None:
+    for path in (folder / FAILURES).glob("*.txt"):
+        path.unlink(missing_ok=True)
+
+
+def refuse_failures(plan: Plan, folder: Path) -> None:
+    """ShardsFailed naming the shards that failed and were not made since."""
     failed = read_failures(folder, {})
     if failed and missing(plan, folder):
         named = "; ".join(f"shard {shard}: {line}" for shard, line in list(failed.items())[:5])
@@ -102,20 +149,20 @@ def run_missing(plan: Plan, folder: Path, workers: int, generator: Generator) ->
         )
 
 
-def _round(plan: Plan, folder: Path, workers: int, generator: Generator) -> list[str]:
+def _round(plan: Plan, folder: Path, workers: int, generator: Generator, only: frozenset[int] | None) -> list[str]:
     """Have missing shards made. What went wrong, in words; whether that matters, the receipts say."""
     if workers > 1:
-        return run_workers(plan, folder, workers, generator)
-    run_worker(Task(plan, folder, generator))
+        return run_workers(plan, folder, workers, generator, only)
+    run_worker(Task(plan, folder, generator, only=only))
     return []
 
 
-def _unsettled(plan: Plan, folder: Path) -> list[Shard]:
+def _unsettled(plan: Plan, folder: Path, only: frozenset[int] | None) -> list[Shard]:
     """Missing shards that have not failed; none where another run has finished the dataset."""
     if not (folder / PLAN).exists():
         return []
     failed = read_failures(folder, {})
-    return [shard for shard in missing(plan, folder) if shard.index not in failed]
+    return [shard for shard in missing(plan, folder, only) if shard.index not in failed]
 
 
 # Workers as processes -------------------------------------------------------------------------------------------------
@@ -153,12 +200,12 @@ def local_task(task: Task) -> str:
     return ""
 
 
-def run_workers(plan: Plan, folder: Path, workers: int, generator: Generator) -> list[str]:
+def run_workers(plan: Plan, folder: Path, workers: int, generator: Generator, only: frozenset[int] | None = None) -> list[str]:
     """One round of worker processes, each with its stripe of the missing shards. What went wrong, in words."""
-    count = min(workers, len(missing(plan, folder)))
+    count = min(workers, len(missing(plan, folder, only)))
     # kept out of the dataset's folder: submitit leaves pickles and logs, and they are of no use after the round
     with TemporaryDirectory(prefix="ecg-batch-", ignore_cleanup_errors=True) as scratch, _leash(scratch) as leash:
-        jobs = _submit([Task(plan, folder, generator, index, count, leash.held) for index in range(count)], scratch)
+        jobs = _submit([Task(plan, folder, generator, index, count, leash.held, only=only) for index in range(count)], scratch)
         try:
             while not all(job.done() for job in jobs):
                 time.sleep(0.05)

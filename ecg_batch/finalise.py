@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ecg_batch.commit import is_sealed, read_receipts, receipt_path
+from ecg_batch.energy import total
 from ecg_batch.errors import UserError
 from ecg_batch.files import remove_tree, sha256_file, sync, to_json, write_over
 from ecg_batch.plan import (
@@ -138,7 +139,7 @@ def _manifest(plan: Plan, receipts: list[dict]) -> dict:
         "content_root": content_root(receipts),
         "bytes": sum(receipt["bytes"] for receipt in receipts),
         "seconds": round(sum(receipt["seconds"] for receipt in receipts), 3),
-        "joules": "not measured",
+        **total(receipts),
         "request": plan.request.resolved(),
         "inputs_sha256": plan.inputs,
         "versions": plan.versions,

@@ -2,14 +2,20 @@
 
 import json
 import time
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ecg_batch.claim import Progress, read_progress
 from ecg_batch.commit import read_receipts
+from ecg_batch.energy import NOT_MEASURED, total
 from ecg_batch.errors import UserError
 from ecg_batch.plan import FAILURES, MANIFEST, PLAN, Plan, partial_of, read_plan
+
+SHOWN = 20  # lines of one kind: nodes, shards under way
+SLOW = 3.0  # times the median shard: a straggler
+SILENT_S = 60.0  # since a heartbeat: a straggler too
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,20 @@ class Status:
         seconds = sum(receipt["seconds"] for receipt in self.receipts.values())
         seconds += sum(max(time.time() - progress.started, 0) for progress in self.running)
         return records / seconds * len(self.running) if seconds else 0.0
+
+    @property
+    def stragglers(self) -> dict[int, str]:
+        """Shards under way that are far behind the others, or silent -> why."""
+        seconds = sorted(receipt["seconds"] for receipt in self.receipts.values())
+        median_s = seconds[len(seconds) // 2] if seconds else float("inf")
+        slow = {}
+        for progress in self.running:
+            took_s = time.time() - progress.started
+            if progress.age_s > SILENT_S:
+                slow[progress.shard] = f"silent for {duration(progress.age_s)}"
+            elif took_s > SLOW * median_s:
+                slow[progress.shard] = f"at it for {duration(took_s)}, the median is {duration(median_s)}"
+        return slow
 
     @property
     def seconds_left(self) -> float | None:
@@ -84,7 +104,7 @@ def describe(folder: Path) -> tuple[str, bool]:
 def describe_finished(folder: Path, manifest: dict) -> str:
     return (
         f"{folder}: finished. {manifest['records']:,} records in {manifest['shards']:,} shards, "
-        f"{manifest['bytes'] / 1e6:,.1f} MB, {duration(manifest['seconds'])} of work; content root "
+        f"{manifest['bytes'] / 1e6:,.1f} MB, {duration(manifest['seconds'])} of work; energy {_energy(manifest)}; content root "
         f"{manifest['content_root'][:16]}"
     )
 
@@ -99,11 +119,51 @@ def _lines(folder: Path, status: Status) -> list[str]:
         f"{status.records_done:,} of {total:,} records ({status.records_done / total:.1%}), "
         f"{status.records_per_s:,.1f} records/s{left}",
     ]
-    lines += [f"shard {p.shard}: {p.done_records:,} records, {p.host} pid {p.pid}, attempt {p.attempt}" for p in status.running]
+    lines += _energy_lines(status) + _node_lines(status) + _running_lines(status)
     lines += [f"shard {shard} failed: {line} ({FAILURES}/{shard}.txt)" for shard, line in status.failed.items()]
     if not status.running:
         lines.append("nobody is at work on it: run the same jobs/synthesize.py command again; finished shards are kept")
     return lines
+
+
+def _energy(manifest: dict) -> str:
+    joules = manifest.get("joules", NOT_MEASURED)
+    return joules if joules == NOT_MEASURED else f"{joules:,.0f} J"
+
+
+def _energy_lines(status: Status) -> list[str]:
+    energy = total(status.receipts.values())
+    if energy["joules"] == NOT_MEASURED:
+        return [f"energy: {NOT_MEASURED}"] if status.receipts else []
+    return [f"energy: {energy['joules']:,.0f} J ({', '.join(energy['joules_of'])}) for {energy['joules_shards']:,} shards"]
+
+
+def _node_lines(status: Status) -> list[str]:
+    """What each node did and does; the busiest first."""
+    done, running = defaultdict(list), Counter(progress.host for progress in status.running)
+    for receipt in status.receipts.values():
+        done[receipt.get("host", "?")].append(receipt)
+    nodes = sorted({*done, *running}, key=lambda node: (-running[node], -len(done[node]), node))
+    lines = [_node_line(node, done[node], running[node]) for node in nodes[:SHOWN]]
+    return lines + ([f"and {len(nodes) - SHOWN:,} nodes more"] if len(nodes) > SHOWN else [])
+
+
+def _node_line(node: str, receipts: list[dict], running: int) -> str:
+    seconds = sum(receipt["seconds"] for receipt in receipts)
+    speed = f", {sum(receipt['records'] for receipt in receipts) / seconds:,.1f} records/s a task" if seconds else ""
+    return f"node {node}: {len(receipts):,} shards done, {running} running{speed}"
+
+
+def _running_lines(status: Status) -> list[str]:
+    """Shards under way, stragglers first."""
+    slow = status.stragglers
+    claims = sorted(status.running, key=lambda progress: (progress.shard not in slow, progress.shard))
+    lines = [
+        f"shard {p.shard}: {p.done_records:,} records, {p.host} {f'job {p.job}' if p.job else f'pid {p.pid}'}, attempt {p.attempt}"
+        + (f"; straggler: {slow[p.shard]}" if p.shard in slow else "")
+        for p in claims[:SHOWN]
+    ]
+    return lines + ([f"and {len(claims) - SHOWN:,} shards more under way"] if len(claims) > SHOWN else [])
 
 
 def duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ecg_batch.claim import Claim, claim_shard, node_name
 from ecg_batch.commit import commit_shard, missing, read_receipt
+from ecg_batch.energy import Meter
 from ecg_batch.errors import UserError
 from ecg_batch.plan import FAILURES, STAGING, Plan, Shard
 from ecg_batch.query import query_source
@@ -44,7 +45,12 @@ class Generator:
 
 @dataclass(frozen=True)
 class Task:
-    """Task `index` of `count` on one run. keep_going is asked between batches."""
+    """Task `index` of `count` on one run.
+
+    keep_going is asked between batches, may_start before each shard. waits: for shards that others are making, to take
+    over where one of them dies; a Slurm task does not, since its driver sees to that. only: the shards to make, None
+    for all.
+    """
 
     plan: Plan
     folder: Path
@@ -52,22 +58,40 @@ class Task:
     index: int = 0
     count: int = 1
     keep_going: Callable[[], bool] = lambda: True
+    may_start: Callable[[], bool] = lambda: True
+    waits: bool = True
+    only: frozenset[int] | None = None
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a worker opens once: the generator's assets, the source of queries, the energy counters."""
+
+    assets: Any
+    queries_of: Callable
+    meter: Meter
+
+
+def _open_tools(task: Task) -> Tools:
+    assets = task.generator.open_assets(task.plan)
+    return Tools(assets, query_source(task.plan.request, task.folder), Meter(task.plan.request.device))
 
 
 def run_worker(task: Task) -> None:
     """Make shards until none is missing but failed ones, or another run has finished the dataset.
 
-    Waits for shards that others are making, and takes over where one of them dies. Raises UserError on a full disk,
-    Stopped where keep_going says no, KeyboardInterrupt on SIGINT and SIGTERM.
+    Raises UserError on a full disk, Stopped where keep_going or may_start says no, KeyboardInterrupt on SIGINT and
+    SIGTERM.
     """
     with sigterm_as_interrupt():
-        todo = stripe_order(missing(task.plan, task.folder), task.index, task.count)
-        assets = task.generator.open_assets(task.plan) if todo else None
-        queries_of = query_source(task.plan.request, task.folder)
+        todo = stripe_order(missing(task.plan, task.folder, task.only), task.index, task.count)
+        tools = _open_tools(task) if todo else None
         while todo and not is_over(task.folder):
-            took = [shard for shard in todo if _take(task, assets, queries_of, shard)]
+            took = [shard for shard in todo if _take(task, tools, shard)]
             todo = [shard for shard in todo if not _is_settled(task, shard)]
             if todo and not took:
+                if not task.waits:
+                    return
                 _check(task)
                 time.sleep(POLL_S)
 
@@ -97,16 +121,18 @@ def _check(task: Task) -> None:
         raise Stopped
 
 
-def _take(task: Task, assets, queries_of, shard: Shard) -> bool:
+def _take(task: Task, tools: Tools, shard: Shard) -> bool:
     """Make one shard if nobody else is at it. True where something was done about it."""
     if _is_settled(task, shard):
         return False
     _check(task)
+    if not task.may_start():
+        raise Stopped
     claim = None
     try:
         claim = claim_shard(task.folder, shard)
         if claim and not _is_settled(task, shard):  # looked at again: its maker may have ended just before the claim
-            _make(task, assets, queries_of, claim)
+            _make(task, tools, claim)
     except Exception as error:
         _handle(task, shard, claim, error)
     finally:
@@ -115,17 +141,18 @@ def _take(task: Task, assets, queries_of, shard: Shard) -> bool:
     return claim is not None
 
 
-def _make(task: Task, assets, queries_of, claim: Claim) -> None:
+def _make(task: Task, tools: Tools, claim: Claim) -> None:
     from ecg_batch.write import build_shard
 
     def on_batch(done_records: int) -> None:
         claim.beat(done_records)
         _check(task)
 
-    ecg, rows = task.generator.synthesize_shard(task.plan, assets, claim.shard, queries_of, on_batch)
+    start = tools.meter.read()
+    ecg, rows = task.generator.synthesize_shard(task.plan, tools.assets, claim.shard, tools.queries_of, on_batch)
     built = build_shard(task.plan, claim.shard, ecg, rows, claim.staging)
     _check(task)
-    commit_shard(task.plan, task.folder, claim, built)
+    commit_shard(task.plan, task.folder, claim, built, tools.meter.since(start))
 
 
 def _handle(task: Task, shard: Shard, claim: Claim | None, error: Exception) -> None:

@@ -20,7 +20,9 @@ from ecg_batch.plan import ECG, Plan, Shard, ecg_file, part_file
 from ecg_batch.request import CHUNK_RECORDS
 from ecg_batch.rows import ROW_COLUMNS
 
-PARQUET = {"compression": "zstd", "write_page_checksum": True}
+# Without Arrow's own copy of the schema: it holds the names inside lists, which change when a file is read and written
+# again, and a repaired dataset splits records.parquet into the very bytes of its parts.
+PARQUET = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
 
 blosc.use_threads = False  # its threads put blocks down in the order they finish: other bytes each time
 
@@ -104,7 +106,12 @@ def _write_ecg(plan: Plan, shard: Shard, ecg: np.ndarray, staging: Path) -> Path
 def _write_rows(shard: Shard, rows: pa.Table, staging: Path) -> Path:
     path = staging / part_file(shard.index)
     path.parent.mkdir(exist_ok=True)
-    pq.write_table(rows, path, row_group_size=rows.num_rows, **PARQUET)
+    write_rows(rows, path)
     if pq.read_table(path, page_checksum_verification=True).num_rows != rows.num_rows:
         raise OSError(f"shard {shard.index}: the file system gave back other rows than were written")
     return path
+
+
+def write_rows(rows: pa.Table, path: Path) -> None:
+    """One row group. In one piece whatever pieces the rows came in, since those would show in the file's pages."""
+    pq.write_table(rows.combine_chunks(), path, row_group_size=rows.num_rows, **PARQUET)

@@ -10,9 +10,12 @@ from pathlib import Path
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", type=Path, metavar="DIR", help="the --out of jobs/synthesize.py, finished or not")
+    parser.add_argument("--repair", action="store_true", help="delete the receipts of damaged shards, so that the command which "
+                        "made the dataset makes just these again")  # fmt: skip
     arguments = parser.parse_args()
     from ecg_batch.errors import UserError
     from ecg_batch.plan import find_run
+    from ecg_batch.repair import describe_repair
     from ecg_batch.verify import verify
 
     problems = 0
@@ -21,6 +24,8 @@ def main() -> int:
         for problem in verify(folder):
             print(problem)
             problems += 1
+        if problems and arguments.repair:
+            print(describe_repair(folder))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
 """Small inputs and a quick deterministic generator, so that the system around the generator is tested by itself.
 
-Also a program, for tests that kill it: python tests/fakes.py REQUEST OUT WORKERS [PAUSE_S]
+Also a program, for tests that kill it: python tests/fakes.py REQUEST OUT WORKERS [PAUSE_S [CLUSTER [POISONED ...]]]
 """
 
 import json
@@ -93,8 +93,9 @@ def _write_header(path: Path, metadata: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    request, out, workers, *pause_s = sys.argv[1:]
+    request, out, workers, pause_s, cluster, *poisoned = [*sys.argv[1:], "0", ""][: max(5, len(sys.argv) - 1)]
     # by its module name, so that worker processes find the functions too
     import fakes
 
-    sys.exit(synthesize_job(Path(request), [], Path(out), int(workers), fakes.fake(*map(float, pause_s))))
+    generator = fakes.fake(float(pause_s), tuple(map(int, poisoned)))
+    sys.exit(synthesize_job(Path(request), [], Path(out), int(workers), generator, Path(cluster) if cluster else None))

@@ -10,8 +10,9 @@ from fakes import fake
 
 from ecg_batch.claim import claim_shard
 from ecg_batch.commit import receipt_path
-from ecg_batch.execute import ShardsFailed, run_missing
+from ecg_batch.execute import ShardsFailed, run_missing, synthesize
 from ecg_batch.plan import FAILURES, ecg_file, part_file
+from ecg_batch.request import load_request
 from ecg_batch.status import describe, duration, look
 
 
@@ -45,6 +46,29 @@ def test_the_job(make_run, make_dataset):
     assert job(out).returncode == 0 and "0 of 5 shards done" in job(out).stdout and "nobody is at work" in job(out).stdout
     assert "finished. 540 records in 5 shards" in job(make_dataset()).stdout
     assert job(folder.parent / "nothing").returncode == 2
+
+
+def test_nodes_energy_and_stragglers(make_run, monkeypatch):
+    plan, folder, _ = make_run()
+    for node, only in (("node1", {0, 1}), ("node2", {2})):
+        monkeypatch.setenv("SLURMD_NODENAME", node)
+        run_missing(plan, folder, 1, fake(), frozenset(only))
+    claim = claim_shard(folder, plan.shards[3])
+    heartbeat = claim.staging / "progress.json"
+    heartbeat.write_text(json.dumps({**json.loads(heartbeat.read_text()), "started": time.time() - 3600, "job": "17.0"}))
+    text, _ = describe(folder)
+    assert "node node2: 1 shards done, 1 running" in text and "node node1: 2 shards done, 0 running" in text
+    assert "shard 3: 0 records, node2 job 17.0, attempt 1; straggler: at it for 1 h 0 min, the median is" in text
+    assert "energy: " in text
+
+
+def test_watch_ends_with_the_run(make_run, write_request):
+    plan, folder, out = make_run()
+    command = [sys.executable, str(TESTS.parent / "jobs/status.py"), str(out), "--watch", "0.1"]
+    watch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert "0 of 5 shards done" in watch.stdout.readline()
+    synthesize(load_request(write_request()), out, 1, fake())
+    assert "finished. 540 records" in watch.communicate(timeout=10)[0] and watch.returncode == 0
 
 
 def test_ten_thousand_receipts_are_looked_through_in_a_second(make_run):

@@ -1,0 +1,77 @@
+"""A damaged dataset is repaired by making just the damaged shards again, and ends in the same bytes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import TESTS
+from fakes import fake
+from test_verify import flip_bit
+from test_worker import assert_same_dataset
+
+from ecg_batch.errors import UserError
+from ecg_batch.execute import synthesize
+from ecg_batch.plan import ecg_file, find_run, partial_of
+from ecg_batch.repair import repair
+from ecg_batch.request import load_request
+from ecg_batch.verify import verify
+
+
+def receipts(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "receipts").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("damaged_file", "remade"),
+    [(ecg_file(3), [3]), ("receipts/2.json", [2]), ("dataset.json", []), ("SHA256SUMS", []), ("ecg.zarr/zarr.json", [])],
+)
+def test_one_flip_costs_one_shard(make_dataset, write_request, damaged_file, remade):
+    one, two = make_dataset("one"), make_dataset("two")
+    before = receipts(two)
+    flip_bit(two / damaged_file, 0.6)
+    folder, damaged = repair(two)
+    assert damaged == remade and folder == partial_of(two) and find_run(two) == folder
+    synthesize(load_request(write_request()), two, 1, fake())
+    assert_same_dataset(one, two)
+    kept = {name: data for name, data in receipts(two).items() if int(name.split(".")[0]) not in remade}
+    assert kept == {name: before[name] for name in kept} and len(kept) == 5 - len(remade)
+
+
+def test_damaged_rows_cost_the_shards_they_are_of(make_dataset, write_request):
+    one, two = make_dataset("one"), make_dataset("two")
+    flip_bit(two / "records.parquet", 0.5)
+    _, damaged = repair(two)
+    assert len(damaged) == 1
+    synthesize(load_request(write_request()), two, 1, fake())
+    assert_same_dataset(one, two)
+
+
+def test_an_unfinished_run(make_dataset, write_request):
+    one, two = make_dataset("one"), make_dataset("two")
+    repair(two)
+    flip_bit(partial_of(two) / ecg_file(0), 0.5)
+    assert repair(partial_of(two))[1] == [0]
+    synthesize(load_request(write_request()), two, 1, fake())
+    assert_same_dataset(one, two)
+
+
+def test_a_damaged_plan_is_beyond_repair(make_dataset):
+    dataset = make_dataset()
+    flip_bit(dataset / "plan.json", 0.5)
+    with pytest.raises(UserError, match="plan.json: damaged"):
+        repair(dataset)
+    assert find_run(dataset) == dataset
+
+
+def test_the_job(make_dataset):
+    dataset = make_dataset()
+
+    def job(*options: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(TESTS.parent / "jobs/verify.py"), str(dataset), *options]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert job("--repair").returncode == 0 and dataset.exists(), "a whole dataset is left alone"
+    flip_bit(dataset / ecg_file(1), 0.5)
+    assert "1 damaged shards given up: 1; 1 of 5 are to be made" in job("--repair").stdout
+    assert not os.path.exists(dataset) and list(verify(partial_of(dataset))) == ["1 of 5 shards have no valid receipt: 1"]

@@ -1,0 +1,287 @@
+"""Runs on a real Slurm cluster end in the bytes of a run in one process, whatever befalls tasks, nodes, Slurm or driver."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from conftest import SMALL, TESTS
+from fakes import fake
+from slurm.lab import Lab, new_lab, why_not
+from slurm_runs import RUN, SHARDS, SlurmRun
+from test_worker import assert_same_dataset
+
+from ecg_batch.execute import run_missing, synthesize
+from ecg_batch.plan import make_plan, open_run
+from ecg_batch.request import load_request
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    yield from started(new_lab(tmp_path_factory.mktemp("lab")))
+
+
+@pytest.fixture(scope="module")
+def small_arrays(tmp_path_factory):
+    yield from started(new_lab(tmp_path_factory.mktemp("lab"), max_array=20))
+
+
+@pytest.fixture(scope="module")
+def accounted(tmp_path_factory):
+    yield from started(new_lab(tmp_path_factory.mktemp("lab"), accounting=True))
+
+
+def started(lab: Lab):
+    try:
+        lab.start()
+        yield lab
+    finally:
+        lab.stop()
+
+
+@pytest.fixture
+def run_on(write_request, tmp_path):
+    """run_on(lab, pause_s, key=value, ...) -> a run not yet driven; key=value change the cluster file."""
+    runs = []
+
+    def make(lab, pause_s: float = 0.0, **settings) -> SlurmRun:
+        runs.append(SlurmRun(lab, write_request(**RUN), tmp_path / "run", pause_s, settings))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.clear()
+
+
+@pytest.fixture(scope="module")
+def alone(inputs, tmp_path_factory):
+    """The same run in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    raw = {**SMALL, **RUN, "bank": str(inputs / "bank"), "models": str(inputs / "models")}
+    (folder / "request.yaml").write_text(yaml.safe_dump(raw))
+    synthesize(load_request(folder / "request.yaml"), folder / "run", 1, fake())
+    return folder / "run"
+
+
+def test_a_plain_run(lab, run_on, alone):
+    run = run_on(lab)
+    run.drive()
+    status, words = run.finish()
+    assert status == 0, run.all_words()
+    assert f"{SHARDS} shards" in words
+    assert_same_dataset(alone, run.out)
+    assert len(list(run.logs.iterdir())) <= 4, "one log for each node, and nothing of submitit's"
+
+
+def test_everything_at_once(lab, run_on, alone):
+    """Three workers killed, a node crashed, a task requeued, one preempted, slurmctld restarted, the driver killed twice."""
+    run = run_on(lab, pause_s=2.0)
+    first = run.drive()
+    run.await_done(2)
+    first.kill()
+    for claim in run.makers()[:3]:
+        os.kill(claim.pid, signal.SIGKILL)
+    second = run.drive()
+    run.await_done(8)
+    lab.crash("node2")
+    lab.run("scontrol", "requeue", job_on(run, "node3"))
+    lab.run("sbatch", "--partition=urgent", "--nodelist=node1", "--exclusive", "--output=/dev/null", "--wrap=sleep 4")
+    run.wait_for(lambda: run.tasks("--partition=urgent", "--states=RUNNING"))
+    lab.kill("slurmctld")
+    time.sleep(2)
+    lab.start_controller()
+    second.kill()
+    run.drive()
+    status, words = run.finish(seconds=180)
+    lab.start_node("node2")
+    assert status == 0, run.all_words()
+    assert "Traceback" not in words
+    assert_same_dataset(alone, run.out)
+    print(f"\n{run.words(first)}--\n{run.words(second)}--\n{words}")
+
+
+def job_on(run: SlurmRun, node: str) -> str:
+    """The id of a task that runs on a node."""
+    return run.tasks(f"--nodelist={node}", "--states=RUNNING", form="%A")[0]
+
+
+def test_a_pending_task_that_is_cancelled_is_submitted_again(lab, run_on, alone):
+    run = run_on(lab, pause_s=1.0, most_tasks=10, shards_per_task=2, cpus=2, poll_s=5)  # 4 run, 6 wait
+    run.drive()
+    run.wait_for(lambda: len(run.tasks("--states=PENDING")) == 6)
+    lab.run("scancel", run.tasks("--states=PENDING", form="%i")[0])
+    cancelled = time.monotonic()
+    run.wait_for(lambda: "submitted 1 task" in run.words())
+    assert time.monotonic() - cancelled < 20, "poll_s is 5 here; the default of 15 s stays well below a minute"
+    assert run.finish()[0] == 0, run.all_words()
+    assert_same_dataset(alone, run.out)
+
+
+def test_a_lone_task_that_is_cancelled_while_pending(lab, run_on, write_request):
+    """submitit's own result() would wait for ever: nothing is left in the queue, nothing in sacct."""
+    run = run_on(lab, most_tasks=1, extra={"begin": "now+3600"})
+    run.drive()
+    run.wait_for(lambda: run.tasks("--states=PENDING"))
+    lab.run("scancel", run.tasks("--states=PENDING", form="%i")[0])
+    run.wait_for(lambda: run.words().count("submitted 1 task") == 2, 20)
+
+
+def test_tasks_go_where_the_gpus_are(lab, run_on):
+    run = run_on(lab, gpus=1, setup=["echo sees GPU $CUDA_VISIBLE_DEVICES"])
+    run.drive()
+    assert run.finish()[0] == 0, run.all_words()
+    hosts = {json.loads(path.read_bytes())["host"] for path in (run.out / "receipts").iterdir()}
+    assert hosts == {"node1", "node2", "node3"}, "node4 has none"
+    logs = "".join(path.read_text() for path in run.logs.glob("*.log"))
+    assert "sees GPU 0" in logs and "sees GPU 1" in logs
+
+
+def test_a_held_task_is_not_waited_for(lab, run_on):
+    run = run_on(lab, most_tasks=1, extra={"begin": "now+3600"})
+    run.drive()
+    run.wait_for(lambda: run.tasks("--states=PENDING"))
+    lab.run("scontrol", "hold", run.tasks("--states=PENDING", form="%i")[0])
+    run.wait_for(lambda: run.words().count("submitted 1 task") == 2, 20)
+
+
+def test_five_thousand_tasks_where_arrays_end_at_1001(lab, run_on, write_request):
+    """They wait, are found by the next driver, vanish, and are submitted again."""
+    run = run_on(lab, most_tasks=5000, shards_per_task=1, extra={"begin": "now+3600"})
+    write_request(**{**RUN, "records": 5000 * 64})
+    first = run.drive()
+    run.wait_for(lambda: run.words().count("submitted 1001 tasks") == 4 and "submitted 996 tasks" in run.words(), 60)
+    assert len(run.tasks()) == 5000
+    first.kill()
+    second = run.drive()
+    run.wait_for(lambda: "5000 pending" in run.words(second), 20)
+    lab.run("scancel", "--user=root")
+    run.wait_for(lambda: "submitted 996 tasks" in run.words(second), 60)
+    assert "Traceback" not in run.all_words()
+
+
+def test_a_driver_that_comes_back_finds_the_tasks_of_the_former(lab, run_on):
+    run = run_on(lab, pause_s=0.5)
+    run.drive()
+    run.await_done(1)
+    run.drivers[0].kill()
+    second = run.drive()
+    status, words = run.finish(second)
+    assert status == 0 and "submitted" not in words, words
+
+
+def test_split_brain(lab, run_on, alone):
+    """slurmd is killed and its tasks live on: Slurm runs them a second time elsewhere, and both copies go on."""
+    run = run_on(lab, pause_s=2.0)
+    run.drive()
+    run.await_done(4)
+    run.lab.kill("slurmd.node3")
+    status, words = run.finish(seconds=180)
+    lab.start_node("node3")
+    assert status == 0, run.all_words()
+    assert_same_dataset(alone, run.out)
+
+
+def test_a_shard_that_fails_is_named_and_the_others_are_made(lab, run_on, alone):
+    run = run_on(lab)
+    run.drive(130, 4000)
+    status, words = run.finish()
+    assert status == 1, run.all_words()
+    assert "2 of 64 shards failed: shard 2: RuntimeError: record 130 is poisoned; shard 62" in words
+    assert run.done() == SHARDS - 2
+    run.drive()
+    assert run.finish()[0] == 0, run.all_words()
+    assert_same_dataset(alone, run.out)
+
+
+def test_the_time_limit_is_met_without_being_hit(lab, run_on, alone):
+    """24 s of work for each of 8 tasks would fit into a minute; 4 tasks with 64 s each do not."""
+    run = run_on(lab, pause_s=4.0, walltime_min=1, most_tasks=4)
+    run.drive()
+    status, words = run.finish(seconds=200)
+    assert status == 0, run.all_words()
+    assert words.count("submitted") > 1, words
+    logs = "".join(path.read_text() for path in run.logs.glob("*.log"))
+    assert "no time for another shard" in logs and "CANCELLED" not in logs and "DUE TO TIME LIMIT" not in logs, logs
+    assert_same_dataset(alone, run.out)
+
+
+def test_sbatch_refuses(lab, run_on):
+    run = run_on(lab, partition="nowhere")
+    run.drive()
+    status, words = run.finish()
+    assert status == 2 and "sbatch refuses the tasks" in words and "invalid partition" in words, words
+    assert list((run.logs / "tasks").iterdir()) == [], "submitit leaves the pickles of what was refused"
+
+
+def test_assets_that_no_task_can_open_end_the_driver(lab, run_on):
+    run = run_on(lab, rounds=2, setup=["exit 7"])
+    run.drive()
+    status, words = run.finish()
+    assert status == 2 and "2 rounds of tasks in a row made no shard; 64 of 64 are missing" in words, run.all_words()
+
+
+def test_a_driver_inside_a_job(lab, run_on, alone):
+    """Its own SLURM_ and SBATCH_ variables do not reach the tasks: here they would ask for memory that no node has."""
+    run = run_on(lab)
+    run.drive(environment={"SLURM_JOB_ID": "1", "SLURM_MEM_PER_NODE": "900000", "SBATCH_MEM_PER_NODE": "900000",
+                           "SBATCH_PARTITION": "nowhere", "SLURM_ARRAY_TASK_ID": "3", "CUDA_VISIBLE_DEVICES": "7"})  # fmt: skip
+    assert run.finish()[0] == 0, run.all_words()
+    assert_same_dataset(alone, run.out)
+
+
+def test_sbatch_of_the_driver_with_the_real_generator(lab, run_on, tmp_path):
+    """The command of the README, from the folder of the project, with the bundled bank and models."""
+    run = run_on(lab)
+    (tmp_path / "cluster.yaml").write_text("{memory_gb: 1, most_tasks: 2, shards_per_task: 1, poll_s: 1, walltime_min: 10}")
+    request = ["configs/demo.yaml", "--set", "records=128", "shard=64", "batch=64"]
+    options = [f"--output={tmp_path}/driver.log", "--export=ALL", f"--chdir={TESTS.parent}"]
+    job = ["slurm/synthesize.sbatch", *request, "--out", run.out, "--cluster", tmp_path / "cluster.yaml"]
+    path = f"{os.path.dirname(sys.executable)}:{run.lab.environment['PATH']}"
+    environment = {**lab.environment, "PATH": path, "PYTHONPATH": str(TESTS.parent), "SBATCH_MEM_PER_NODE": "1000"}
+    subprocess.run(["sbatch", *map(str, options + job)], env=environment, cwd=TESTS.parent, check=True, capture_output=True)
+    run.wait_for(lambda: not run.tasks(), 120)
+    words = (tmp_path / "driver.log").read_text()
+    assert "run: finished. 128 records in 2 shards" in words, words
+    overrides = ["records=128", "shard=64", "batch=64"]
+    here = [sys.executable, "jobs/synthesize.py", "configs/demo.yaml", "--out", tmp_path / "here", "--set", *overrides]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    subprocess.run(list(map(str, here)), env=environment, cwd=TESTS.parent, check=True, capture_output=True)
+    assert_same_dataset(tmp_path / "here", run.out)
+
+
+def test_arrays_below_max_array_size(small_arrays, run_on, alone):
+    run = run_on(small_arrays, most_tasks=64, shards_per_task=1)
+    run.drive()
+    status, words = run.finish()
+    assert status == 0, run.all_words()
+    assert [line.split(" ", 1)[1] for line in words.splitlines() if "submitted" in line][:4] == [
+        "submitted 20 tasks", "submitted 20 tasks", "submitted 20 tasks", "submitted 4 tasks"]  # fmt: skip
+    assert_same_dataset(alone, run.out)
+
+
+def test_one_missing_shard(small_arrays, run_on, alone, write_request):
+    """An array of one element would be none."""
+    run = run_on(small_arrays)
+    plan, _ = make_plan(load_request(write_request(**RUN)))
+    folder = open_run(plan, None, run.out)
+    run_missing(plan, folder, 1, fake(), frozenset(range(SHARDS)) - {17})
+    run.drive()
+    status, words = run.finish()
+    assert status == 0 and "submitted 1 task\n" in words, run.all_words()
+    assert_same_dataset(alone, run.out)
+
+
+@pytest.mark.skipif(bool(why_not(accounting=True)), reason=why_not(accounting=True) or "-")
+def test_accounting_that_dies_under_the_run(accounted, run_on, alone):
+    run = run_on(accounted, pause_s=0.5)
+    run.drive()
+    run.await_done(4)
+    accounted.kill("slurmdbd")
+    assert run.finish()[0] == 0, run.all_words()
+    assert_same_dataset(alone, run.out)
