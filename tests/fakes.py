@@ -93,7 +93,8 @@ def _write_header(path: Path, metadata: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    request, out, workers, pause_s, cluster, *poisoned = [*sys.argv[1:], "0", ""][: max(5, len(sys.argv) - 1)]
+    given = sys.argv[1:]
+    request, out, workers, pause_s, cluster, *poisoned = given + ["0", ""][len(given) - 3 :]
     # by its module name, so that worker processes find the functions too
     import fakes
 
