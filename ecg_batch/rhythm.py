@@ -111,13 +111,18 @@ def _refuse_rate(p: RhythmParameters, mean_hr_bpm: float) -> None:
 
 def _noise(generator: np.random.Generator, count: int, power) -> np.ndarray:
     """Gaussian noise (count,) on the grid with variance 1 and a spectrum in proportion to power(f in Hz); cut from a longer stretch."""
-    size = next_fast_len(int(max(1.25 * count, SHORTEST_SPAN_S * GRID_HZ)), real=True)
+    size = _span(count)
     frequency = rfftfreq(size, 1 / GRID_HZ)
     wanted = power(frequency)
     wanted[0] = 0.0
     amplitude = np.sqrt(wanted / wanted.sum()) / 2
     drawn = generator.standard_normal((2, len(frequency)))
     return irfft(amplitude * (drawn[0] + 1j * drawn[1]), size)[:count] * size
+
+
+def _span(count: int) -> int:
+    """Samples of noise made for a record of `count`: more, because noise made by FFT ends as it began."""
+    return next_fast_len(int(max(1.25 * count, SHORTEST_SPAN_S * GRID_HZ)), real=True)
 
 
 def _between(frequency: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
@@ -154,9 +159,9 @@ def _rr_on_grid(
     long_range_depth = p.long_range_depth * _long_range_gain(p, len(grid_s))
     slow = overall * (-p.circadian_depth * np.sqrt(2) * person[0] * day + long_range_depth * person[1] * long_range)
     if donor.fibrillation:
-        return _within_rails(p, mean_rr_s, p.fibrillation_slow_share * slow)
+        return _around(p, mean_rr_s, p.fibrillation_slow_share * slow)
     fast = p.lf_depth * person[2] * mayer - p.rsa_depth * np.sqrt(2) * person[3] * breath.depth * np.sin(breath.phase)
-    return _within_rails(p, mean_rr_s, slow + overall * np.exp(p.rate_exponent * slow) * fast)
+    return _around(p, mean_rr_s, slow + overall * np.exp(p.rate_exponent * slow) * fast)
 
 
 def _at_rate(p: RhythmParameters, rr_s: float) -> float:
@@ -170,19 +175,21 @@ def _long_range_power(p: RhythmParameters, frequency: np.ndarray) -> np.ndarray:
 
 def _long_range_gain(p: RhythmParameters, count: int) -> float:
     """SD of all long-range noise of this length over that of its part within 1e-4 .. 1e-2 Hz."""
-    size = next_fast_len(int(max(1.25 * count, SHORTEST_SPAN_S * GRID_HZ)), real=True)
-    frequency = rfftfreq(size, 1 / GRID_HZ)[1:]
-    power = _long_range_power(p, frequency)
-    band = np.array([1e-4, 1e-2])
-    fine = np.geomspace(*band, 200)
+    frequency = rfftfreq(_span(count), 1 / GRID_HZ)[1:]
+    fine = np.geomspace(1e-4, 1e-2, 200)
     inside = np.trapezoid(_long_range_power(p, fine), fine)
-    return float(np.sqrt(power.sum() * frequency[0] / inside))
+    return float(np.sqrt(_long_range_power(p, frequency).sum() * frequency[0] / inside))
 
 
-def _within_rails(p: RhythmParameters, mean_rr_s: float, change: np.ndarray) -> np.ndarray:
-    """RR = mean * exp(change), bent softly so that it stays between the shortest and the longest RR."""
+def _around(p: RhythmParameters, mean_rr_s: float, change: np.ndarray) -> np.ndarray:
+    """RR = mean * exp(change), bent softly so that it stays between the shortest and the longest RR, its mean rate the asked one."""
     up, down = np.log(p.rr_high_s / mean_rr_s), np.log(mean_rr_s / p.rr_low_s)
-    return mean_rr_s * np.exp(np.where(change > 0, up * np.tanh(change / up), down * np.tanh(change / down)))
+    shift = 0.0
+    for _ in range(4):
+        shifted = change + shift
+        rr_s = mean_rr_s * np.exp(np.where(shifted > 0, up * np.tanh(shifted / up), down * np.tanh(shifted / down)))
+        shift += np.log(mean_rr_s * np.mean(1 / rr_s))
+    return rr_s
 
 
 def _cycles(
@@ -298,23 +305,23 @@ def _beats(
     """R times: where the integrated rate reaches the summed cycles, the rate scaled until the mean rate is the asked one."""
     integral = np.concatenate([[0], np.cumsum((1 / rr_s[1:] + 1 / rr_s[:-1]) / (2 * GRID_HZ))])
     low, high = max(p.rr_low_s, refractory_s(60 / mean_hr_bpm)), p.rr_high_s
-    scale, best, least = mean_hr_bpm / 60 * duration_s / np.interp(duration_s, grid_s, integral), None, np.inf
+    scale, best, least = mean_hr_bpm / 60 * duration_s / np.interp(duration_s, grid_s, integral), None, (np.inf, np.inf)
     for _ in range(ROUNDS):
         marks = np.cumsum(cycles) - cycles[0] * (1 - first)
         r_s = np.interp(marks[marks < scale * integral[-1]], scale * integral, grid_s)
-        rr = np.diff(r_s)
-        kept = np.clip(rr, 1.001 * low, 0.999 * high)
-        over = (rr < low) | (rr > high)
-        cycles = np.concatenate([cycles[:1], cycles[1 : len(r_s)] * np.where(over, kept / rr, 1), cycles[len(r_s) :]])
         r_s = r_s[r_s < duration_s]
-        measured = 60 * (len(r_s) - 1) / (r_s[-1] - r_s[0])
-        off = abs(measured - mean_hr_bpm) + (np.inf if over.any() and best is not None else 0)
-        if off < least or best is None:
+        rr = np.diff(r_s)
+        over = (rr < low) | (rr > high)
+        measured = 60 / rr.mean()
+        off = (int(over.sum()), abs(measured - mean_hr_bpm))
+        if off < least:
             best, least = r_s, off
-        if least < WITHIN_BPM:
-            break
+        if not over.any() and off[1] < WITHIN_BPM:
+            return best
+        cycles = cycles.copy()
+        cycles[1 : len(r_s)] *= np.where(over, np.clip(rr, 1.001 * low, 0.999 * high) / rr, 1)
         scale *= mean_hr_bpm / measured
-    return best
+    return best[0] + np.concatenate([[0], np.cumsum(np.clip(np.diff(best), low, high))])
 
 
 def lagged_rr(r_s: np.ndarray, lag_s: float) -> np.ndarray:

@@ -1,0 +1,144 @@
+"""Heart rate variability: the measures of the Task Force (1996, doi:10.1161/01.CIR.93.5.1043), on intervals between normal beats.
+
+Long-range slope after Bigger et al. (1996, doi:10.1161/01.CIR.93.11.2142): a line through log power over log frequency, 1e-4 to 1e-2 Hz.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.signal import detrend, welch
+
+from ecg_batch.errors import UserError
+
+RESAMPLED_HZ = 4.0
+LF_HZ, HF_HZ, SLOPE_HZ = (0.04, 0.15), (0.15, 0.40), (1e-4, 1e-2)
+WINDOW_S = 300.0  # of a spectrum for LF and HF: five minutes, the Task Force's short record
+SLOPE_BINS_PER_DECADE = 12
+LEAST_CYCLES = 2.0  # a frequency that turns fewer times within the record says nothing of its slope
+FEWEST_INTERVALS = 20
+
+
+@dataclass(frozen=True)
+class Range:
+    """A published range: low .. high, whether of five minutes or of a day, and where from."""
+
+    low: float
+    high: float
+    source: str
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+TASK_FORCE = "Task Force 1996, doi:10.1161/01.CIR.93.5.1043, mean +- 2 SD"
+NUNAN = "Nunan et al. 2010, doi:10.1111/j.1540-8159.2010.02841.x, range of study means"
+BIGGER = "Bigger et al. 1996, doi:10.1161/01.CIR.93.11.2142, healthy, mean +- 2 SD"
+RANGES_5_MIN = {
+    "sdnn_ms": Range(32, 93, NUNAN),
+    "rmssd_ms": Range(19, 75, NUNAN),
+    "lf_ms2": Range(193, 1009, NUNAN),
+    "hf_ms2": Range(82, 3630, NUNAN),
+    "lf_hf": Range(1.1, 11.6, NUNAN),
+}
+RANGES_24_H = {
+    "sdnn_ms": Range(63, 219, TASK_FORCE),
+    "rmssd_ms": Range(3, 51, TASK_FORCE),
+    "slope": Range(-1.30, -0.82, BIGGER),
+}
+
+
+@dataclass(frozen=True)
+class Hrv:
+    """Measures of one record. NaN where the record is too short for one: lf, hf and their ratio under 2 min, slope under 30 min."""
+
+    mean_hr_bpm: float
+    sdnn_ms: float
+    rmssd_ms: float
+    pnn50_pct: float
+    lf_ms2: float
+    hf_ms2: float
+    lf_hf: float
+    slope: float
+    sd1_ms: float
+    sd2_ms: float
+
+
+def measure_hrv(r_s: np.ndarray, symbol: np.ndarray | None = None) -> Hrv:
+    """All measures from R times (beat,) in seconds and beat symbols (beat,), by default all "N"."""
+    at_s, rr_s = normal_intervals(r_s, symbol)
+    if len(rr_s) < FEWEST_INTERVALS:
+        raise UserError(
+            f"{len(rr_s)} intervals between normal beats: needed {FEWEST_INTERVALS}, for fewer say nothing of variability. "
+            "Give a longer record or one with fewer ectopic beats"
+        )
+    change_ms = 1000 * successive_differences(at_s, rr_s)
+    lf, hf = (band_power(at_s, rr_s, band) for band in (LF_HZ, HF_HZ))
+    sdnn, sdsd = 1000 * rr_s.std(ddof=1), change_ms.std(ddof=1)
+    return Hrv(
+        mean_hr_bpm=60 / rr_s.mean(),
+        sdnn_ms=sdnn,
+        rmssd_ms=float(np.sqrt(np.mean(change_ms**2))),
+        pnn50_pct=100 * float(np.mean(np.abs(change_ms) > 50)),
+        lf_ms2=lf,
+        hf_ms2=hf,
+        lf_hf=lf / hf if hf > 0 else float("nan"),
+        slope=long_range_slope(at_s, rr_s),
+        sd1_ms=sdsd / np.sqrt(2),
+        sd2_ms=float(np.sqrt(max(0.0, 2 * sdnn**2 - sdsd**2 / 2))),
+    )
+
+
+def normal_intervals(r_s: np.ndarray, symbol: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(time of the beat that ends it, RR) in seconds of each interval between two normal beats."""
+    r_s = np.asarray(r_s, np.float64)
+    normal = np.ones(len(r_s), bool) if symbol is None else np.asarray(symbol) == "N"
+    both = normal[1:] & normal[:-1]
+    return r_s[1:][both], np.diff(r_s)[both]
+
+
+def successive_differences(at_s: np.ndarray, rr_s: np.ndarray) -> np.ndarray:
+    """RR minus the RR before it, in seconds, where the two intervals share a beat: none across an ectopic beat."""
+    neighbours = np.abs(at_s[1:] - rr_s[1:] - at_s[:-1]) < 1e-6
+    return np.diff(rr_s)[neighbours]
+
+
+def resampled(at_s: np.ndarray, rr_s: np.ndarray) -> np.ndarray:
+    """The tachogram at 4 Hz in ms (time,), linear between intervals: gaps left by ectopic beats are bridged."""
+    return 1000 * np.interp(np.arange(at_s[0], at_s[-1], 1 / RESAMPLED_HZ), at_s, rr_s)
+
+
+def spectrum(at_s: np.ndarray, rr_s: np.ndarray, window_s: float = WINDOW_S) -> tuple[np.ndarray, np.ndarray]:
+    """(frequency in Hz, power in ms^2/Hz) by Welch: windows that overlap by half, each less its own line."""
+    tachogram = resampled(at_s, rr_s)
+    size = min(len(tachogram), round(window_s * RESAMPLED_HZ))
+    return welch(tachogram, RESAMPLED_HZ, nperseg=size, detrend="linear")
+
+
+def band_power(at_s: np.ndarray, rr_s: np.ndarray, band_hz: tuple[float, float]) -> float:
+    """Power in ms^2 within the band, the mean over five-minute windows; NaN under two minutes."""
+    if at_s[-1] - at_s[0] < 120:
+        return float("nan")
+    frequency, power = spectrum(at_s, rr_s)
+    return float(power[(frequency >= band_hz[0]) & (frequency < band_hz[1])].sum() * (frequency[1] - frequency[0]))
+
+
+def long_range_spectrum(at_s: np.ndarray, rr_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(frequency, power in ms^2/Hz), one window over the whole record, averaged within equal steps of log frequency."""
+    tachogram = detrend(resampled(at_s, rr_s))
+    frequency, power = welch(tachogram, RESAMPLED_HZ, nperseg=len(tachogram), detrend=False)
+    lowest = LEAST_CYCLES * RESAMPLED_HZ / len(tachogram)
+    edges = np.geomspace(lowest, RESAMPLED_HZ / 2, 1 + max(1, round(SLOPE_BINS_PER_DECADE * np.log10(RESAMPLED_HZ / 2 / lowest))))
+    bin_of = np.digitize(frequency, edges)
+    count = np.bincount(bin_of, minlength=len(edges) + 1)[1:-1]
+    totals = [np.bincount(bin_of, weights, len(edges) + 1)[1:-1] for weights in (frequency, power)]
+    kept = count > 0
+    return totals[0][kept] / count[kept], totals[1][kept] / count[kept]
+
+
+def long_range_slope(at_s: np.ndarray, rr_s: np.ndarray) -> float:
+    """Slope of log power over log frequency from 1e-4 Hz, or two cycles a record, to 1e-2 Hz; NaN under 30 min."""
+    if at_s[-1] - at_s[0] < 1800:
+        return float("nan")
+    frequency, power = long_range_spectrum(at_s, rr_s)
+    inside = (frequency >= SLOPE_HZ[0]) & (frequency <= SLOPE_HZ[1])
+    return float(np.polyfit(np.log10(frequency[inside]), np.log10(power[inside]), 1)[0])
