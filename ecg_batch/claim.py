@@ -32,7 +32,7 @@ class Claim:
     staging: Path
     started: float
 
-    def beat(self, done_records: int) -> None:
+    def beat(self, done_records: float) -> None:
         """Say how far the shard is. FileNotFoundError where another task has taken it over, or the run is over."""
         _write_heartbeat(self.staging, self, done_records)
 
@@ -46,7 +46,7 @@ class Progress:
 
     shard: int
     attempt: int
-    done_records: int
+    done_records: float  # of long records also parts
     host: str
     pid: int
     started: float
@@ -121,7 +121,7 @@ def _read_heartbeat(staging: Path) -> Progress | None:
         return Progress(shard, attempt, 0, "", 0, 0.0, STALE_S)
 
 
-def _write_heartbeat(staging: Path, claim: Claim, done_records: int) -> None:
+def _write_heartbeat(staging: Path, claim: Claim, done_records: float) -> None:
     beat = {"done_records": done_records, "host": node_name(), "pid": os.getpid(), "started": claim.started}
     beat["job"] = incarnation()
     aside = staging / f"{HEARTBEAT}.new"

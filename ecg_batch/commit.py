@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ecg_batch.claim import Claim, node_name
 from ecg_batch.energy import stated
 from ecg_batch.files import sync, to_json, write_new, write_over
-from ecg_batch.plan import RECEIPTS, SUMS, Plan, Shard, ecg_file, part_file
+from ecg_batch.plan import RECEIPTS, SUMS, Plan, Shard, ecg_files, shard_files
 
 if TYPE_CHECKING:
     from ecg_batch.write import Built
@@ -35,9 +35,10 @@ def read_receipt(plan: Plan, folder: Path, shard_index: int, sealed: bool = Fals
     try:
         receipt = json.loads(receipt_path(folder, shard_index).read_bytes())
         stated = (receipt["run_id"], receipt["shard"], sorted(receipt["files"]), len(receipt["content_sha256"]))
-        names = [ecg_file(shard_index), part_file(shard_index)]
-        whole = stated == (plan.run_id, shard_index, names, 64)
-        for name in names[:1] if sealed else names:
+        shard = plan.shards[shard_index]
+        names = shard_files(plan, shard)
+        whole = stated == (plan.run_id, shard_index, sorted(names), 64)
+        for name in ecg_files(plan, shard) if sealed else names:
             whole = whole and os.stat(f"{folder}/{name}").st_size == receipt["files"][name]["bytes"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -22,12 +22,11 @@ from ecg_batch.plan import (
     MANIFEST,
     PARTS,
     PLAN,
-    RECORDS,
     STAGING,
     SUMS,
     Plan,
-    ecg_file,
-    part_file,
+    ecg_files,
+    part_files,
     partial_of,
 )  # fmt: skip
 
@@ -109,19 +108,20 @@ def _checked_sums(folder: Path, receipts: list[dict]) -> dict[str, str]:
 
 
 def _merge_parts(plan: Plan, folder: Path) -> None:
-    """records.parquet from the parts, one row group per shard, one part in memory at a time."""
+    """records.parquet, and beats.parquet of long records, from the parts: a row group per shard, one part in memory at a time."""
     import pyarrow.parquet as pq
 
     from ecg_batch.write import PARQUET
 
-    aside = folder / STAGING / f"records-{uuid4().hex}"
-    schema = pq.read_schema(folder / part_file(0))
-    with pq.ParquetWriter(aside, schema, **PARQUET) as writer:
-        for shard in plan.shards:
-            rows = pq.read_table(folder / part_file(shard.index), page_checksum_verification=True)
-            writer.write_table(rows, row_group_size=shard.records)
-    sync(aside)
-    os.replace(aside, folder / RECORDS)
+    for name in part_files(plan, plan.shards[0]):
+        aside = folder / STAGING / f"merged-{uuid4().hex}"
+        parts = [folder / part_files(plan, shard)[name] for shard in plan.shards]
+        with pq.ParquetWriter(aside, pq.read_schema(parts[0]), **PARQUET) as writer:
+            for part in parts:
+                rows = pq.read_table(part, page_checksum_verification=True)
+                writer.write_table(rows, row_group_size=rows.num_rows)
+        sync(aside)
+        os.replace(aside, folder / name)
     sync(folder)
 
 
@@ -154,9 +154,10 @@ def dataset_files(plan: Plan) -> list[str]:
     from ecg_batch.query_table import NAME as QUERIES
     from ecg_batch.write import array_metadata
 
-    shards = [name for shard in plan.shards for name in (ecg_file(shard.index), f"receipts/{shard.index}.json")]
+    shards = [name for shard in plan.shards for name in (*ecg_files(plan, shard), f"receipts/{shard.index}.json")]
     table = [QUERIES] if "table" in plan.inputs else []
-    return sorted([PLAN, MANIFEST, RECORDS, *array_metadata(plan), *table, *shards])
+    merged = part_files(plan, plan.shards[0])
+    return sorted([PLAN, MANIFEST, *merged, *array_metadata(plan), *table, *shards])
 
 
 def _sums_text(plan: Plan, folder: Path, known: dict[str, str]) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file, sync, to_json, write_new, write_over
-from ecg_batch.request import Request, request_from_resolved
+from ecg_batch.request import MINUTE_S, Request, request_from_resolved
 from ecg_batch.statements import SUPERCLASSES
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PLAN, ECG, RECORDS, MANIFEST, SUMS = "plan.json", "ecg.zarr", "records.parquet", "dataset.json", "SHA256SUMS"
+BEATS = "beats.parquet"  # of long records
 RECEIPTS, PARTS, STAGING, FAILURES = "receipts", "parts", "staging", "failures"
 FOLDERS = (RECEIPTS, PARTS, STAGING, FAILURES)
 SOFTWARE = ("ecg-batch", "numpy", "numcodecs", "pyarrow", "scipy", "torch", "zarr")  # what a byte can depend on
@@ -28,7 +29,7 @@ SOFTWARE = ("ecg-batch", "numpy", "numcodecs", "pyarrow", "scipy", "torch", "zar
 
 @dataclass(frozen=True)
 class Shard:
-    """Records start .. stop - 1: one Zarr shard file, the unit of work."""
+    """Records start .. stop - 1, the unit of work: one Zarr shard file, or of records over a minute one for each."""
 
     index: int
     start: int
@@ -53,6 +54,11 @@ class Plan:
     def time_samples(self) -> int:
         return self.request.duration_s * self.request.fs_hz
 
+    @property
+    def minute_samples(self) -> int:
+        """Samples of a chunk of a streamed record."""
+        return MINUTE_S * self.request.fs_hz
+
 
 def final_name(path: Path) -> Path:
     """The name a run's folder has, or will have, when it is finished: from either of its names, or '.' inside it."""
@@ -70,6 +76,26 @@ def ecg_file(shard_index: int) -> str:
 
 def part_file(shard_index: int) -> str:
     return f"{PARTS}/{shard_index}.parquet"
+
+
+def beats_part_file(shard_index: int) -> str:
+    return f"{PARTS}/{shard_index}.beats.parquet"
+
+
+def ecg_files(plan: Plan, shard: Shard) -> list[str]:
+    """The Zarr shard files of a shard: one, or one for each record where records are streamed."""
+    return [ecg_file(index) for index in (range(shard.start, shard.stop) if plan.request.is_streamed else (shard.index,))]
+
+
+def part_files(plan: Plan, shard: Shard) -> dict[str, str]:
+    """File of the finished dataset -> the part of it that a shard brings."""
+    beats = {BEATS: beats_part_file(shard.index)} if plan.request.is_long else {}
+    return {RECORDS: part_file(shard.index), **beats}
+
+
+def shard_files(plan: Plan, shard: Shard) -> list[str]:
+    """All files that a shard's receipt names."""
+    return [*ecg_files(plan, shard), *part_files(plan, shard).values()]
 
 
 def find_run(path: Path) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 from ecg_batch.errors import UserError
 from ecg_batch.leads import LEADS, MV_PER_STEP
 from ecg_batch.plan import ECG, FORMAT, MANIFEST, RECORDS, ecg_file, partial_of
+from ecg_batch.request import MINUTE_S
 from ecg_batch.status import read_manifest
 
 
@@ -21,10 +22,15 @@ def open_dataset(path: str | Path) -> "OpenDataset":
     manifest = read_manifest(path)
     if manifest["format"] > FORMAT:
         raise UserError(f"{path}: format {manifest['format']}; this ecg-batch reads up to {FORMAT}. Install a newer one")
-    for name in (RECORDS, ecg_file(manifest["shards"] - 1)):
+    for name in (RECORDS, ecg_file(_last_file(manifest))):
         if not (path / name).exists():  # zarr would read an absent shard as zeros
             raise UserError(f"{path / name}: absent, so the dataset is damaged. jobs/verify.py names what else is")
     return OpenDataset(path, manifest)
+
+
+def _last_file(manifest: dict) -> int:
+    streamed = manifest["request"]["duration_s"] > MINUTE_S  # then each record is a file
+    return manifest["records" if streamed else "shards"] - 1
 
 
 class OpenDataset:

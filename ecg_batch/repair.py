@@ -15,15 +15,14 @@ from ecg_batch.finalise import read_sums
 from ecg_batch.plan import (
     FOLDERS,
     PLAN,
-    RECORDS,
     SUMS,
     Plan,
     Shard,
-    ecg_file,
     final_name,
-    part_file,
+    part_files,
     partial_of,
     read_plan,
+    shard_files,
 )  # fmt: skip
 
 
@@ -61,22 +60,22 @@ def _is_whole(plan: Plan, folder: Path, shard: Shard, sums: dict[str, str]) -> b
         files = json.loads(path.read_bytes())["files"]
         if sums and sums.get(f"receipts/{path.name}") != sha256_file(path):
             return False
-        if not (folder / part_file(shard.index)).exists():
-            _split_rows(folder, shard)
-        names = (ecg_file(shard.index), part_file(shard.index))
-        return all(sha256_file(folder / name) == files[name]["sha256"] for name in names)
+        for whole, part in part_files(plan, shard).items():
+            if not (folder / part).exists():
+                _split_rows(folder, whole, part, shard.index)
+        return all(sha256_file(folder / name) == files[name]["sha256"] for name in shard_files(plan, shard))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _split_rows(folder: Path, shard: Shard) -> None:
-    """The rows of a shard out of records.parquet again, as its task wrote them. OSError where they are damaged."""
+def _split_rows(folder: Path, whole: str, part: str, shard_index: int) -> None:
+    """The rows of a shard out of records.parquet or beats.parquet again, as its task wrote them. OSError where damaged."""
     import pyarrow.parquet as pq
 
     from ecg_batch.write import write_rows
 
-    with pq.ParquetFile(folder / RECORDS, page_checksum_verification=True) as file:
-        write_rows(file.read_row_group(shard.index), folder / part_file(shard.index))
+    with pq.ParquetFile(folder / whole, page_checksum_verification=True) as file:
+        write_rows(file.read_row_group(shard_index), folder / part)
 
 
 def describe_repair(folder: Path) -> str:

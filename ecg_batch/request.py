@@ -10,27 +10,31 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ecg_batch.errors import UserError
+from ecg_batch.rhythm_parameters import RhythmParameters, parse_rhythm
 from ecg_batch.statements import rate_range_bpm, rate_rule
 
 CHUNK_RECORDS = 64  # records per Zarr chunk: about 1.5 MB at 100 Hz, read and decoded as one
+LOOP_S = 10  # as long as a donor: up to here a record is its donor's loop; beyond, the rhythm model and the donor's single beats
+LONG_BATCH = 32  # records that are decoded together, a minute of each at a time
+MINUTE_S = 60  # a chunk of a long record; a record that is longer is a Zarr shard file of its own
 BUNDLED = Path(__file__).parent / "bundled"  # bank and models
 
 # key: (type, lowest, highest, default); None as default = must be stated
 NUMBERS = {
     "records": (int, 1, 10**9, None),
-    "duration_s": (int, 1, 86_400, 10),
+    "duration_s": (int, LOOP_S, 86_400, LOOP_S),
     "fs_hz": (int, 1, 1000, 100),
     "seed": (int, 0, 2**63 - 1, 0),
     "alpha": (float, 0.0, 2.0, 0.6),
     "k": (int, 1, 100, 8),
-    "batch": (int, 1, 65_536, 256),
-    "shard": (int, CHUNK_RECORDS, 2**20, 4096),
+    "batch": (int, 1, 65_536, 256),  # for 10 s records: see _sizes
+    "shard": (int, 1, 2**20, 4096),
     "prd_limit_pct": (float, 0.1, 100.0, 10.0),
     "lowpass_hz": (float, 1.0, 250.0, 40.0),
     "attempts": (int, 1, 100, 4),
     "temperature": (float, 0.01, 10.0, 1.0),
 }
-OTHERS = ("donor_folds", "device", "bank", "models", "mix", "table")
+OTHERS = ("donor_folds", "device", "bank", "models", "mix", "table", "rhythm")
 KNOWN = tuple(sorted((*NUMBERS, *OTHERS)))
 MIX_KEYS = ("age", "hr_bpm", "labels", "sex")
 HR_LIMITS_BPM = (20.0, 300.0)
@@ -97,10 +101,23 @@ class Request:
     mix: Mix | None
     table: str | None  # a CSV or Parquet file
     source: str = ""  # the request file, for messages
+    rhythm: RhythmParameters | None = None  # of long records only
+    start_hour: float | None = None  # time of day at which long records begin; None = drawn by record
+
+    @property
+    def is_long(self) -> bool:
+        """Whether records are made by the rhythm model, beat by beat (long.py), and not as their donor's loop (shard.py)."""
+        return self.duration_s > LOOP_S
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether a record is a Zarr shard file of its own, written minute by minute."""
+        return self.duration_s > MINUTE_S
 
     def resolved(self) -> dict:
         """What enters the run id, as JSON values: all but paths, whose contents enter by their hashes instead."""
-        return {key: value for key, value in asdict(self).items() if key not in ("bank", "models", "table", "source")}
+        absent = [key for key in ("rhythm", "start_hour") if getattr(self, key) is None]  # so that older run ids stay
+        return {key: value for key, value in asdict(self).items() if key not in ("bank", "models", "table", "source", *absent)}
 
 
 def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
@@ -110,6 +127,8 @@ def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
         drawn = {key: Distribution(**mix[key]) if mix[key] else None for key in ("hr_bpm", "age")}
         mix = Mix(labels=tuple((label, share) for label, share in mix["labels"]), female=mix["female"], **drawn)
     fields = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix}
+    if "rhythm" in resolved:
+        fields["rhythm"] = RhythmParameters(**resolved["rhythm"])
     return Request(**fields, bank=bank, models=models, table=None)
 
 
@@ -155,6 +174,8 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
     raw = {key: value for key, value in raw.items() if value is not None}
     _refuse_unknown(raw, KNOWN, source)
     numbers = {key: _number(raw.get(key, rule[3]), *rule[:3], key, source) for key, rule in NUMBERS.items()}
+    numbers |= _sizes(raw, numbers)
+    rhythm, start_hour = _rhythm(raw.get("rhythm"), numbers["duration_s"], source)
     if ("mix" in raw) == ("table" in raw):
         found = "both" if "mix" in raw else "neither"
         raise UserError(
@@ -172,6 +193,8 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
         mix=_mix(raw["mix"], source) if "mix" in raw else None,
         table=_path(raw["table"], "table", source, folder) if "table" in raw else None,
         source=source,
+        rhythm=rhythm,
+        start_hour=start_hour,
     )
     _refuse_contradictions(request)
     return request
@@ -179,20 +202,48 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
 
 def _refuse_contradictions(request: Request) -> None:
     source = request.source
-    if request.duration_s != 10:
-        raise UserError(f"{source}: duration_s is {request.duration_s}; long records are not built yet, so only 10 is made")
     _choice(request.fs_hz, (100, 500), "fs_hz", source)
     if request.lowpass_hz >= request.fs_hz / 2:
         raise UserError(
             f"{source}: lowpass_hz is {request.lowpass_hz:g}; at fs_hz {request.fs_hz} there is nothing above "
             f"{request.fs_hz / 2:g} Hz. Use 40, the published value"
         )
+    if request.is_streamed and request.shard != request.batch:
+        raise UserError(
+            f"{source}: shard is {request.shard} and batch {request.batch}; of records over {MINUTE_S} s a shard is what one "
+            "batch decodes, since all its records grow at the same time. Leave shard out"
+        )
     step = math.lcm(request.batch, CHUNK_RECORDS)
-    if request.shard % step:
+    if not request.is_streamed and request.shard % step:
         raise UserError(
             f"{source}: shard is {request.shard}; it must be a multiple of batch ({request.batch}) and of the chunk "
             f"({CHUNK_RECORDS}), so that no batch crosses a shard. Use {-(-request.shard // step) * step}"
         )
+
+
+def _sizes(raw: Mapping, numbers: dict) -> dict[str, int]:
+    """Batch and shard, by default such that what a process holds of them does not grow with the duration."""
+    if numbers["duration_s"] <= LOOP_S:
+        return {}
+    streamed = numbers["duration_s"] > MINUTE_S
+    batch = numbers["batch"] if "batch" in raw else min(LONG_BATCH, numbers["records"] or LONG_BATCH) if streamed else CHUNK_RECORDS
+    shard = batch if streamed else 8 * math.lcm(batch, CHUNK_RECORDS)
+    return {"batch": batch, "shard": numbers["shard"] if "shard" in raw else shard}
+
+
+def _rhythm(raw, duration_s: int, source: str) -> tuple[RhythmParameters | None, float | None]:
+    """The rhythm model's parameters and the time of day at which records begin; None for what a request does not need or say."""
+    if duration_s <= LOOP_S:
+        if raw is not None:
+            raise UserError(
+                f"{source}: rhythm is given, but a record of {duration_s} s keeps its donor's own rhythm. Ask for a duration_s over "
+                f"{LOOP_S}, or leave rhythm out"
+            )
+        return None, None
+    if not isinstance(raw, Mapping) or raw.get("start_hour") is None:
+        return parse_rhythm(raw, source), None
+    start_hour = _number(raw["start_hour"], float, 0.0, 24.0, "rhythm.start_hour", source)
+    return parse_rhythm({key: value for key, value in raw.items() if key != "start_hour"}, source), start_hour
 
 
 def _refuse_unknown(raw: Mapping, known: Sequence[str], source: str, inside: str = "") -> None:

@@ -28,7 +28,7 @@ class Status:
     failed: dict[int, str]
 
     @property
-    def records_done(self) -> int:
+    def records_done(self) -> float:
         return self.records_kept + sum(progress.done_records for progress in self.running)
 
     @property
@@ -116,8 +116,7 @@ def _lines(folder: Path, status: Status) -> list[str]:
     lines = [
         f"{folder}: {len(status.receipts):,} of {shards:,} shards done, {len(status.running)} running, "
         f"{len(status.failed)} failed, {max(absent, 0):,} waiting",
-        f"{status.records_done:,} of {total:,} records ({status.records_done / total:.1%}), "
-        f"{status.records_per_s:,.1f} records/s{left}",
+        f"{amount(status.records_done)} of {total:,} records ({status.records_done / total:.1%}), {_speed(status)}{left}",
     ]
     lines += _energy_lines(status) + _node_lines(status) + _running_lines(status)
     lines += [f"shard {shard} failed: {line} ({FAILURES}/{shard}.txt)" for shard, line in status.failed.items()]
@@ -159,11 +158,23 @@ def _running_lines(status: Status) -> list[str]:
     slow = status.stragglers
     claims = sorted(status.running, key=lambda progress: (progress.shard not in slow, progress.shard))
     lines = [
-        f"shard {p.shard}: {p.done_records:,} records, {p.host} {f'job {p.job}' if p.job else f'pid {p.pid}'}, attempt {p.attempt}"
+        f"shard {p.shard}: {amount(p.done_records)} records, {p.host} {f'job {p.job}' if p.job else f'pid {p.pid}'}, attempt {p.attempt}"
         + (f"; straggler: {slow[p.shard]}" if p.shard in slow else "")
         for p in claims[:SHOWN]
     ]
     return lines + ([f"and {len(claims) - SHOWN:,} shards more under way"] if len(claims) > SHOWN else [])
+
+
+def amount(records: float) -> str:
+    """'1,024', or '3.27' where a part of a long record is done."""
+    return f"{records:,.2f}" if isinstance(records, float) else f"{records:,}"
+
+
+def _speed(status: Status) -> str:
+    request = status.plan.request
+    if request.is_long:
+        return f"{status.records_per_s * request.duration_s:,.0f} s of signal/s"
+    return f"{status.records_per_s:,.1f} records/s"
 
 
 def duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
 from ecg_batch.finalise import content_root, damaged_files, dataset_files, read_sums
 from ecg_batch.leads import identity_residual
-from ecg_batch.plan import ECG, FOLDERS, MANIFEST, PARTS, PLAN, RECORDS, SUMS, Plan, Shard, ecg_file, read_plan
+from ecg_batch.plan import BEATS, ECG, FOLDERS, MANIFEST, PARTS, PLAN, RECORDS, SUMS, Plan, Shard, ecg_files, read_plan
 from ecg_batch.request import CHUNK_RECORDS
 
 LISTED = 5  # records or shards named in one line
@@ -76,7 +76,9 @@ def _strays(plan: Plan, folder: Path, finished: bool) -> Iterator[str]:
 
 def _without_receipt(plan: Plan, receipts: dict[int, dict], wrong: dict[str, str]) -> Iterator[str]:
     unread = [shard.index for shard in plan.shards if shard.index not in receipts]
-    absent = [str(index) for index in unread if not {f"receipts/{index}.json", ecg_file(index)} & set(wrong)]
+    absent = [
+        str(index) for index in unread if not {f"receipts/{index}.json", *ecg_files(plan, plan.shards[index])} & set(wrong)
+    ]
     if absent:
         yield f"{len(absent)} of {len(plan.shards)} shards have no valid receipt: {_some(absent)}"
 
@@ -98,7 +100,7 @@ def _shards(plan: Plan, folder: Path, receipts: dict, sums: dict[str, str], wron
         problems = list(_shard_files(folder, receipt, sums, wrong))
         yield from problems
         if not problems and readable and not set(receipt["files"]) & set(wrong):
-            yield from _samples(array, shard, receipt["content_sha256"])
+            yield from _samples(plan, array, shard, receipt["content_sha256"])
 
 
 def _shard_files(folder: Path, receipt: dict, sums: dict[str, str], wrong: dict[str, str]) -> Iterator[str]:
@@ -108,12 +110,11 @@ def _shard_files(folder: Path, receipt: dict, sums: dict[str, str], wrong: dict[
             yield f"{name}: damaged: its sha256 is not that of its receipt"
 
 
-def _samples(array, shard: Shard, stated_sha256: str) -> Iterator[str]:
+def _samples(plan: Plan, array, shard: Shard, stated_sha256: str) -> Iterator[str]:
     """Content digest and lead identities of a shard, a chunk at a time."""
     digest, broken = hashlib.sha256(), []
     try:
-        for start in range(shard.start, shard.stop, CHUNK_RECORDS):
-            ecg = array[start : min(start + CHUNK_RECORDS, shard.stop)]  # (record, 12, time), steps
+        for start, ecg in _chunks(plan, array, shard):  # ecg (record, 12, time), steps
             digest.update(ecg.astype("<i2", copy=False).tobytes())
             # half a step: the halves in aVR, aVL and aVF are rounded to whole steps
             broken += [str(start + row) for row in np.flatnonzero(identity_residual(ecg) > 0.5)]
@@ -123,7 +124,19 @@ def _samples(array, shard: Shard, stated_sha256: str) -> Iterator[str]:
     if digest.hexdigest() != stated_sha256:
         yield f"shard {shard.index}: its samples are not those of its receipt"
     if broken:
+        broken = list(dict.fromkeys(broken))  # a long record comes once a minute
         yield f"shard {shard.index}: the lead identities do not hold in {len(broken):,} records: {_some(broken)}"
+
+
+def _chunks(plan: Plan, array, shard: Shard) -> Iterator[tuple[int, np.ndarray]]:
+    """(first record, samples) of each chunk, in the order in which a shard's content is hashed."""
+    if plan.request.is_streamed:
+        for record in range(shard.start, shard.stop):
+            for start in range(0, plan.time_samples, plan.minute_samples):
+                yield record, array[record : record + 1, :, start : start + plan.minute_samples]
+        return
+    for start in range(shard.start, shard.stop, CHUNK_RECORDS):
+        yield start, array[start : min(start + CHUNK_RECORDS, shard.stop)]
 
 
 def _manifest(plan: Plan, folder: Path, receipts: dict[int, dict], wrong: dict[str, str]) -> Iterator[str]:
@@ -147,6 +160,8 @@ def _records(plan: Plan, folder: Path, wrong: dict[str, str]) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if plan.request.is_long and BEATS not in wrong:
+        yield from _beats(plan, folder)
     if RECORDS in wrong:
         return
     try:
@@ -160,3 +175,24 @@ def _records(plan: Plan, folder: Path, wrong: dict[str, str]) -> Iterator[str]:
                     yield f"{RECORDS}: row group {shard.index} does not hold the records of its shard in order"
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         yield f"{RECORDS}: cannot be read: {error}"
+
+
+def _beats(plan: Plan, folder: Path) -> Iterator[str]:
+    """beats.parquet holds a row group per shard: annotations of its records only, in order, inside the record."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(folder / BEATS) as file:
+            if file.num_row_groups != len(plan.shards):
+                yield f"{BEATS}: {file.num_row_groups} row groups, not as planned"
+                return
+            for shard in plan.shards:
+                rows = file.read_row_group(shard.index, columns=["record", "sample"])
+                record, sample = rows["record"].to_numpy(), rows["sample"].to_numpy()
+                at = record * plan.time_samples + sample
+                inside = (sample >= 0) & (sample < plan.time_samples) & (record >= shard.start) & (record < shard.stop)
+                if not inside.all() or (np.diff(at) < 0).any() or len(np.unique(record)) != shard.records:
+                    yield f"{BEATS}: row group {shard.index} does not hold the beats of its shard's records in order"
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        yield f"{BEATS}: cannot be read: {error}"

@@ -35,8 +35,8 @@ class Generator:
     """The half of the system that makes samples.
 
     open_assets(plan) -> assets, once per process. synthesize_shard(plan, assets, shard, queries_of, on_batch) -> (ecg
-    int16 (record, 12, time), rows): queries_of(start, stop) gives Queries; on_batch(done_records) is called after
-    each batch.
+    int16 (record, 12, time), rows), of long records with beats as a third, of streamed ones a long.LongShard:
+    queries_of(start, stop) gives Queries; on_batch(done_records) is called after each batch, and each minute of long records.
     """
 
     open_assets: Callable[[Plan], Any]
@@ -142,17 +142,26 @@ def _take(task: Task, tools: Tools, shard: Shard) -> bool:
 
 
 def _make(task: Task, tools: Tools, claim: Claim) -> None:
-    from ecg_batch.write import build_shard
-
-    def on_batch(done_records: int) -> None:
+    def on_batch(done_records: float) -> None:
         claim.beat(done_records)
         _check(task)
 
     start = tools.meter.read()
-    ecg, rows = task.generator.synthesize_shard(task.plan, tools.assets, claim.shard, tools.queries_of, on_batch)
-    built = build_shard(task.plan, claim.shard, ecg, rows, claim.staging)
+    made = task.generator.synthesize_shard(task.plan, tools.assets, claim.shard, tools.queries_of, on_batch)
+    built = _build(task.plan, claim, made)
     _check(task)
     commit_shard(task.plan, task.folder, claim, built, tools.meter.since(start))
+
+
+def _build(plan: Plan, claim: Claim, made):
+    if plan.request.is_streamed:
+        from ecg_batch.write_long import build_streamed
+
+        return build_streamed(plan, claim.shard, made, claim.staging)
+    from ecg_batch.write import build_shard
+
+    ecg, rows, *beats = made
+    return build_shard(plan, claim.shard, ecg, rows, claim.staging, *beats)
 
 
 def _handle(task: Task, shard: Shard, claim: Claim | None, error: Exception) -> None:

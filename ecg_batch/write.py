@@ -16,7 +16,7 @@ from zarr.storage import MemoryStore
 
 from ecg_batch.files import sha256_file, sync, to_json
 from ecg_batch.leads import LEADS, MV_PER_STEP
-from ecg_batch.plan import ECG, Plan, Shard, ecg_file, part_file
+from ecg_batch.plan import ECG, Plan, Shard, part_files, shard_files
 from ecg_batch.request import CHUNK_RECORDS
 from ecg_batch.rows import ROW_COLUMNS
 
@@ -37,21 +37,29 @@ class Built:
 
 def array_metadata(plan: Plan) -> dict[str, bytes]:
     """The zarr.json files of the dataset, by path inside it. zarr makes them in memory, from the plan alone."""
-    return dict(_zarr_json(plan.request.records, plan.time_samples, plan.request.shard, plan.request.fs_hz))
+    shape = (plan.request.records, len(LEADS), plan.time_samples)
+    return dict(_zarr_json(shape, *_layout(plan), plan.request.fs_hz))
+
+
+def _layout(plan: Plan) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Shape of a Zarr shard and of a chunk: many whole records, or one record in chunks of a minute."""
+    if plan.request.is_streamed:
+        minutes = -(-plan.time_samples // plan.minute_samples)
+        return (1, len(LEADS), minutes * plan.minute_samples), (1, len(LEADS), plan.minute_samples)
+    return (plan.request.shard, len(LEADS), plan.time_samples), (CHUNK_RECORDS, len(LEADS), plan.time_samples)
 
 
 @lru_cache(maxsize=1)
-def _zarr_json(records: int, time_samples: int, shard_records: int, fs_hz: int) -> tuple[tuple[str, bytes], ...]:
+def _zarr_json(shape: tuple, shards: tuple, chunks: tuple, fs_hz: int) -> tuple[tuple[str, bytes], ...]:
     store = {}
     group = zarr.create_group(MemoryStore(store))
     group.create_array(
         "ecg",
-        shape=(records, len(LEADS), time_samples),
-        shards=(shard_records, len(LEADS), time_samples),
-        chunks=(CHUNK_RECORDS, len(LEADS), time_samples),
+        shape=shape,
+        shards=shards,
+        chunks=chunks,
         dtype="int16",
-        # crc32c last: without it 57 of 60 single-bit flips came back as silently wrong data, with it none did
-        compressors=[BloscCodec(typesize=2, cname="zstd", shuffle="bitshuffle"), Crc32cCodec()],
+        compressors=compressors(),
         chunk_key_encoding={"name": "default", "separator": "."},
         fill_value=0,
         dimension_names=("record", "lead", "time"),
@@ -61,17 +69,29 @@ def _zarr_json(records: int, time_samples: int, shard_records: int, fs_hz: int) 
     return tuple((f"{ECG}/{name}", to_json(json.loads(store[name].to_bytes()))) for name in names)
 
 
-def build_shard(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table, staging: Path) -> Built:
-    """Write ecg int16 (record, lead, time) and its rows below staging, as they lie in the dataset; read back; fsync.
+def compressors() -> list:
+    # crc32c last: without it 57 of 60 single-bit flips came back as silently wrong data, with it none did
+    return [BloscCodec(typesize=2, cname="zstd", shuffle="bitshuffle"), Crc32cCodec()]
+
+
+def build_shard(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table, staging: Path, beats: pa.Table | None = None) -> Built:
+    """Write ecg int16 (record, lead, time), its rows and beats below staging, as they lie in the dataset; read back; fsync.
 
     ValueError where they are not what the plan says; OSError where a file comes back other than it was written.
     """
-    _check_shape(plan, shard, ecg, rows)
-    files = [_write_ecg(plan, shard, ecg, staging), _write_rows(shard, rows, staging)]
-    for path in files:
-        sync(path)
-    stated = {str(path.relative_to(staging)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files}
-    return Built(stated, content_sha256(ecg))
+    _check_shape(plan, shard, ecg)
+    _write_ecg(plan, shard, ecg, staging)
+    write_parts(plan, shard, rows, beats, staging)
+    return Built(sealed_files(plan, shard, staging), content_sha256(ecg))
+
+
+def sealed_files(plan: Plan, shard: Shard, staging: Path) -> dict[str, dict]:
+    """The files of a shard, brought to the disk: name -> {bytes, sha256}."""
+    for name in shard_files(plan, shard):
+        sync(staging / name)
+    return {
+        name: {"bytes": (staging / name).stat().st_size, "sha256": sha256_file(staging / name)} for name in shard_files(plan, shard)
+    }
 
 
 def content_sha256(ecg: np.ndarray) -> str:
@@ -79,37 +99,46 @@ def content_sha256(ecg: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(ecg, dtype="<i2")).hexdigest()
 
 
-def _check_shape(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table) -> None:
+def _check_shape(plan: Plan, shard: Shard, ecg: np.ndarray) -> None:
     needed = (shard.records, len(LEADS), plan.time_samples)
     if ecg.shape != needed or ecg.dtype != np.int16:
         raise ValueError(f"shard {shard.index}: the generator gave {ecg.dtype} {ecg.shape}; needed int16 {needed}")
+
+
+def _check_rows(shard: Shard, rows: pa.Table) -> None:
     if tuple(rows.column_names) != ROW_COLUMNS:
         raise ValueError(f"shard {shard.index}: the rows have the columns {rows.column_names}; needed {ROW_COLUMNS}")
     if not np.array_equal(rows["record"].to_numpy(), np.arange(shard.start, shard.stop)):
         raise ValueError(f"shard {shard.index}: the rows are not those of records {shard.start} to {shard.stop - 1} in order")
 
 
-def _write_ecg(plan: Plan, shard: Shard, ecg: np.ndarray, staging: Path) -> Path:
-    """The whole shard in one call: a shard written piece by piece would be read and rewritten for each piece."""
+def open_staged_array(plan: Plan, staging: Path):
+    """The dataset's array in a staging folder, made there of its metadata alone."""
     for name, data in array_metadata(plan).items():
         (staging / name).parent.mkdir(parents=True, exist_ok=True)
         (staging / name).write_bytes(data)
-    array = zarr.open_array(staging / ECG / "ecg", mode="r+")
+    return zarr.open_array(staging / ECG / "ecg", mode="r+")
+
+
+def _write_ecg(plan: Plan, shard: Shard, ecg: np.ndarray, staging: Path) -> None:
+    """The whole shard in one call: a shard written piece by piece would be read and rewritten for each piece."""
+    array = open_staged_array(plan, staging)
     array[shard.start : shard.stop] = ecg
     for start in range(0, shard.records, CHUNK_RECORDS):  # by chunk: no second copy of the shard in memory
         piece = ecg[start : start + CHUNK_RECORDS]
         if not np.array_equal(array[shard.start + start : shard.start + start + len(piece)], piece):
             raise OSError(f"shard {shard.index}: the file system gave back other samples than were written at record {start}")
-    return staging / ecg_file(shard.index)
 
 
-def _write_rows(shard: Shard, rows: pa.Table, staging: Path) -> Path:
-    path = staging / part_file(shard.index)
-    path.parent.mkdir(exist_ok=True)
-    write_rows(rows, path)
-    if pq.read_table(path, page_checksum_verification=True).num_rows != rows.num_rows:
-        raise OSError(f"shard {shard.index}: the file system gave back other rows than were written")
-    return path
+def write_parts(plan: Plan, shard: Shard, rows: pa.Table, beats: pa.Table | None, staging: Path) -> None:
+    """The rows of a shard, and its beats where records are long."""
+    _check_rows(shard, rows)
+    for name, table in zip(part_files(plan, shard).values(), (rows, beats), strict=False):
+        path = staging / name
+        path.parent.mkdir(exist_ok=True)
+        write_rows(table, path)
+        if pq.read_table(path, page_checksum_verification=True).num_rows != table.num_rows:
+            raise OSError(f"shard {shard.index}: the file system gave back other rows than were written")
 
 
 def write_rows(rows: pa.Table, path: Path) -> None:
