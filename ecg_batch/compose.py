@@ -34,13 +34,24 @@ def low_pass(ecg_mv: np.ndarray, edge_hz: float, fs_hz: float) -> np.ndarray:
 def compose(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> Composed:
     """Adds low-passed parts, float64 (record, 8 leads, time) mV. PRD = 100 |record - skeleton| / |skeleton| over 12 leads."""
     skeleton, texture = twelve_leads(skeleton_mv), twelve_leads(texture_mv)
-    rounding_mv = MV_PER_STEP * np.sqrt(ROUNDING_STEPS2 * skeleton_mv.shape[-1])  # must not carry a record over the limit
-    allowed_mv = np.maximum(prd_limit_pct / 100 * _norm(skeleton) - rounding_mv, 0.0)
-    share = np.minimum(1.0, allowed_mv / np.maximum(alpha * _norm(texture), 1e-9))
+    share = _allowed_share(skeleton, texture, alpha, prd_limit_pct)
     mixed = skeleton_mv + (alpha * share)[:, None, None] * texture_mv
     steps = twelve_leads(to_steps(mixed))
     prd_pct = 100 * _norm(steps * MV_PER_STEP - skeleton) / np.maximum(_norm(skeleton), 1e-9)
     return Composed(steps, prd_pct, alpha * share)
+
+
+def _allowed_share(skeleton: np.ndarray, texture: np.ndarray, alpha: float, prd_limit_pct: float) -> np.ndarray:
+    """Share of alpha that keeps each record (record, 12, time) under the limit: (record,)."""
+    rounding_mv = MV_PER_STEP * np.sqrt(ROUNDING_STEPS2 * skeleton.shape[-1])  # must not carry a record over the limit
+    allowed_mv = np.maximum(prd_limit_pct / 100 * _norm(skeleton) - rounding_mv, 0.0)
+    return np.minimum(1.0, allowed_mv / np.maximum(alpha * _norm(texture), 1e-9))
+
+
+def allowed_alpha(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> float:
+    """The alpha that keeps one stretch (8 leads, time) under the limit."""
+    share = _allowed_share(twelve_leads(skeleton_mv)[None], twelve_leads(texture_mv)[None], alpha, prd_limit_pct)
+    return alpha * float(share[0])
 
 
 def _norm(ecg: np.ndarray) -> np.ndarray:

@@ -17,6 +17,8 @@ class Stream(IntEnum):
     RHYTHM = 2
     TOKENS = 3
     TEXTURE_NOISE = 4
+    LONG_RHYTHM = 8
+    LONG_BEATS = 9
 
 
 def generator(seed: int, record: int, stream: Stream) -> np.random.Generator:

@@ -32,9 +32,9 @@ class DonorIndex:
     fastest_bpm: np.ndarray
 
 
-def index_donors(table: DonorTable, folds: tuple[int, ...]) -> DonorIndex:
-    """Standardises the donors of the allowed folds; no other donor can ever be returned."""
-    rows = np.flatnonzero(np.isin(table.fold, folds))
+def index_donors(table: DonorTable, folds: tuple[int, ...], usable: np.ndarray | None = None) -> DonorIndex:
+    """Standardises the donors of the allowed folds; no other donor can ever be returned. usable: bool (donor,), only of these."""
+    rows = np.flatnonzero(np.isin(table.fold, folds) & (True if usable is None else usable))
     numbers = np.stack([table.hr_bpm, table.age, table.sex], axis=1)[rows].astype(np.float64)
     features = np.concatenate([numbers, table.superclasses()[rows]], axis=1)
     spread = features.std(axis=0)

@@ -44,3 +44,16 @@ def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
 def _asked(values: np.ndarray, absent: np.ndarray, kind: pa.DataType) -> pa.Array:
     """Values with nulls where nothing was asked, or nothing could be measured."""
     return pa.array(values.astype(kind.to_pandas_dtype()), kind, mask=absent)
+
+
+def beats_table(records: np.ndarray, annotations: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]]) -> pa.Table:
+    """The rows of beats.parquet: annotations of each record as lists of (samples, symbols, aux), put in the order of time."""
+    columns = {"record": [], "sample": [], "symbol": [], "aux": []}
+    for record, parts in zip(records, annotations, strict=True):
+        sample, symbol, aux = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        order = np.argsort(sample, kind="stable")
+        columns["record"].append(np.full(len(sample), record, np.int64))
+        for name, values in (("sample", sample.astype(np.int64)), ("symbol", symbol), ("aux", aux)):
+            columns[name].append(values[order])
+    joined = {name: np.concatenate(arrays) for name, arrays in columns.items()}
+    return pa.table({name: pa.array(joined[name], pa.int64() if name in ("record", "sample") else pa.string()) for name in columns})

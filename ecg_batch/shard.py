@@ -62,7 +62,12 @@ def open_assets(plan) -> Assets:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     bank = read_bank(Path(plan.request.bank))
     models = decode.load_models(Path(plan.request.models), plan.request.device)
-    return Assets(bank, index_donors(bank.table, plan.request.donor_folds), models, {})
+    usable = None
+    if plan.request.is_long:
+        from ecg_batch.long_donor import enough_beats
+
+        usable = enough_beats(bank)
+    return Assets(bank, index_donors(bank.table, plan.request.donor_folds, usable), models, {})
 
 
 def _return_large_blocks() -> None:
@@ -77,9 +82,16 @@ def _return_large_blocks() -> None:
 
 
 def synthesize_shard(plan, assets: Assets, shard, queries_of, on_batch):
-    """Makes one shard: (ecg int16 (record, 12, time), pyarrow Table of its rows). Batches never cross a shard."""
+    """Makes one shard: (ecg int16 (record, 12, time), pyarrow Table of its rows). Batches never cross a shard.
+
+    Records over 10 s are made by long.py, see there.
+    """
     from ecg_batch.rows import rows_table
 
+    if plan.request.is_long:
+        from ecg_batch.long import synthesize_long
+
+        return synthesize_long(plan, assets, shard, queries_of, on_batch)
     ecg = np.empty((shard.stop - shard.start, 12, plan.time_samples), np.int16)
     rows = []
     for start in range(shard.start, shard.stop, plan.request.batch):

@@ -1,0 +1,74 @@
+"""The quality gate of long records: every minute as it is made, beats found against beats placed, and what that says of the record."""
+
+import numpy as np
+
+from ecg_batch.beats import detect_lead
+from ecg_batch.check import BEAT_WITHIN_S, EDGE_S, FLAT_MV, HR_WITHIN_BPM, MAX_MV, RATE_LEAD
+from ecg_batch.leads import MV_PER_STEP
+
+LEAD_IN_S = 8.0  # of the minute before: the detector has to learn how high a QRS is
+JUDGED_S = 2.0  # the last of a minute is judged with the next one
+MOST_WRONG = 0.005  # of a record's beats: more missed or invented, and the record is flagged
+
+
+class MinuteCheck:
+    """Follows one record: `add` its minutes in order, then ask what was `found`. failed: (sample, flags) of minutes that failed."""
+
+    def __init__(self, fs_hz: float, samples: int, beats: np.ndarray):
+        self._fs_hz, self._samples, self._beats = fs_hz, samples, beats
+        self._lead = np.empty(0)  # mV of the rate lead, up to where we are
+        self._at, self._judged = 0, round(EDGE_S * fs_hz)
+        self._span, self._seen, self._wrong = (np.inf, -np.inf), 0, 0
+        self.failed: list[tuple[int, list[str]]] = []
+
+    def add(self, steps: np.ndarray) -> None:
+        """The next minute, int32 (12, time)."""
+        flags = []
+        if np.abs(steps).max() * MV_PER_STEP > MAX_MV:
+            flags.append("amplitude")
+        if (np.ptp(steps, axis=-1) * MV_PER_STEP < FLAT_MV).any() and steps.shape[-1] > 2 * self._fs_hz:
+            flags.append("flat")
+        self._lead = np.concatenate([self._lead, steps[RATE_LEAD] * MV_PER_STEP])
+        self._at += steps.shape[-1]
+        if self._at == self._samples or len(self._lead) > LEAD_IN_S * self._fs_hz:
+            flags += ["beats"] * self._judge()
+        if flags:
+            self.failed.append((self._at - steps.shape[-1], flags))
+
+    def _judge(self) -> bool:
+        """Whether a beat was missed or invented in what was not judged before."""
+        begin = self._at - len(self._lead)
+        over = self._at == self._samples
+        until = self._at - round(EDGE_S * self._fs_hz) if over else self._at - round(JUDGED_S * self._fs_hz)
+        found = begin + detect_lead(self._lead, self._fs_hz)
+        near = BEAT_WITHIN_S * self._fs_hz
+        missed = _far(_between(self._beats, self._judged, until), found, near)
+        invented = _far(_between(found, self._judged, until), self._beats, near)
+        inner = _between(found, self._judged, until)
+        if len(inner):
+            self._span = min(self._span[0], inner[0]), max(self._span[1], inner[-1])
+        self._seen, self._wrong, self._judged = self._seen + len(inner), self._wrong + missed + invented, until
+        self._lead = self._lead[-round((LEAD_IN_S + JUDGED_S) * self._fs_hz) :]
+        return bool(missed + invented)
+
+    def found(self, hr_bpm: float) -> tuple[float, list[str]]:
+        """(measured heart rate, flags) of the whole record: amplitude, flat, heart_rate, beats."""
+        first, last = self._span
+        measured = 60 * self._fs_hz * (self._seen - 1) / (last - first) if self._seen > 2 else float("nan")
+        flags = [name for name in ("amplitude", "flat") if any(name in flags for _, flags in self.failed)]
+        flags += ["heart_rate"] * (not abs(measured - hr_bpm) <= HR_WITHIN_BPM)
+        flags += ["beats"] * (self._wrong > MOST_WRONG * max(len(self._beats), 1))
+        return measured, flags
+
+
+def _between(r: np.ndarray, start: int, stop: int) -> np.ndarray:
+    return r[(r >= start) & (r < stop)]
+
+
+def _far(these: np.ndarray, those: np.ndarray, near: float) -> int:
+    """How many of these have none of those near. Both ascending."""
+    if not len(those):
+        return len(these)
+    after = np.searchsorted(those, these).clip(1, len(those) - 1) if len(those) > 1 else np.zeros(len(these), int)
+    distance = np.minimum(np.abs(these - those[after]), np.abs(these - those[after - 1]))
+    return int((distance > near).sum())

@@ -1,0 +1,192 @@
+"""Stitch: a long record's skeleton, any stretch of it, from single beats of its donor at the beat times of the rhythm model.
+
+From one R to the next, A is the beat that was and B the one that comes:
+
+    A: QRS as it is | ST-T by Fridericia, from the lagged RR | TP, stretched | joint | TP | P and PR as they are | QRS of B
+
+When TP is used up, ST-T and PR give way in proportion. At the joint half the difference in value and in slope is taken by either
+side, smoothly between QRS and joint, and what is left is cross-faded. An interval depends on its two beats alone, so any stretch
+of the record comes out the same whatever was made before it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecg_batch.long_donor import LongDonor
+from ecg_batch.loop import SEAM_S, VALUE_WEIGHT
+
+ATRIAL_PIECE_S = (1.0, 4.0)  # of the donor's atrial activity, drawn anew
+ATRIAL_CHOICES = 12  # places drawn for the next piece; the one that fits best is taken
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Beats of one record, one before it and one after it included. r: int64 (beat,) samples; source: (beat,) beats of the donor;
+    qt_rr: (beat,) samples, what QT follows. atrial_out, atrial_in: (piece,) where a piece begins, in the record and in the donor.
+    """
+
+    r: np.ndarray
+    source: np.ndarray
+    qt_rr: np.ndarray
+    atrial_out: np.ndarray
+    atrial_in: np.ndarray
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From one R to the next, arrays over intervals; samples from the first R, those with donor_ in the donor's x."""
+
+    start: np.ndarray
+    qrs_off: np.ndarray
+    t_end: np.ndarray
+    joint: np.ndarray
+    p_on: np.ndarray
+    qrs_on: np.ndarray
+    before: np.ndarray  # beats of the donor
+    after: np.ndarray
+    donor_out: np.ndarray  # the joint, in A
+    donor_in: np.ndarray  # the joint, in B
+
+
+def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.ndarray, samples: int, generator) -> Placed:
+    """Beats at r_s (beat,), each of its type and never the same twice in a row, drawn by the generator."""
+    fs_hz = donor.fs_hz
+    r = np.rint(r_s * fs_hz).astype(np.int64)
+    rr = np.diff(r) if len(r) > 1 else np.array([round(fs_hz)])
+    r = np.concatenate([[min(r[0] - rr[0], -1)], r, [max(r[-1] + rr[-1], samples)]])
+    symbol, qt_rr = (np.concatenate([first, values, last]) for first, values, last in
+                     ((["N"], symbol, ["N"]), (qt_rr_s[:1], qt_rr_s, qt_rr_s[-1:])))  # fmt: skip
+    source = np.empty(len(r), np.int64)
+    for name in np.unique(symbol):
+        at, pool = np.flatnonzero(symbol == name), np.flatnonzero(donor.symbol == name)
+        steps = 1 + generator.integers(max(len(pool) - 1, 1), size=len(at))
+        source[at] = pool[np.cumsum(steps) % len(pool)]
+    atrial = _place_atrial(donor, samples, generator) if donor.atrial is not None else (np.empty(0, np.int64),) * 2
+    return Placed(r, source, qt_rr * fs_hz, *atrial)
+
+
+def _place_atrial(donor: LongDonor, samples: int, generator) -> tuple[np.ndarray, np.ndarray]:
+    """Pieces of the donor's atrial activity one after another, each begun where it goes on best from the one before."""
+    x, seam = donor.atrial, round(SEAM_S * donor.fs_hz)
+    low, high = (round(s * donor.fs_hz) for s in ATRIAL_PIECE_S)
+    points = np.arange(seam, x.shape[1] - 2 * seam, 2)
+    reach = points[:, None] + np.arange(-seam, seam + 1)
+    values, slopes = x[:, reach], np.diff(x, axis=1)[:, reach[:, :-1]] / np.sqrt(VALUE_WEIGHT)
+    around = np.concatenate([values, slopes], axis=-1).transpose(1, 0, 2).reshape(len(points), -1)  # their distance: seam_cost
+    count = samples // (low - 2) + 2
+    length = generator.integers(low // 2, high // 2, size=count)  # in points
+    choice = generator.integers(len(points) - high // 2, size=(count, ATRIAL_CHOICES))
+    at, begun = int(choice[0, 0]), np.empty(count, np.int64)
+    for piece in range(count):
+        begun[piece] = points[at]
+        end = at + length[piece]
+        at = int(choice[piece, np.argmin(np.square(around[choice[piece]] - around[end]).sum(axis=1))])
+    out = np.concatenate([[0], np.cumsum(2 * length)[:-1]])
+    inside = out < samples
+    return out[inside], begun[inside]
+
+
+def stitch(donor: LongDonor, placed: Placed, start: int, stop: int) -> np.ndarray:
+    """Samples start .. stop - 1 of the skeleton: float64 (lead, time) in steps."""
+    time = np.arange(start, stop)
+    first, last = np.searchsorted(placed.r, (start, stop - 1), side="right") - 1
+    interval = _intervals(donor, placed, np.arange(first, last + 1))
+    k = np.searchsorted(placed.r, time, side="right") - 1 - first
+    since = time - interval.start[k]
+    half = np.minimum(round(SEAM_S * donor.fs_hz), np.minimum(interval.joint - interval.qrs_off, interval.qrs_on - interval.joint))
+    fade = np.clip((since - interval.joint[k]) / (2 * np.maximum(half[k], 0.5)) + 0.5, 0.0, 1.0)
+    fade = fade * fade * (3 - 2 * fade)
+    out = np.empty((donor.x.shape[0], len(time)))
+    slopes = _slopes(donor, interval)
+    only_a, only_b = fade <= 0, fade >= 1
+    both = ~only_a & ~only_b
+    for chosen, of_a, of_b in ((only_a, True, False), (only_b, False, True), (both, True, True)):
+        at, tau = k[chosen], since[chosen]
+        a = _side_a(donor, interval, slopes, at, tau) if of_a else 0.0
+        b = _side_b(donor, interval, slopes, at, tau) if of_b else 0.0
+        out[:, chosen] = a if not of_b else b if not of_a else a + fade[chosen] * (b - a)
+    return out if donor.atrial is None else out + _atrial(donor, placed, time)
+
+
+def _intervals(donor: LongDonor, placed: Placed, k: np.ndarray) -> Interval:
+    rr = (placed.r[k + 1] - placed.r[k]).astype(np.float64)
+    a, b = placed.source[k], placed.source[k + 1]
+    qrs_off, qrs_on = (donor.qrs_off - donor.r)[a], rr + (donor.qrs_on - donor.r)[b]
+    qrs, st_t, pr = (donor.qrs_off - donor.qrs_on)[a], (donor.t_end - donor.qrs_off)[a], (donor.qrs_on - donor.p_on)[b]
+    wanted = np.maximum((qrs + st_t) * np.cbrt(placed.qt_rr[k] / donor.rr_samples) - qrs, 1.0)
+    give = np.minimum(np.maximum(qrs_on - qrs_off - 1, 1.0) / (wanted + pr), 1.0)
+    t_end, p_on = qrs_off + give * wanted, qrs_on - give * pr
+    donor_out, donor_in = donor.join_after[a, b], donor.join_before[a, b]
+    of_a, of_b = donor_out - donor.t_end[a] + 0.5, donor.p_on[b] - donor_in + 0.5
+    joint = t_end + of_a / (of_a + of_b) * (p_on - t_end)
+    return Interval(placed.r[k], qrs_off, t_end, joint, p_on, qrs_on, a, b, donor_out, donor_in)
+
+
+def _slopes(donor: LongDonor, interval: Interval) -> tuple[np.ndarray, ...]:
+    """(donor samples an output sample at the joint in A, in B, missing value, missing slope): (interval,) x 2, (lead, interval) x 2."""
+    rate_a = _rate(interval.donor_out - donor.t_end[interval.before], interval.joint - interval.t_end)
+    rate_b = _rate(donor.p_on[interval.after] - interval.donor_in, interval.p_on - interval.joint)
+    x, out, into = donor.x, interval.donor_out, interval.donor_in
+    value = x[:, into] - x[:, out]
+    slope = rate_b * (x[:, into + 1] - x[:, into - 1]) / 2 - rate_a * (x[:, out + 1] - x[:, out - 1]) / 2
+    return rate_a, rate_b, value, slope
+
+
+def _rate(donor_samples: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    return np.clip(donor_samples / np.maximum(samples, 1e-6), 0.2, 1.5)
+
+
+def _side_a(donor: LongDonor, i: Interval, slopes: tuple, k: np.ndarray, tau: np.ndarray) -> np.ndarray:
+    """A at tau (time,) samples after its R, inside intervals k (time,): (lead, time)."""
+    rate, _, value, slope = slopes
+    a, qrs_off, t_end, joint = i.before[k], i.qrs_off[k], i.t_end[k], i.joint[k]
+    in_st_t = donor.qrs_off[a] + (tau - qrs_off) / (t_end - qrs_off) * (donor.t_end - donor.qrs_off)[a]
+    in_tp = donor.t_end[a] + (tau - t_end) / np.maximum(joint - t_end, 1e-6) * (i.donor_out[k] - donor.t_end[a])
+    time = np.where(tau <= qrs_off, donor.r[a] + tau, np.where(tau <= t_end, in_st_t, in_tp))
+    time = np.where(tau > joint, i.donor_out[k] + (tau - joint) * rate[k], time)
+    room = joint - qrs_off
+    rise, tilt = _ramps((tau - qrs_off) / np.maximum(room, 1e-6))
+    return _read(donor.x, time) + (rise * value[:, k] + tilt * room * slope[:, k]) / 2
+
+
+def _side_b(donor: LongDonor, i: Interval, slopes: tuple, k: np.ndarray, tau: np.ndarray) -> np.ndarray:
+    """B, as _side_a."""
+    _, rate, value, slope = slopes
+    b, p_on, qrs_on, joint = i.after[k], i.p_on[k], i.qrs_on[k], i.joint[k]
+    in_pr = donor.qrs_on[b] - (qrs_on - tau) / np.maximum(qrs_on - p_on, 1e-6) * (donor.qrs_on - donor.p_on)[b]
+    in_tp = donor.p_on[b] - (p_on - tau) / np.maximum(p_on - joint, 1e-6) * (donor.p_on[b] - i.donor_in[k])
+    time = np.where(tau >= qrs_on, donor.qrs_on[b] + (tau - qrs_on), np.where(tau >= p_on, in_pr, in_tp))
+    time = np.where(tau < joint, i.donor_in[k] + (tau - joint) * rate[k], time)
+    room = qrs_on - joint
+    rise, tilt = _ramps((qrs_on - tau) / np.maximum(room, 1e-6))
+    return _read(donor.x, time) - (rise * value[:, k] - tilt * room * slope[:, k]) / 2
+
+
+def _ramps(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(value 0 to 1 with no slope at its ends, slope 0 to 1 with no value at its ends) of u in 0 .. 1, going on straight beyond."""
+    inside = np.clip(u, 0.0, 1.0)
+    return inside**2 * (3 - 2 * inside), inside**3 - inside**2 + np.maximum(u - 1, 0.0)
+
+
+def _read(x: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """x (lead, time) at fractional times, by Catmull-Rom interpolation; at whole samples its own value."""
+    time = np.clip(time, 1, x.shape[1] - 3)
+    whole = np.floor(time).astype(np.int64)
+    t = time - whole
+    weights = ((-t + 2 * t**2 - t**3) / 2, (2 - 5 * t**2 + 3 * t**3) / 2, (t + 4 * t**2 - 3 * t**3) / 2, (t**3 - t**2) / 2)
+    return sum(weight * x[:, whole + shift] for shift, weight in zip((-1, 0, 1, 2), weights, strict=True))
+
+
+def _atrial(donor: LongDonor, placed: Placed, time: np.ndarray) -> np.ndarray:
+    """Atrial activity at times (time,): (lead, time), each piece fading into the next over 50 ms."""
+    x, seam = donor.atrial, round(SEAM_S * donor.fs_hz)
+    piece = np.searchsorted(placed.atrial_out, time, side="right") - 1
+    since = time - placed.atrial_out[piece]
+    new = x[:, placed.atrial_in[piece] + since]
+    fading = (since < seam) & (piece > 0)
+    old = piece[fading] - 1
+    weight = (since[fading] + 1) / (seam + 1)
+    gone_on = x[:, placed.atrial_in[old] + time[fading] - placed.atrial_out[old]]
+    new[:, fading] = gone_on + weight * (new[:, fading] - gone_on)
+    return new

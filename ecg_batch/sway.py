@@ -1,0 +1,54 @@
+"""Sway: breathing and slow drift change a patient's amplitude and heart axis a little, all leads together.
+
+The heart lies on the diaphragm. With each breath its electrical axis swings by some degrees and its R wave by some percent (Moody et
+al. 1985, Derivation of respiratory signals from multi-lead ECGs, Computers in Cardiology 12:113); posture does so for minutes and
+hours. The turn is that of the vectorcardiogram of Dower's transform (Dower et al. 1980, Clin Cardiol 3:87): what the
+dipole does not explain stays as it was.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecg_batch.rhythm import Rhythm
+
+# leads I, II, V1 .. V6 from X (left), Y (down), Z (back)
+DOWER = np.array([
+    [0.632, -0.235, 0.059], [0.235, 1.066, -0.132], [-0.515, 0.157, -0.917], [0.044, 0.164, -1.387],
+    [0.882, 0.098, -1.277], [1.213, 0.127, -0.601], [1.125, 0.127, -0.086], [0.831, 0.076, 0.230],
+])  # fmt: skip
+FRONTAL = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])  # turns X towards Y: the axis goes down
+HORIZONTAL = np.array([[0.0, 0.0, -1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])  # turns X towards Z: away from the chest wall
+BREATH_GAIN, BREATH_RAD = 0.05, np.deg2rad(4.0)
+DRIFT_GAIN, DRIFT_RAD = 0.05, np.deg2rad(6.0)
+
+
+@dataclass(frozen=True)
+class Sway:
+    """Respiration (beat,) as unwrapped phase and depth, and drift (beat,), at times r (beat,) in samples."""
+
+    r: np.ndarray
+    phase: np.ndarray
+    depth: np.ndarray
+    drift: np.ndarray
+
+
+def sway_of(rhythm: Rhythm, fs_hz: float) -> Sway:
+    return Sway(rhythm.r_s * fs_hz, np.unwrap(rhythm.respiration), np.clip(rhythm.amplitude, 0.0, 2.0), rhythm.drift)
+
+
+def swayed(skeleton: np.ndarray, level: np.ndarray, sway: Sway, start: int) -> np.ndarray:
+    """The skeleton (8 leads, time) from sample `start` on, gain and axis moved about its level (lead,), in the same unit."""
+    near = slice(*(np.searchsorted(sway.r, (start, start + skeleton.shape[1])) + (-2, 2)).clip(0))
+    time = np.arange(start, start + skeleton.shape[1])
+    phase, depth, drift = (np.interp(time, sway.r[near], values[near]) for values in (sway.phase, sway.depth, sway.drift))
+    breath = depth * np.sin(phase)
+    x = skeleton - level[:, None]
+    moved = BREATH_GAIN * breath * x + DRIFT_GAIN * drift * x
+    moved += BREATH_RAD * breath * (_turn(FRONTAL) @ x) + DRIFT_RAD * drift * (_turn(HORIZONTAL) @ x)
+    return skeleton + moved
+
+
+def _turn(plane: np.ndarray) -> np.ndarray:
+    """(lead, lead): what a small turn in a plane adds to the leads, an angle of one radian, to first order."""
+    return DOWER @ plane @ np.linalg.pinv(DOWER)

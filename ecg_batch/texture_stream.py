@@ -1,0 +1,110 @@
+"""Texture of long records: one Mamba state carried through the whole record, the VQ-VAE decoder streamed with its own context.
+
+Numbers are drawn by record in the order of time, so a piece of a stream is what it would be in one long draw; the decoder sees
+`decoder_context` real tokens to either side of all it gives out, so there are no block edges to find.
+
+The Mamba was trained on records of 10 s, which begin quietly. Carried on, drift under 1 Hz grows for half a minute to a level
+that then stays, 3 to 6 dB (a typical record: 7 to 10 dB) over that of real records; above 1.5 Hz nothing changes. So the first
+half minute of a stream is thrown away, and a low shelf takes the drift back to the real level (docs/holter.md).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.signal import bilinear, lfilter
+
+from ecg_batch import decode, draws
+from ecg_batch.compose import low_pass
+
+WARM_UP_S = 30
+SHELF_HZ, SHELF_GAIN = 1.0, 0.6  # below and above it: SD in 10 s of 84 uV for real 107 (in the median 77 for 70), without it 133
+
+
+class TextureStream:
+    """Texture of a batch of records from their beginning, as much of it as is asked for, piece after piece."""
+
+    def __init__(self, request, models: decode.Models, records: np.ndarray, conditions: torch.Tensor):
+        self._request, self._models, self._count = request, models, len(records)
+        self._fill = request.batch - len(records)
+        self._uniforms = [draws.generator(request.seed, int(record), draws.Stream.TOKENS) for record in records]
+        self._noise = [draws.generator(request.seed, int(record), draws.Stream.TEXTURE_NOISE) for record in records]
+        leads = models.vqvae.config.leads
+        self._loudness = np.stack([noise.standard_normal(leads, dtype=np.float32) for noise in self._noise])  # (b, lead)
+        conditions = self._filled(conditions)
+        self._state = models.mamba.empty_state(len(conditions))
+        self._last = conditions.to(models.mamba.lm_head.weight.device) + models.mamba.config.texture_tokens  # (b,)
+        self._context, self._samples_per_token = models.vqvae.config.decoder_context, models.samples_per_token
+        self._margin = filter_margin(request.lowpass_hz, request.fs_hz)
+        w = 2 * np.pi * SHELF_HZ
+        self._shelf = bilinear([1, SHELF_GAIN * w], [1, w], fs=request.fs_hz)
+        self._shelf_state = np.zeros((self._count, leads, 1))
+        self._tokens = self._new_tokens(0)
+        self._waiting = self._new_noise(0)
+        warm_up = WARM_UP_S * request.fs_hz
+        self._samples = self._decoded(warm_up)[..., warm_up - self._margin :]  # from `margin` before what comes next
+
+    def next(self, samples: int) -> np.ndarray:
+        """The next samples of all records, low-passed: float64 (record, lead, time) mV."""
+        lacking = samples + 2 * self._margin - self._samples.shape[-1]
+        if lacking > 0:
+            self._samples = np.concatenate([self._samples, self._decoded(lacking)], axis=-1)
+        window = self._samples[..., : samples + 2 * self._margin]
+        self._samples = self._samples[..., samples:]
+        filtered = low_pass(window, self._request.lowpass_hz, self._request.fs_hz)
+        return filtered[..., self._margin : self._margin + samples]
+
+    def _decoded(self, samples: int) -> np.ndarray:
+        """At least so many samples more, drift shelved: (record, lead, time). Keeps the context of those that come after."""
+        context = self._context
+        if left := not self._tokens.shape[1]:  # the beginning has no context, as in one piece
+            wanted = -(-samples // self._samples_per_token) + context
+        else:
+            wanted = -(-samples // self._samples_per_token)
+        self._tokens = torch.cat([self._tokens, self._new_tokens(wanted)], dim=1)  # (b, l)
+        self._waiting = torch.cat([self._waiting, self._new_noise(wanted)], dim=1)  # (b, l, e + lead)
+        texture = decode.decode_texture(self._models, self._tokens, self._waiting)  # (b, lead, time)
+        first, last = 0 if left else context, self._tokens.shape[1] - context
+        texture = texture[: self._count, :, first * self._samples_per_token : last * self._samples_per_token]
+        if not torch.isfinite(texture).all():
+            raise ValueError("the texture models gave NaN or infinity, so their weights are damaged; train or fetch them again")
+        kept = 2 * context
+        self._tokens, self._waiting = self._tokens[:, -kept:], self._waiting[:, -kept:]
+        shelved, self._shelf_state = lfilter(*self._shelf, texture.cpu().numpy().astype(np.float64), zi=self._shelf_state)
+        return shelved
+
+    def _new_tokens(self, count: int) -> torch.Tensor:
+        """The next tokens of each record: (b, l) int64."""
+        if not count:
+            return torch.empty(self._request.batch, 0, dtype=torch.int64, device=self._last.device)
+        uniforms = self._filled(torch.from_numpy(np.stack([uniform.random(count) for uniform in self._uniforms])))  # (b, l)
+        tokens = decode.continue_tokens(self._models.mamba, self._last, self._state, uniforms, self._request.temperature)
+        self._last = tokens[:, -1]
+        return tokens
+
+    def _new_noise(self, count: int) -> torch.Tensor:
+        """The decoder's noise for the next tokens, as decode.draw_noise draws it: (b, l, e + lead)."""
+        config = self._models.vqvae.config
+        noise = np.empty((self._count, count, config.drawn_channels), np.float32)
+        for row, loudness, generator in zip(noise, self._loudness, self._noise, strict=True):
+            row[:, : config.noise_channels] = generator.standard_normal((count, config.noise_channels), dtype=np.float32)
+            row[:, config.noise_channels :] = loudness
+        return self._filled(torch.from_numpy(noise))
+
+    def _filled(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows, the first again until there are as many as a batch has: sums round differently in other batches."""
+        return torch.cat([rows, rows[:1].expand(self._fill, *rows.shape[1:])])
+
+
+def filter_margin(lowpass_hz: float, fs_hz: float) -> int:
+    """Samples to either side of a stretch beyond which the zero-phase low-pass sees nothing: its response falls as
+    exp(-4.4 lowpass_hz t), to 1e-15 after 8 periods of its edge.
+    """
+    return int(np.ceil(8 * fs_hz / lowpass_hz)) + 8
+
+
+def filtered(signal: Callable[[int, int], np.ndarray], start: int, stop: int, samples: int, lowpass_hz: float, fs_hz: float):
+    """Samples start .. stop - 1 of a low-passed signal(start, stop) of so many samples, as if all of it were filtered at once."""
+    margin = filter_margin(lowpass_hz, fs_hz)
+    first, last = max(start - margin, 0), min(stop + margin, samples)
+    return low_pass(signal(first, last), lowpass_hz, fs_hz)[..., start - first : stop - first]
