@@ -12,6 +12,7 @@ from ecg_batch.compose import Composed, compose, low_pass
 from ecg_batch.draws import Stream, uniforms
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_STEP
+from ecg_batch.plan import refuse_other_software
 from ecg_batch.query import Queries
 from ecg_batch.request import Request
 from ecg_batch.retime import DonorLoop, Timing, donor_loop, read_loop, time_beats
@@ -54,6 +55,7 @@ def open_assets(plan) -> Assets:
 
     from ecg_batch import decode
 
+    refuse_other_software(plan)
     if plan.request.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda but this machine shows no GPU to torch; results differ between CPU and GPU, so there is no "
                         "falling back. Run where a GPU is, or say device: cpu")  # fmt: skip
