@@ -7,7 +7,7 @@ import numpy as np
 
 from ecg_batch.errors import UserError
 from ecg_batch.leads import LEADS, MV_PER_STEP
-from ecg_batch.plan import ECG, FORMAT, MANIFEST, RECORDS, ecg_file, partial_of
+from ecg_batch.plan import BEATS, ECG, FORMAT, MANIFEST, RECORDS, ecg_file, partial_of
 from ecg_batch.request import MINUTE_S
 from ecg_batch.status import read_manifest
 
@@ -91,6 +91,28 @@ class OpenDataset:
 
     def __getitem__(self, key) -> np.ndarray:
         return self.raw[key] * np.float32(MV_PER_STEP)
+
+    def window(self, record: int, start_s: float, stop_s: float) -> np.ndarray:
+        """float32 mV (lead, time) from start_s to stop_s of record `record` of the dataset: a day is never in memory whole."""
+        start, stop = round(start_s * self.fs_hz), round(stop_s * self.fs_hz)
+        samples = self.manifest["request"]["duration_s"] * self.fs_hz
+        if not (0 <= record < self.manifest["records"] and 0 <= start <= stop <= samples):
+            raise UserError(
+                f"{self.path}: no {start_s:g} to {stop_s:g} s in record {record}; it has records 0 to {self.manifest['records'] - 1} of "
+                f"{self.manifest['request']['duration_s']} s"
+            )
+        return self._array()[record, :, start:stop] * np.float32(MV_PER_STEP)
+
+    def beats(self, record: int):
+        """The annotations of one long record as a pyarrow Table: sample, symbol, aux. Only its shard's rows are read."""
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        if not (self.path / BEATS).exists():
+            raise UserError(f"{self.path}: no {BEATS}: records of 10 s come without annotations. Detect beats instead")
+        with pq.ParquetFile(self.path / BEATS) as file:
+            rows = file.read_row_group(record // self.manifest["request"]["shard"])
+        return rows.filter(pc.equal(rows["record"], record)).drop_columns("record")
 
     def __repr__(self) -> str:
         return f"OpenDataset({str(self.path)!r}, {len(self):,} records, 12 leads, {self.fs_hz} Hz)"

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ecg_batch.errors import UserError
-from ecg_batch.rhythm_parameters import RhythmParameters, parse_rhythm
+from ecg_batch.rhythm_parameters import RhythmParameters, parse_rhythm, rate_limits_bpm
 from ecg_batch.statements import rate_range_bpm, rate_rule
 
 CHUNK_RECORDS = 64  # records per Zarr chunk: about 1.5 MB at 100 Hz, read and decoded as one
@@ -213,6 +213,8 @@ def _refuse_contradictions(request: Request) -> None:
             f"{source}: shard is {request.shard} and batch {request.batch}; of records over {MINUTE_S} s a shard is what one "
             "batch decodes, since all its records grow at the same time. Leave shard out"
         )
+    if request.is_long and request.mix and request.mix.hr_bpm:
+        _refuse_rate(request)
     step = math.lcm(request.batch, CHUNK_RECORDS)
     if not request.is_streamed and request.shard % step:
         raise UserError(
@@ -244,6 +246,17 @@ def _rhythm(raw, duration_s: int, source: str) -> tuple[RhythmParameters | None,
         return parse_rhythm(raw, source), None
     start_hour = _number(raw["start_hour"], float, 0.0, 24.0, "rhythm.start_hour", source)
     return parse_rhythm({key: value for key, value in raw.items() if key != "start_hour"}, source), start_hour
+
+
+def _refuse_rate(request: Request) -> None:
+    """The rhythm model needs room between the shortest and the longest RR."""
+    low, high = rate_limits_bpm(request.rhythm)
+    if request.mix.hr_bpm.low < low or request.mix.hr_bpm.high > high:
+        raise UserError(
+            f"{request.source}: mix.hr_bpm reaches from {request.mix.hr_bpm.low:g} to {request.mix.hr_bpm.high:g}; the mean of a long "
+            f"record may be {low:.0f} to {high:.0f} bpm, so that its beats can vary between the shortest RR "
+            f"({request.rhythm.rr_low_s:g} s) and the longest ({request.rhythm.rr_high_s:g} s). Narrow mix.hr_bpm (within: ...)"
+        )
 
 
 def _refuse_unknown(raw: Mapping, known: Sequence[str], source: str, inside: str = "") -> None:

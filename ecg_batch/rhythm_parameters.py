@@ -111,3 +111,8 @@ def parse_rhythm(raw: Mapping | None, source: str) -> RhythmParameters:
             f"fibrillation_long_refractory_s, {parameters.fibrillation_long_refractory_s:g}; exchange them"
         )
     return parameters
+
+
+def rate_limits_bpm(p: RhythmParameters) -> tuple[float, float]:
+    """Mean rates that leave beats room to vary between the shortest and the longest RR."""
+    return 60 / (0.95 * p.rr_high_s), 60 / (1.05 * p.rr_low_s)
