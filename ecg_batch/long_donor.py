@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecg_batch.bank import Bank
-from ecg_batch.beats import beat_types
+from ecg_batch.beats import QRS_HALF_WIDTH_S, beat_types, windows
 from ecg_batch.loop import SEAM_S, seam_cost
 from ecg_batch.split import END_S, JOIN_S, UNLOCKED_ATRIAL, as_recorded, typical_beats
 
@@ -17,6 +17,7 @@ MIN_BEATS = 3  # usable ones of the main type: with fewer there is nothing to dr
 PREMATURE = 0.85  # of the median RR: earlier beats of a donor with ectopic beats are those
 VENTRICULAR, ATRIAL = frozenset({"PVC", "BIGU", "TRIGU"}), frozenset({"PAC"})
 WIDER_S = (0.04, 0.06)  # a ventricular QRS begins so much earlier and ends so much later than the donor's others
+FAR_OFF, FAR_OF_QRS = 4.0, 0.25  # an artefact: so many times the median beat's difference, and so much of a QRS over all leads
 POINTS = 8  # places in each TP segment that are tried for the joint
 ATRIAL_PERIODS_S = (0.1, 0.4)
 
@@ -74,6 +75,7 @@ def long_donor(bank: Bank, donor: int) -> LongDonor:
     types = beat_types(skeleton, r, fs_hz)
     x, atrial = (skeleton, None) if not codes & UNLOCKED_ATRIAL else _without_atrial(skeleton, r, types, fs_hz)
     symbol = _symbols(r, types, codes)
+    symbol[_artefacts(skeleton, r, symbol == "N", fs_hz)] = ""
     cells = _cells(bank, donor, r, symbol, atrial is not None)
     kept = np.flatnonzero(usable_beats(bank, donor)[: len(r)] & (symbol != ""))
     if (symbol[kept] == "N").sum() < MIN_BEATS:
@@ -89,12 +91,25 @@ def _symbols(r: np.ndarray, types: np.ndarray, codes: frozenset[str]) -> np.ndar
     """WFDB symbol of each beat; "" where a beat is neither of the main rhythm nor what the donor's statements speak of."""
     rr = np.diff(r)
     premature = np.concatenate([[False], rr < PREMATURE * np.median(rr)]) | bool(codes & {"AFIB", "AFLT"})
-    symbol = np.where((types > 0) & premature, "", "N")
+    recurs = np.bincount(types)[types] >= MIN_BEATS  # a shape seen once or twice in 10 s would come hundreds of times an hour
+    symbol = np.where((types == 0) | (recurs & ~premature & (not codes & VENTRICULAR)), "N", "")
     if codes & VENTRICULAR:
         symbol = np.where((types > 0) & premature, "V", symbol)
     if codes & ATRIAL and not codes & UNLOCKED_ATRIAL:
         symbol = np.where((types == 0) & premature, "A", symbol)
     return symbol
+
+
+def _artefacts(skeleton: np.ndarray, r: np.ndarray, normal: np.ndarray, fs_hz: int) -> np.ndarray:
+    """Which normal beats have a QRS that differs from their median in some lead far more than the others do: bool (beat,).
+
+    An electrode that jumps once in 10 s would jump hundreds of times in an hour.
+    """
+    qrs = windows(skeleton, r, round(QRS_HALF_WIDTH_S * fs_hz))
+    typical = np.median(qrs[normal], axis=0)
+    off = np.sqrt(np.square(qrs - typical).mean(axis=-1))  # (beat, lead)
+    far = (off > FAR_OFF * np.median(off[normal], axis=0)) & (off > FAR_OF_QRS * np.sqrt(np.square(typical).mean()))
+    return normal & far.any(axis=1)
 
 
 def _cells(bank: Bank, donor: int, r: np.ndarray, symbol: np.ndarray, unlocked: bool) -> dict[str, np.ndarray]:
