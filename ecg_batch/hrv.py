@@ -36,7 +36,7 @@ TASK_FORCE = "Task Force 1996, doi:10.1161/01.CIR.93.5.1043, mean +- 2 SD"
 NUNAN = "Nunan et al. 2010, doi:10.1111/j.1540-8159.2010.02841.x, range of study means"
 BIGGER = "Bigger et al. 1996, doi:10.1161/01.CIR.93.11.2142, healthy, mean +- 2 SD"
 RANGES_5_MIN = {
-    "sdnn_ms": Range(32, 93, NUNAN),
+    "sdnn_index_ms": Range(32, 93, NUNAN),
     "rmssd_ms": Range(19, 75, NUNAN),
     "lf_ms2": Range(193, 1009, NUNAN),
     "hf_ms2": Range(82, 3630, NUNAN),
@@ -56,6 +56,7 @@ class Hrv:
 
     mean_hr_bpm: float
     sdnn_ms: float
+    sdnn_index_ms: float  # mean SDNN of five-minute windows: comparable between records of any length
     rmssd_ms: float
     pnn50_pct: float
     lf_ms2: float
@@ -80,6 +81,7 @@ def measure_hrv(r_s: np.ndarray, symbol: np.ndarray | None = None) -> Hrv:
     return Hrv(
         mean_hr_bpm=60 / float(rr_s.mean()),
         sdnn_ms=sdnn,
+        sdnn_index_ms=sdnn_index_ms(at_s, rr_s),
         rmssd_ms=float(np.sqrt(np.mean(change_ms**2))),
         pnn50_pct=100 * float(np.mean(np.abs(change_ms) > 50 + 1e-6)),
         lf_ms2=lf,
@@ -89,6 +91,16 @@ def measure_hrv(r_s: np.ndarray, symbol: np.ndarray | None = None) -> Hrv:
         sd1_ms=sdsd / 2**0.5,
         sd2_ms=float(np.sqrt(max(0.0, 2 * sdnn**2 - sdsd**2 / 2))),
     )
+
+
+def sdnn_index_ms(at_s: np.ndarray, rr_s: np.ndarray) -> float:
+    """Mean of the SDNN of each five-minute window that holds two intervals at least."""
+    window = ((at_s - at_s[0]) // WINDOW_S).astype(int)
+    number = np.bincount(window)
+    mean = np.bincount(window, rr_s) / np.maximum(number, 1)
+    squares = np.bincount(window, (rr_s - mean[window]) ** 2)
+    kept = number > 1
+    return 1000 * float(np.sqrt(squares[kept] / (number[kept] - 1)).mean())
 
 
 def normal_intervals(r_s: np.ndarray, symbol: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

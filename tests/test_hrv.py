@@ -102,6 +102,14 @@ def test_ectopic_beats_leave_the_spectrum_much_as_it_was():
     assert hf({"V": 0.03}) == pytest.approx(hf({}), rel=0.25)
 
 
+def test_the_sdnn_index_leaves_out_what_changes_over_more_than_five_minutes():
+    fast = 0.02 * np.sin(np.arange(4000))
+    slow = np.linspace(-0.2, 0.2, 4000)
+    measured = measure_hrv(beats(0.8 + fast + slow))
+    assert measured.sdnn_ms > 100
+    assert measured.sdnn_index_ms == pytest.approx(1000 * np.hypot(0.02 / np.sqrt(2), 0.4 * 300 / 3200 / np.sqrt(12)), rel=0.05)
+
+
 def test_too_few_intervals_are_refused():
     with pytest.raises(UserError, match="needed 20"):
         measure_hrv(beats([0.8] * 10))
