@@ -20,7 +20,7 @@ from ecg_batch.hrv import (
     measure_hrv,
     normal_intervals,
 )
-from ecg_batch.paper import HEIGHT_MM, INK, WIDTH_MM, Sheet, draw_sheet
+from ecg_batch.paper import HEIGHT_MM, INK, MM_PER_S, PULSE_MM, ROW_MM, WIDTH_MM, Sheet, draw_sheet
 
 PAGE_MM = (WIDTH_MM + 20, HEIGHT_MM + 222)
 STRIP_S = 10.0
@@ -33,7 +33,7 @@ A_DAY_S, MOST_DOTS = 20 * 3600, 60_000
 def plot_long(
     record_title: str,
     fs_hz: float,
-    r_s: np.ndarray,
+    rhythm_r_s: np.ndarray,
     symbols: np.ndarray,
     read_mv: Callable[[float, float], np.ndarray],
     at_s: float | None,
@@ -43,16 +43,16 @@ def plot_long(
 ) -> Hrv:
     """Draws the page as PNG and returns what was measured.
 
-    r_s (beat,) in seconds, symbols (beat,); read_mv(start_s, stop_s) gives mV (12, time). at_s: where the strip begins, by default
-    where the record shows an ectopic beat, else its middle. start_hour: time of day at 0 s, for the trend's axis. rhythm_aux: WFDB
-    word of the rhythm; the published ranges are of sinus rhythm and stand beside nothing else.
+    rhythm_r_s (beat,) in seconds, symbols (beat,); read_mv(start_s, stop_s) gives mV (12, time). at_s: where the strip begins, by
+    default where the record shows an ectopic beat, else its middle. start_hour: time of day at 0 s, for the trend's axis.
+    rhythm_aux: WFDB's word for the rhythm; the published ranges are of sinus rhythm and stand beside nothing else.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    r_s, symbols = np.asarray(r_s, np.float64), np.asarray(symbols)
+    r_s, symbols = np.asarray(rhythm_r_s, np.float64), np.asarray(symbols)
     at_s = _strip_start(r_s, symbols) if at_s is None else float(at_s)
     if not 0 <= at_s < r_s[-1]:
         raise UserError(f"{record_title}: no strip at {at_s:g} s; its beats end at {r_s[-1]:.0f} s. Choose an earlier time")
@@ -77,9 +77,8 @@ def plot_long(
     _spectrum(panel(120, 137, 76, 60), r_s, symbols, sinus)
     _table(panel(203, 137, PAGE_MM[0] - 210, 60), measured, r_s[-1] > A_DAY_S, sinus)
     axes = panel(10, top - HEIGHT_MM - 6, WIDTH_MM, HEIGHT_MM)
-    axes.spines[:].set_visible(False)
-    ecg_mv = read_mv(at_s, at_s + STRIP_S)
-    draw_sheet(axes, Sheet(ecg_mv, fs_hz, f"Ten seconds from {_clock(at_s)}", _strip_facts(r_s, symbols, at_s)))
+    title = f"Ten seconds from {_clock(at_s)}"
+    _strip(axes, Sheet(read_mv(at_s, at_s + STRIP_S), fs_hz, title, _strip_facts(r_s, at_s)), r_s, symbols, at_s)
     figure.savefig(path)
     return measured
 
@@ -92,7 +91,8 @@ def _strip_start(r_s: np.ndarray, symbols: np.ndarray) -> float:
 
 
 def _clock(time_s: float) -> str:
-    return f"{int(time_s) // 3600:02d}:{int(time_s) // 60 % 60:02d}:{int(time_s) % 60:02d}"
+    whole_s = round(time_s)
+    return f"{whole_s // 3600:02d}:{whole_s // 60 % 60:02d}:{whole_s % 60:02d}"
 
 
 def _facts(r_s: np.ndarray, symbols: np.ndarray, measured: Hrv) -> str:
@@ -102,11 +102,21 @@ def _facts(r_s: np.ndarray, symbols: np.ndarray, measured: Hrv) -> str:
     return f"{long}, {len(r_s)} beats, mean rate {rate:.1f} bpm   {'   '.join(ectopic)}"
 
 
-def _strip_facts(r_s: np.ndarray, symbols: np.ndarray, at_s: float) -> str:
+def _strip(axes, sheet: Sheet, r_s: np.ndarray, symbols: np.ndarray, at_s: float) -> None:
+    """Ten seconds on ECG paper, the type of each beat written over the rhythm strip."""
+    axes.spines[:].set_visible(False)
+    draw_sheet(axes, sheet)
+    for beat in np.flatnonzero((r_s >= at_s) & (r_s < at_s + STRIP_S)):
+        x, name = PULSE_MM + (r_s[beat] - at_s) * MM_PER_S, str(symbols[beat])
+        axes.text(
+            x, ROW_MM - 1.5, name, fontsize=8, ha="center", va="top", color=COLOURS[name], weight="bold" if name != "N" else None
+        )
+
+
+def _strip_facts(r_s: np.ndarray, at_s: float) -> str:
     inside = (r_s >= at_s) & (r_s < at_s + STRIP_S)
     rate = f"{60 / np.diff(r_s[inside]).mean():.0f} bpm" if inside.sum() > 1 else "no two beats"
-    marks = "   beats: " + " ".join(symbols[inside].tolist())
-    return rate + marks
+    return f"{rate}   over lead II: the type of each beat, from the annotations"
 
 
 def _hours(axes, last_s: float, start_hour: float | None = None) -> None:
@@ -115,9 +125,11 @@ def _hours(axes, last_s: float, start_hour: float | None = None) -> None:
     at = np.arange(0, 1.01 * last_s, step_s)
     text = [_clock(time)[:5] for time in at]
     if start_hour is not None:
-        axes.text(-0.012, -0.085, "h:min", fontsize=8, ha="right", va="center", transform=axes.transAxes)
-        axes.text(-0.012, -0.165, "of day", fontsize=8, ha="right", va="center", transform=axes.transAxes)
-        text = [f"{label}\n{_clock((start_hour * 3600 + time) % 86_400)[:5]}" for label, time in zip(text, at, strict=True)]
+        axes.text(-0.022, -0.085, "h:min", fontsize=8, ha="right", va="center", transform=axes.transAxes)
+        axes.text(-0.022, -0.205, "of day", fontsize=8, ha="right", va="center", transform=axes.transAxes)
+        text = [
+            f"{label}\n{_clock(60 * round(start_hour * 60 + time / 60) % 86_400)[:5]}" for label, time in zip(text, at, strict=True)
+        ]
     axes.set_xticks(at, text)
     axes.set_xlim(0, 1.002 * last_s)
 
@@ -190,7 +202,7 @@ def _poincare(axes, r_s: np.ndarray, symbols: np.ndarray, measured: Hrv) -> None
         alpha, size = (0.25, 1.2) if len(rr_ms) > 10_000 else (0.5, 2.0)
         axes.plot(rr_ms[:-1][at], rr_ms[1:][at], ".", color=COLOURS[name], markersize=size, alpha=alpha, rasterized=True)
         if len(at):
-            axes.plot([], [], ".", color=COLOURS[name], label="normal" if name == "N" else f"beside {name}", markersize=3)
+            axes.plot([], [], ".", color=COLOURS[name], label="neither" if name == "N" else f"beside a {name}", markersize=3)
     low, high = np.percentile(rr_ms, [0.05, 99.95])
     pad = 0.08 * (high - low)
     limits = (low - pad, high + pad)
@@ -199,7 +211,8 @@ def _poincare(axes, r_s: np.ndarray, symbols: np.ndarray, measured: Hrv) -> None
     axes.set_xlabel("RR, ms", fontsize=9, labelpad=1)
     axes.set_ylabel("next RR, ms", fontsize=9)
     axes.set_title(f"Poincare: SD1 {measured.sd1_ms:.0f} ms, SD2 {measured.sd2_ms:.0f} ms", fontsize=9, loc="left")
-    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0.99, 1), frameon=False, handletextpad=0.1, markerscale=3)
+    if (touched != "N").any():
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0.99, 1), frameon=False, handletextpad=0.1, markerscale=3)
 
 
 def _spectrum(axes, r_s: np.ndarray, symbols: np.ndarray, sinus: bool) -> None:
@@ -236,7 +249,8 @@ def _table(axes, measured: Hrv, is_day: bool, sinus: bool) -> None:
     """Measured values, in sinus rhythm beside the published range of healthy adults: green inside it, amber outside."""
     ranges = RANGES_24_H if is_day else RANGES_5_MIN
     rows = (("SDNN", "sdnn_ms", "ms"), ("of 5 min", "sdnn_index_ms", "ms"), ("RMSSD", "rmssd_ms", "ms"),
-            ("pNN50", "pnn50_pct", "%"), ("LF", "lf_ms2", "ms$^2$"), ("HF", "hf_ms2", "ms$^2$"), ("LF/HF", "lf_hf", ""), ("1/f slope", "slope", ""))  # fmt: skip
+            ("pNN50", "pnn50_pct", "%"), ("LF", "lf_ms2", "ms$^2$"), ("HF", "hf_ms2", "ms$^2$"), ("LF/HF", "lf_hf", ""),
+            ("1/f slope", "slope", ""))  # fmt: skip
     axes.set_axis_off()
     axes.set(xlim=(0, 1), ylim=(0, 1))
     head = f"healthy, {'24 h' if is_day else '5 min'}" if sinus else "(no range: not sinus)"
