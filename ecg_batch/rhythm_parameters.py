@@ -24,7 +24,7 @@ class RhythmParameters:
     circadian_depth: float = 0.13
     circadian_fastest_hour: float = 15.0
     long_range_depth: float = 0.075
-    long_range_slope: float = -1.06
+    long_range_slope: float = -1.0
     long_range_corner_hz: float = 0.02
     lf_hz: float = 0.1
     lf_width_hz: float = 0.02
