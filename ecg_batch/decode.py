@@ -22,7 +22,7 @@ from ecg_batch.vqvae import VqVae, VqVaeConfig
 
 VQVAE_FORMAT = "ecg-batch vqvae 1"
 MAMBA_FORMAT = "ecg-batch mamba 1"
-TILE = 32  # records the texture decoder takes at a time: their activations, 2 MB a layer at 250 tokens, stay in cache
+TILE = 4  # records the texture decoder takes at a time: their activations, 250 KB a layer at 250 tokens, stay in cache
 
 
 @dataclass(frozen=True)

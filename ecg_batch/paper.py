@@ -39,11 +39,11 @@ def draw(rows: list[tuple[Sheet, ...]], path, dpi: int = 100) -> None:
         for j, sheet in enumerate(row):
             left, bottom = MARGIN_MM + j * (WIDTH_MM + MARGIN_MM), height - (i + 1) * (HEIGHT_MM + MARGIN_MM)
             axes = figure.add_axes((left / width, bottom / height, WIDTH_MM / width, HEIGHT_MM / height))
-            _sheet(axes, sheet)
+            draw_sheet(axes, sheet)
     figure.savefig(path)
 
 
-def _sheet(axes, sheet: Sheet) -> None:
+def draw_sheet(axes, sheet: Sheet) -> None:
     axes.set(xlim=(0, WIDTH_MM), ylim=(0, HEIGHT_MM), xticks=[], yticks=[], facecolor=PAPER)
     for every, colour, width in ((1, MINOR, 0.4), (5, MAJOR, 0.7)):
         axes.vlines(np.arange(0, WIDTH_MM + 1, every), 0, 4 * ROW_MM, colour, linewidth=width)

@@ -3,7 +3,8 @@
 Beats are the marks of an integral pulse frequency modulation (Mateo and Laguna 2000, doi:10.1109/10.855925): a rate that varies
 with time of day, with long-range 1/f correlation, at 0.1 Hz and with respiration is integrated, and a beat falls each time the
 integral has grown by one cycle. A sinus cycle is 1; an ectopic beat shortens its own and lengthens the next; in atrial fibrillation
-each cycle is drawn from a model of the AV node (Corino et al. 2011, doi:10.1109/TBME.2011.2166262). Sources and values: docs/rhythm.md.
+each cycle is drawn from a model of the AV node (Corino et al. 2011, doi:10.1109/TBME.2011.2166262). Sources and values:
+docs/rhythm.md.
 """
 
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class Rhythm:
 
     r_s: times of R in [0, duration_s). symbol: "N", "V" or "A" (WFDB). qt_rr_s: the lagged RR that QT follows.
     respiration: phase in radians, inspiration where its sine is positive. amplitude: depth of respiration, 1 on average.
-    drift: in [-1, 1], changing over minutes to hours. changes: (time in s, WFDB aux) of each rhythm. start_hour: time of day at 0 s.
+    drift: in [-1, 1], changing over minutes to hours. changes: (time in s, WFDB aux) of each rhythm. start_hour: of day, at 0 s.
     """
 
     r_s: np.ndarray
@@ -110,7 +111,7 @@ def _refuse_rate(p: RhythmParameters, mean_hr_bpm: float) -> None:
 
 
 def _noise(generator: np.random.Generator, count: int, power) -> np.ndarray:
-    """Gaussian noise (count,) on the grid with variance 1 and a spectrum in proportion to power(f in Hz); cut from a longer stretch."""
+    """Gaussian noise (count,) on the grid, variance 1, spectrum in proportion to power(f in Hz); cut from a longer stretch."""
     size = _span(count)
     frequency = rfftfreq(size, 1 / GRID_HZ)
     wanted = power(frequency)
@@ -182,7 +183,7 @@ def _long_range_gain(p: RhythmParameters, count: int) -> float:
 
 
 def _around(p: RhythmParameters, mean_rr_s: float, change: np.ndarray) -> np.ndarray:
-    """RR = mean * exp(change), bent softly so that it stays between the shortest and the longest RR, its mean rate the asked one."""
+    """RR = mean * exp(change), bent softly so that it stays between the shortest and the longest RR; its mean rate is 1 / mean."""
     up, down = np.log(p.rr_high_s / mean_rr_s), np.log(mean_rr_s / p.rr_low_s)
     shift = 0.0
     for _ in range(4):
@@ -201,7 +202,7 @@ def _cycles(
     grid_s: np.ndarray,
     rr_s: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(length of the cycle before each beat in units of the current RR, symbol of each beat), for some more beats than are needed."""
+    """(cycle before each beat in units of the current RR, symbol of each beat), for some more beats than are needed."""
     expected = mean_hr_bpm * duration_s / 60
     count = int(1.3 * expected) + 16
     cycles = _fibrillation(p, 60 / mean_hr_bpm, count, generator) if donor.fibrillation else np.ones(count)
@@ -300,7 +301,13 @@ def refractory_s(rr_s):
 
 
 def _beats(
-    p: RhythmParameters, rr_s: np.ndarray, grid_s: np.ndarray, cycles: np.ndarray, mean_hr_bpm: float, duration_s: float, first: float
+    p: RhythmParameters,
+    rr_s: np.ndarray,
+    grid_s: np.ndarray,
+    cycles: np.ndarray,
+    mean_hr_bpm: float,
+    duration_s: float,
+    first: float,
 ) -> np.ndarray:
     """R times: where the integrated rate reaches the summed cycles, the rate scaled until the mean rate is the asked one."""
     integral = np.concatenate([[0], np.cumsum((1 / rr_s[1:] + 1 / rr_s[:-1]) / (2 * GRID_HZ))])
@@ -332,9 +339,9 @@ def lagged_rr(r_s: np.ndarray, lag_s: float) -> np.ndarray:
     """
     rr = np.diff(r_s)
     before = rr[r_s[1:] <= r_s[0] + lag_s]
-    start = float(before.mean()) if len(before) else float(rr[0])
-    time = np.arange(r_s[0], r_s[-1] + 1 / GRID_HZ, 1 / GRID_HZ)
-    following = rr[np.minimum(np.searchsorted(r_s, time, side="right") - 1, len(rr) - 1)]
-    keep = np.exp(-1 / (GRID_HZ * lag_s))
-    smooth, _ = lfilter([1 - keep], [1, -keep], following, zi=[keep * start])
-    return np.concatenate([[start], np.interp(r_s[1:], time, smooth)])
+    lagged = float(before.mean()) if len(before) else float(rr[0])
+    series = [lagged]
+    for interval, keep in zip(rr.tolist(), np.exp(-rr / lag_s).tolist(), strict=True):
+        lagged = interval + keep * (lagged - interval)
+        series.append(lagged)
+    return np.array(series)
