@@ -96,6 +96,12 @@ def read_table(folder: Path) -> DonorTable:
                       fs_hz=int(attributes["fs_hz"]))  # fmt: skip
 
 
+def read_beats(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """(r_sample (donor, beat), p_on (donor,), t_end (donor,), samples of a donor) of a bank, without its ECGs."""
+    group = _open(folder)
+    return *(group[name][...] for name in ("r_sample", "p_on", "t_end")), group["skeleton"].shape[-1]
+
+
 def read_bank(folder: Path) -> Bank:
     """The whole bank in memory: 32 kB a donor at 100 Hz."""
     group = _open(folder)

@@ -19,6 +19,7 @@ VENTRICULAR, ATRIAL = frozenset({"PVC", "BIGU", "TRIGU"}), frozenset({"PAC"})
 WIDER_S = (0.04, 0.06)  # a ventricular QRS begins so much earlier and ends so much later than the donor's others
 FAR_OFF, FAR_OF_QRS = 4.0, 0.25  # an artefact: so many times the median beat's difference, and so much of a QRS over all leads
 POINTS = 8  # places in each TP segment that are tried for the joint
+CLOSE_UV2 = 1.0  # costs below make no difference: a stored step
 ATRIAL_PERIODS_S = (0.1, 0.4)
 
 
@@ -56,16 +57,15 @@ class LongDonor:
         return {name: float((self.symbol == name).mean()) for name in ("V", "A") if (self.symbol == name).any()}
 
 
-def enough_beats(bank: Bank) -> np.ndarray:
-    """Which donors have at least three beats that lie wholly inside it: bool (donor,)."""
-    return usable_beats(bank, np.arange(len(bank.table))).sum(axis=-1) >= MIN_BEATS
+def enough_beats(r_sample: np.ndarray, p_on: np.ndarray, t_end: np.ndarray, samples: int, fs_hz: int) -> np.ndarray:
+    """Which donors have at least three beats that lie wholly inside them: bool (donor,), from columns of the bank."""
+    return usable_beats(r_sample, p_on[:, None], t_end[:, None], samples, fs_hz).sum(axis=1) >= MIN_BEATS
 
 
-def usable_beats(bank: Bank, donor) -> np.ndarray:
-    """Which entries of r_sample are beats wholly inside their donor, P onset to T end with room for a joint: bool (..., beat)."""
-    clear = round((SEAM_S + END_S + JOIN_S) * bank.table.fs_hz)
-    r, p_on, t_end = bank.r_sample[donor], bank.p_on[donor][..., None], bank.t_end[donor][..., None]
-    return (r >= 0) & (r + p_on >= clear) & (r + t_end < bank.skeleton.shape[-1] - clear)
+def usable_beats(r: np.ndarray, p_on, t_end, samples: int, fs_hz: int) -> np.ndarray:
+    """Which beats lie wholly inside their donor of so many samples, P onset to T end, with room for a joint; -1 is no beat."""
+    clear = round((SEAM_S + END_S + JOIN_S) * fs_hz)
+    return (r >= 0) & (r + p_on >= clear) & (r + t_end < samples - clear)
 
 
 def long_donor(bank: Bank, donor: int) -> LongDonor:
@@ -77,7 +77,7 @@ def long_donor(bank: Bank, donor: int) -> LongDonor:
     symbol = _symbols(r, types, codes)
     symbol[_artefacts(skeleton, r, symbol == "N", fs_hz)] = ""
     cells = _cells(bank, donor, r, symbol, atrial is not None)
-    kept = np.flatnonzero(usable_beats(bank, donor)[: len(r)] & (symbol != ""))
+    kept = np.flatnonzero(usable_beats(r, bank.p_on[donor], bank.t_end[donor], skeleton.shape[1], fs_hz) & (symbol != ""))
     if (symbol[kept] == "N").sum() < MIN_BEATS:
         raise TooFewBeats
     after, before = _joints(x, cells, kept, round(SEAM_S * fs_hz))
@@ -130,13 +130,20 @@ def _cells(bank: Bank, donor: int, r: np.ndarray, symbol: np.ndarray, unlocked: 
 
 
 def _joints(x: np.ndarray, cells: dict[str, np.ndarray], kept: np.ndarray, seam: int) -> tuple[np.ndarray, np.ndarray]:
-    """The cheapest joint of each pair of kept beats by the published cost: samples of x, (beat before, beat after) each."""
+    """The best joint of each pair of kept beats: samples of x, (beat before, beat after) each.
+
+    The published cost decides; where it says next to nothing, since beats of a type share their P and T, the middle of TP is best:
+    there is room on both sides then.
+    """
+    off_middle = np.abs(np.linspace(-1, 1, POINTS))
+    far = 1 + off_middle[:, None] + off_middle  # (way in, way out)
     ways_out = np.stack([np.rint(np.linspace(cells["t_end"][i], cells["last"][i], POINTS)) for i in kept]).astype(int)
     ways_in = np.stack([np.rint(np.linspace(cells["first"][i], cells["p_on"][i], POINTS)) for i in kept]).astype(int)
     ways_out, ways_in = (np.clip(points, seam, x.shape[1] - seam - 1) for points in (ways_out, ways_in))
     after, before = (np.empty((len(kept), len(kept)), np.int64) for _ in range(2))
     for i, out in enumerate(ways_out):
         cost = seam_cost(x, ways_in.ravel(), out, seam).reshape(len(kept), POINTS, POINTS)  # (beat after, way in, way out)
+        cost = (cost + CLOSE_UV2) * far
         best = cost.reshape(len(kept), -1).argmin(axis=1)
         before[i], after[i] = ways_in[np.arange(len(kept)), best // POINTS], out[best % POINTS]
     return after, before

@@ -174,10 +174,12 @@ def _version(name: str) -> str:
 
 def _check_bank(request: Request, labels: tuple[str, ...]) -> str:
     """sha256 of the bank, after a look whether it serves this request."""
-    from ecg_batch.bank import bank_digest, read_table
+    from ecg_batch.bank import bank_digest, read_beats, read_table
+    from ecg_batch.long_donor import enough_beats
 
     try:
         donors = read_table(Path(request.bank))
+        usable = enough_beats(*read_beats(Path(request.bank)), donors.fs_hz) if request.is_long else True
         digest = bank_digest(Path(request.bank))
     except UserError as error:
         raise UserError(f"{request.source}: bank: {error}") from error
@@ -191,21 +193,22 @@ def _check_bank(request: Request, labels: tuple[str, ...]) -> str:
             f"{request.source}: fs_hz is {request.fs_hz} but the bank {request.bank} holds {donors.fs_hz} Hz; donors "
             "are not resampled. Prepare a bank at this rate with jobs/prepare.py, or change fs_hz"
         )
-    _check_donors(request, donors, labels)
+    _check_donors(request, donors, labels, usable)
     return digest
 
 
-def _check_donors(request: Request, donors, labels: tuple[str, ...]) -> None:
+def _check_donors(request: Request, donors, labels: tuple[str, ...], usable) -> None:
     import numpy as np
 
-    allowed = np.isin(donors.fold, request.donor_folds)
+    allowed = np.isin(donors.fold, request.donor_folds) & usable
     known = [*SUPERCLASSES, *donors.codes]
     held = {label: int((donors.holds(label) & allowed).sum()) for label in known}
     absent = [label for label in labels if not held.get(label)]
     if absent:
         present = ", ".join(f"{label} ({count})" for label, count in held.items() if count)
+        with_beats = " with three whole beats, as long records need," if request.is_long else ""
         raise UserError(
-            f"{request.source}: no donor for {', '.join(absent[:10])} in folds "
+            f"{request.source}: no donor for {', '.join(absent[:10])}{with_beats} in folds "
             f"{', '.join(map(str, request.donor_folds))} of the bank {request.bank}; labels with donors: "
             f"{present or 'none'}. Ask for these, or prepare a bank that holds the others"
         )

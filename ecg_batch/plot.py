@@ -10,17 +10,22 @@ from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_STEP, twelve_leads
 from ecg_batch.paper import Sheet, draw
 from ecg_batch.plan import PLAN, read_plan
-from ecg_batch.read import open_dataset
+from ecg_batch.read import OpenDataset, open_dataset
+from ecg_batch.request import LOOP_S
 
 SEXES = {0: "male", 1: "female", None: "any"}
 
 
-def plot_dataset(folder: Path, out: Path, records: list[int] | None = None) -> list[int]:
+def plot_dataset(folder: Path, out: Path, records: list[int] | None = None, at_s: float | None = None) -> list[int]:
     """Draws records of a finished dataset beside their donors as PNG and returns which: by default the first of three labels.
+
+    Of a dataset of long records one, by default the first, as a page: rhythm, and a strip from at_s on.
 
     The donors come from the bank that made the dataset, found by the plan and known by its hash; without it they are left out.
     """
     dataset = open_dataset(folder)
+    if dataset.manifest["request"]["duration_s"] > LOOP_S:
+        return _plot_long(dataset, out, (records or [0])[0], at_s)
     rows = dataset.records.to_pylist() if records is None else None
     chosen = records if rows is None else _one_of_each_label(rows)
     beyond = [record for record in chosen if not 0 <= record < len(dataset)]
@@ -31,6 +36,26 @@ def plot_dataset(folder: Path, out: Path, records: list[int] | None = None) -> l
     sheets = [_row(dataset[record], row, dataset.fs_hz, bank) for record, row in zip(chosen, table, strict=True)]
     draw(sheets, out)
     return chosen
+
+
+def _plot_long(dataset: OpenDataset, out: Path, record: int, at_s: float | None) -> list[int]:
+    """A page about one long record. Only the strip's samples and the record's beats are read."""
+    from ecg_batch.plot_long import STRIP_S, plot_long
+
+    request = dataset.manifest["request"]
+    if not 0 <= record < len(dataset):
+        raise UserError(f"{dataset.path}: no record {record}; it has records 0 to {len(dataset) - 1}")
+    if at_s is not None and not 0 <= at_s <= request["duration_s"] - STRIP_S:
+        raise UserError(f"--at {at_s:g}: a strip is {STRIP_S:g} s; needed 0 to {request['duration_s'] - STRIP_S:g} s")
+    row = dataset.records.slice(record, 1).to_pylist()[0]
+    annotations = dataset.beats(record)
+    symbols = np.array(annotations["symbol"].to_pylist())
+    samples, beats = annotations["sample"].to_numpy(), np.isin(symbols, ("N", "V", "A"))
+    aux = next(text for text in annotations["aux"].to_pylist() if text.startswith("("))
+    title = f"Synthetic record {record}: {row['label']} asked, donor PTB-XL {row['donor_ecg_id'][0]}   flags: {row['flags'] or 'none'}"
+    plot_long(title, dataset.fs_hz, samples[beats] / dataset.fs_hz, symbols[beats],
+              lambda start_s, stop_s: dataset.window(record, start_s, stop_s), at_s, out, request.get("start_hour"), aux)  # fmt: skip
+    return [record]
 
 
 def _one_of_each_label(rows: list[dict], most: int = 3) -> list[int]:

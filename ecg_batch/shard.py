@@ -69,7 +69,7 @@ def open_assets(plan) -> Assets:
     if plan.request.is_long:
         from ecg_batch.long_donor import enough_beats
 
-        usable = enough_beats(bank)
+        usable = enough_beats(bank.r_sample, bank.p_on, bank.t_end, bank.skeleton.shape[-1], bank.table.fs_hz)
     return Assets(bank, index_donors(bank.table, plan.request.donor_folds, usable), models, {})
 
 

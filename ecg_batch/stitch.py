@@ -134,7 +134,7 @@ def _slopes(donor: LongDonor, interval: Interval) -> tuple[np.ndarray, ...]:
 
 
 def _rate(donor_samples: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    return np.clip(donor_samples / np.maximum(samples, 1e-6), 0.2, 1.5)
+    return np.clip(donor_samples / np.maximum(samples, 1e-6), 0.0, 3.0)
 
 
 def _side_a(donor: LongDonor, i: Interval, slopes: tuple, k: np.ndarray, tau: np.ndarray) -> np.ndarray:
