@@ -22,7 +22,7 @@ from ecg_batch.draws import Stream, generator, uniforms
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_STEP, to_steps, twelve_leads
 from ecg_batch.long_check import MinuteCheck
-from ecg_batch.long_donor import MIN_BEATS, LongDonor, TooFewBeats, long_donor
+from ecg_batch.long_donor import MIN_BEATS, LongDonor, TooFewBeats, lacks_ectopic, long_donor
 from ecg_batch.query import Queries
 from ecg_batch.request import MINUTE_S
 from ecg_batch.retrieve import MAX_STRETCH, contradictions, retrieve
@@ -233,6 +233,7 @@ def _with_donor(request, assets: Assets, row: int, record: int, hr_bpm: float, s
     placed = place(donor, rhythm.r_s, rhythm.symbol, rhythm.qt_rr_s, samples, beat_draws)
     flags = ["rate_statement"] * bool(contradictions(assets.donors, np.array([row]), np.array([hr_bpm]))[0])
     flags += ["stretch"] * bool(abs(np.log(hr_bpm / (60 * request.fs_hz / donor.rr_samples))) > np.log(MAX_STRETCH))
+    flags += ["ectopic"] * lacks_ectopic(donor)
     made = Cast(row, donor, rhythm, placed, sway_of(rhythm, request.fs_hz), hr_bpm, flags)
     first = min(samples, MINUTE_S * request.fs_hz)
     skeleton = filtered(made.skeleton, 0, first, samples, request.lowpass_hz, request.fs_hz)

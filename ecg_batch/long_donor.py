@@ -87,6 +87,11 @@ def long_donor(bank: Bank, donor: int) -> LongDonor:
                      rr_samples=float(np.diff(r).mean()), atrial=atrial, codes=codes, fs_hz=fs_hz)  # fmt: skip
 
 
+def lacks_ectopic(donor: LongDonor) -> bool:
+    """Whether a donor's statements speak of ectopic beats that it has no usable one of, so that a record could not show them."""
+    return any(donor.codes & codes and name not in donor.ectopic for name, codes in (("V", VENTRICULAR), ("A", ATRIAL)))
+
+
 def _symbols(r: np.ndarray, types: np.ndarray, codes: frozenset[str]) -> np.ndarray:
     """WFDB symbol of each beat; "" where a beat is neither of the main rhythm nor what the donor's statements speak of."""
     rr = np.diff(r)

@@ -52,7 +52,7 @@ class Interval:
 def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.ndarray, samples: int, generator) -> Placed:
     """Beats at r_s (beat,), each of its type and never the same twice in a row, drawn by the generator."""
     fs_hz = donor.fs_hz
-    r = np.rint(r_s * fs_hz).astype(np.int64)
+    r = np.floor(r_s * fs_hz).astype(np.int64)  # never beyond the last sample
     rr = np.diff(r) if len(r) > 1 else np.array([round(fs_hz)])
     r = np.concatenate([[min(r[0] - rr[0], -1)], r, [max(r[-1] + rr[-1], samples)]])
     symbol, qt_rr = (np.concatenate([first, values, last]) for first, values, last in

@@ -1,0 +1,363 @@
+"""The evidence of docs/holter.md, as Markdown: detectors, seams, jumps, repetition, variability of a dataset of long records.
+
+python -m benchmarks.holter DIR [--hours 10]       of a finished dataset of long records, by default ten hours of it
+python -m benchmarks.holter --cost                 memory and speed: 10 s, 1 h and 24 h made in processes of their own
+python -m benchmarks.holter --texture PNG          the texture stream beside real texture
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ecg_batch.bank import read_bank
+from ecg_batch.compose import low_pass
+from ecg_batch.hrv import RANGES_5_MIN, measure_hrv
+from ecg_batch.leads import MODELLED_INDEX, MV_PER_STEP
+from ecg_batch.long import cast
+from ecg_batch.long_donor import enough_beats
+from ecg_batch.plan import read_plan
+from ecg_batch.query import query_source
+from ecg_batch.read import open_dataset
+from ecg_batch.retrieve import index_donors
+from ecg_batch.shard import Assets
+from ecg_batch.stitch import _intervals
+
+WITHIN_S = 0.15  # ANSI/AAMI EC57
+ENDS_S = 5.0  # detectors learn at the beginning
+HALF = 15  # samples to either side of a joint that a classifier sees
+CLEAN = ("NORM", "MI", "STTC", "CD", "HYP")
+QRS_S = 0.10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, nargs="?")
+    parser.add_argument("--hours", type=float, default=10)
+    parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--texture", type=Path)
+    arguments = parser.parse_args()
+    if arguments.cost:
+        cost()
+    if arguments.texture:
+        texture(arguments.texture)
+    if arguments.dataset:
+        evidence(arguments.dataset, arguments.hours)
+
+
+def evidence(folder: Path, hours: float) -> None:
+    dataset, plan = open_dataset(folder), read_plan(folder)
+    bank = read_bank(Path(plan.request.bank))
+    usable = enough_beats(bank.r_sample, bank.p_on, bank.t_end, bank.skeleton.shape[-1], bank.table.fs_hz)
+    assets = Assets(bank, index_donors(bank.table, plan.request.donor_folds, usable), None, {})
+    chosen = mixed(dataset.records["label"].to_pylist(), int(hours * 3600 / plan.request.duration_s))
+    queries_of = query_source(plan.request, folder)
+    records = []
+    for record in chosen:
+        each = cast(plan.request, assets, queries_of(record, record + 1), plan.time_samples)[0]
+        assert bank.table.ecg_id[each.row] == dataset.records["donor_ecg_id"][record].as_py()[0]
+        records.append(Record(record, dataset, each))
+    print(f"{len(records)} records of {plan.request.duration_s / 3600:g} h: {', '.join(one.label for one in records)}\n")
+    detectors(records)
+    seams(records)
+    jumps(records, bank)
+    repetition(records, bank)
+    variability(records)
+
+
+def mixed(labels: list[str], count: int) -> list[int]:
+    """So many records, the labels in turn."""
+    of = {label: [i for i, one in enumerate(labels) if one == label] for label in sorted(set(labels))}
+    turns = [rows[turn] for turn in range(count) for rows in of.values() if turn < len(rows)]
+    return sorted(turns[:count])
+
+
+class Record:
+    """One long record with all that is known of it: ecg int16 (12, time), beats (beat,), joints (interval,) in samples."""
+
+    def __init__(self, record: int, dataset, each):
+        self.label, self.fs_hz, self.each = dataset.records["label"][record].as_py(), dataset.fs_hz, each
+        self.flags = dataset.records["flags"][record].as_py()
+        self.ecg = dataset.raw[record]
+        interval = _intervals(each.donor, each.placed, np.arange(len(each.placed.r) - 1))
+        self.joints = np.rint(interval.start + interval.joint).astype(int)
+        self.is_seam = each.donor.join_after[interval.before, interval.after] != each.donor.join_before[interval.before, interval.after]
+        rows = dataset.beats(record)
+        self.symbol = np.array(rows["symbol"].to_pylist())
+        is_beat = np.isin(self.symbol, ("N", "V", "A"))
+        self.beats, self.symbol = rows["sample"].to_numpy()[is_beat], self.symbol[is_beat]
+
+
+# Detectors ------------------------------------------------------------------------------------------------------------
+
+
+def xqrs(lead_mv: np.ndarray, fs_hz: int) -> np.ndarray:
+    from scipy.signal import resample_poly
+    from wfdb.processing import xqrs_detect
+
+    return np.rint(xqrs_detect(resample_poly(lead_mv, 250 // 50, fs_hz // 50), 250, verbose=False) * fs_hz / 250).astype(int)
+
+
+def neurokit(lead_mv: np.ndarray, fs_hz: int) -> np.ndarray:
+    import neurokit2
+
+    return np.asarray(neurokit2.ecg_peaks(neurokit2.ecg_clean(lead_mv, fs_hz), fs_hz)[1]["ECG_R_Peaks"])
+
+
+def detectors(records: list[Record]) -> None:
+    print("| label | donor's flags | beats | XQRS Se / P+ | NeuroKit2 Se / P+ | invented within 60 ms of a joint: XQRS, NeuroKit2 |")
+    print("|---|---|---|---|---|---|")
+    total = np.zeros((2, 4))
+    for one in records:
+        counts = np.array([against(one, detect(one.ecg[1] * MV_PER_STEP, one.fs_hz)) for detect in (xqrs, neurokit)])
+        total += counts * (one.label in CLEAN)
+        print(f"| {one.label} | {one.flags or '-'} | {len(one.beats):,} | {rates(counts[0])} | {rates(counts[1])} | "
+              f"{counts[0, 3]:.0f}, {counts[1, 3]:.0f} |")  # fmt: skip
+    print(f"| **clean classes** | | {total[0, 0]:,.0f} | **{rates(total[0])}** | **{rates(total[1])}** | "
+          f"{total[0, 3]:.0f}, {total[1, 3]:.0f} |\n")  # fmt: skip
+
+
+def against(one: Record, found: np.ndarray) -> tuple[int, int, int, int]:
+    """(beats, missed, invented, invented near a joint), the ends of the record left out."""
+    near, ends = WITHIN_S * one.fs_hz, ENDS_S * one.fs_hz
+
+    def inner(r: np.ndarray) -> np.ndarray:
+        return r[(r >= ends) & (r < one.ecg.shape[1] - ends)]
+
+    invented = inner(found)[distance(inner(found), one.beats) > near]
+    missed = (distance(inner(one.beats), found) > near).sum()
+    return len(inner(one.beats)), int(missed), len(invented), int((distance(invented, one.joints) <= 0.06 * one.fs_hz).sum())
+
+
+def distance(these: np.ndarray, those: np.ndarray) -> np.ndarray:
+    """From each of these to the nearest of those, which ascend."""
+    after = np.searchsorted(those, these).clip(1, len(those) - 1)
+    return np.minimum(np.abs(these - those[after]), np.abs(these - those[after - 1]))
+
+
+def rates(counts: np.ndarray) -> str:
+    beats, missed, invented, _ = counts
+    return f"{1 - missed / max(beats, 1):.4f} / {1 - invented / max(beats - missed + invented, 1):.4f}"
+
+
+# Seams ----------------------------------------------------------------------------------------------------------------
+
+
+def seams(records: list[Record]) -> None:
+    """AUC of gradient boosting on held-out records, for three kinds of places where something was joined."""
+    print("| windows of 0.3 s about | against | windows of each kind | AUC (5 folds by record) |\n|---|---|---|---|")
+    chance = np.random.default_rng(0)
+    joints = [(one, one.joints[one.is_seam], one.joints[~one.is_seam]) for one in records]
+    minutes = [(one, np.arange(6000, one.ecg.shape[1], 6000), None) for one in records]
+    pieces = [(one, one.each.placed.atrial_out, None) for one in records if len(one.each.placed.atrial_out)]
+    for name, other, places in (
+        ("joints of beats that did not follow each other in the donor", "joints where they did (nothing joined)", joints),
+        ("edges of minutes (blocks of decoding, filtering, storing)", "other times", minutes),
+        ("joints of pieces of atrial activity", "other times", pieces),
+    ):
+        if len(places) > 4:
+            auc, count = told_apart(places, chance)
+            print(f"| {name} | {other} | {count:,} | {auc:.3f} |")
+    print()
+
+
+def told_apart(places: list, chance: np.random.Generator) -> tuple[float, int]:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import GroupKFold
+
+    x, y, group = [], [], []
+    for number, (one, seam, plain) in enumerate(places):
+        if plain is None:
+            plain = chance.integers(2000, one.ecg.shape[1] - 2000, size=len(seam))
+        seam, plain = (at[(at > 1000) & (at < one.ecg.shape[1] - 1000)] for at in (seam, plain))
+        count = min(len(seam), len(plain), 400)  # as many of each kind from each record
+        for kind, at in ((1, seam), (0, plain)):
+            x.append(features(one.ecg, chance.choice(at, count, replace=False)))
+            y.append(np.full(count, kind))
+            group.append(np.full(count, number))
+    x, y, group = np.concatenate(x), np.concatenate(y), np.concatenate(group)
+    score = np.empty(len(y))
+    for train, test in GroupKFold(5).split(x, y, group):
+        model = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.05, random_state=0).fit(x[train], y[train])
+        score[test] = model.predict_proba(x[test])[:, 1]
+    return roc_auc_score(y, score), int(y.sum())
+
+
+def features(ecg: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """First and second differences of the eight leads about each place, and how much larger they are in its middle."""
+    window = ecg[np.array(MODELLED_INDEX)[:, None, None], at[:, None] + np.arange(-HALF, HALF + 1)].astype(np.float32)  # (lead, at, t)
+    out = []
+    for order in (1, 2):
+        steps = np.abs(np.diff(window, order, axis=-1))
+        middle, around = steps[..., HALF - 5 : HALF + 5].max(axis=-1), np.median(steps, axis=-1)
+        out += [steps.transpose(1, 0, 2).reshape(len(at), -1), middle.T, (middle / (around + 1)).T]
+    return np.concatenate(out, axis=1)
+
+
+def jumps(records: list[Record], bank) -> None:
+    print("| largest within 30 ms of a joint, uV | value, sample to sample | slope, sample to sample |\n|---|---|---|")
+    share, ratio, over = [], [], []
+    for one in records:
+        donor = bank.skeleton[one.each.row].astype(float) + bank.texture[one.each.row]
+        donor = low_pass(donor, 40, one.fs_hz)
+        r = bank.beats(one.each.row)
+        outside = np.abs(np.arange(donor.shape[1])[:, None] - r).min(axis=1) > QRS_S * one.fs_hz
+        leads = one.ecg[np.array(MODELLED_INDEX)].astype(float)
+        near = one.joints[(one.joints > 10) & (one.joints < leads.shape[1] - 10)][:, None] + np.arange(-3, 4)
+        clear = distance(near[:, 3], one.beats) > QRS_S * one.fs_hz
+        row = []
+        for order in (1, 2):
+            own, made = np.abs(np.diff(donor, order, axis=1)), np.abs(np.diff(leads, order, axis=1))
+            at = made[:, near[clear] - 1].max(axis=(0, 2))
+            row.append((at.max(), own[:, :-2][:, outside[: own.shape[1] - 2]].max(), own.max(), (at > own[:, :-2][:, outside[: own.shape[1] - 2]].max()).mean()))
+        share.append([cell[3] for cell in row])
+        ratio.append([cell[0] / cell[2] for cell in row])
+        over.append([cell[0] for cell in row])
+    share, ratio, over = np.array(share), np.array(ratio), np.array(over)
+    print(f"| median of records, largest over all joints | {np.median(over[:, 0]):.0f} | {np.median(over[:, 1]):.0f} |")
+    print(f"| largest over all joints / donor's own largest, highest of records | {ratio[:, 0].max():.2f} | {ratio[:, 1].max():.2f} |")
+    print(f"| joints above the donor's own largest outside QRS, mean of records | {share[:, 0].mean():.4%} | {share[:, 1].mean():.4%} |\n")
+
+
+# Repetition -----------------------------------------------------------------------------------------------------------
+
+
+def repetition(records: list[Record], bank) -> None:
+    """Highest normalised correlation, eight leads at once, of two windows that begin at R peaks and do not overlap."""
+    tens = [highest(one.ecg[list(MODELLED_INDEX)], one.beats, 10 * one.fs_hz) for one in records]
+    chance = np.random.default_rng(0)
+    short, real = [], []
+    for one in records:
+        for start in chance.integers(0, one.ecg.shape[1] - 1000, size=30):
+            beats = one.beats[(one.beats >= start) & (one.beats < start + 1000)] - start
+            short.append(highest(one.ecg[list(MODELLED_INDEX), start : start + 1000], beats, 3 * one.fs_hz))
+    for row in range(len(bank.table)):
+        ecg = bank.skeleton[row].astype(float) + bank.texture[row]
+        real.append(highest(low_pass(ecg, 40, bank.table.fs_hz), bank.beats(row), 3 * bank.table.fs_hz))
+    short, real = (np.array([x for x in found if np.isfinite(x)]) for found in (short, real))
+    print("| highest correlation of two windows | median | 90th percentile | highest |\n|---|---|---|---|")
+    for name, x in ((f"10 s, within a record of {records[0].ecg.shape[1] / 360_000:g} h (a donor tiled: 1.0000)", np.array(tens)),
+                    ("3 s, within 10 s of these records", short), ("3 s, within real records of 10 s (all donors)", real)):  # fmt: skip
+        print(f"| {name} | {np.median(x):.4f} | {np.percentile(x, 90):.4f} | {x.max():.4f} |")
+    print()
+
+
+def highest(ecg: np.ndarray, beats: np.ndarray, samples: int) -> float:
+    starts = beats[beats + samples <= ecg.shape[1]]
+    if len(starts) < 2:
+        return float("nan")
+    windows = ecg[:, starts[:, None] + np.arange(samples)].astype(np.float32).transpose(1, 0, 2)  # (window, lead, time)
+    windows = (windows - windows.mean(axis=-1, keepdims=True)).reshape(len(starts), -1)
+    windows /= np.linalg.norm(windows, axis=1, keepdims=True) + 1e-9
+    found = -1.0
+    for row in range(0, len(starts), 500):
+        correlation = windows[row : row + 500] @ windows.T
+        correlation[np.abs(starts[row : row + 500, None] - starts) < samples] = -1
+        found = max(found, float(correlation.max()))
+    return found
+
+
+# Variability ----------------------------------------------------------------------------------------------------------
+
+
+def variability(records: list[Record]) -> None:
+    names = ("sdnn_index_ms", "rmssd_ms", "lf_hf", "slope")
+    print("| label | SDNN of 5 min, ms | RMSSD, ms | LF/HF | 1/f slope | CV of RR | RR lag-1 correlation |\n|---|---|---|---|---|---|---|")
+    for one in records:
+        measured = measure_hrv(one.beats / one.fs_hz, one.symbol)
+        rr = np.diff(one.beats)
+        cells = [f"{getattr(measured, name):.3g}" + ("" if name not in RANGES_5_MIN or RANGES_5_MIN[name].holds(getattr(measured, name)) else "*")
+                 for name in names]  # fmt: skip
+        print(f"| {one.label} | {' | '.join(cells)} | {rr.std() / rr.mean():.3f} | {np.corrcoef(rr[1:], rr[:-1])[0, 1]:.2f} |")
+    print("\n`*`: outside the published range of healthy people in sinus rhythm over 5 min (docs/rhythm.md).\n")
+
+
+# Cost -----------------------------------------------------------------------------------------------------------------
+
+PEAK_OF = """
+import resource, runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(used.ru_maxrss // 1024, used.ru_utime + used.ru_stime)
+"""
+
+
+def cost() -> None:
+    """Peak memory and processor seconds (not wall time: the machine is shared) of one worker, from start to finish."""
+    print("| request | signal, s | peak, MiB | processor, s | of which start-up | s of signal per processor s after it |\n|---|---|---|---|---|---|")
+    cases = [("demo.yaml", [], 10), ("holter.yaml", ["records=32"], 3600), ("holter.yaml", ["records=1", "batch=1"], 3600),
+             ("holter24.yaml", [], 86_400)]  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, (name, changes, seconds) in enumerate(cases):
+            few = ["records=1", "batch=1", "shard=64"] if seconds == 10 else ["records=1", "batch=1", "duration_s=61"]
+            _, idle_s = run(name, few, Path(scratch) / f"idle{number}")
+            peak_mib, used_s = run(name, changes, Path(scratch) / f"run{number}")
+            records = int(changes[0].split("=")[1]) if changes else {10: 2048, 86_400: 1}[seconds]
+            speed = records * seconds / (used_s - idle_s)
+            print(f"| {name} {' '.join(changes)} | {records * seconds:,} | {peak_mib} | {used_s:.1f} | {idle_s:.1f} | {speed:,.0f} |", flush=True)
+
+
+def run(name: str, changes: list[str], out: Path) -> tuple[int, float]:
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", PEAK_OF, "jobs/synthesize.py", f"configs/{name}", "--out", str(out)]
+    command += ["--set", *changes] if changes else []
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    peak_mib, used_s = done.stdout.split()[-2:]
+    return int(peak_mib), float(used_s)
+
+
+# Texture --------------------------------------------------------------------------------------------------------------
+
+
+def texture(path: Path) -> None:
+    """SD of texture by ten seconds and its spectrum: the state carried on, as the stream gives it out, and real."""
+    import torch
+    from matplotlib.figure import Figure
+    from scipy.signal import welch
+
+    from ecg_batch import decode, draws
+    from ecg_batch.bank import BUNDLED
+    from ecg_batch.request import parse_request
+    from ecg_batch.texture_stream import TextureStream
+
+    models, bank = decode.load_models(BUNDLED), read_bank(BUNDLED)
+    records, seconds = np.arange(64), 120
+    request = parse_request({"records": 64, "duration_s": 120, "batch": 64, "mix": {"labels": {"NORM": 1}}}, "benchmark", Path())
+    conditions = decode.conditions_of(models, ["NORM"] * 64, [["NORM"]] * 64)
+    uniforms = torch.from_numpy(draws.uniforms(0, records, draws.Stream.TOKENS, 25 * seconds))
+    raw = decode.decode_texture(models, decode.sample_tokens(models, conditions, uniforms), decode.draw_noise(models, 0, records, 25 * seconds))
+    stream = TextureStream(request, models, records, conditions)
+    kinds = {"carried on as it is": 1000 * raw.numpy(), "as the stream gives it": 1000 * stream.next(100 * seconds)}
+    real = bank.texture.astype(float)
+    figure = Figure(figsize=(11, 3.6))
+    left, right = figure.subplots(1, 2)
+    print("| texture, SD in 10 s, uV | first 10 s | 10 to 20 s | 20 to 30 s | 60 to 120 s | median record, 60 to 120 s |\n|---|---|---|---|---|---|")
+    for name, x in kinds.items():
+        sd = np.sqrt(x.reshape(64, 8, -1, 1000).var(axis=3).mean(axis=1))  # (record, window)
+        whole = np.sqrt(np.square(sd).mean(axis=0))
+        print(f"| {name} | {whole[0]:.0f} | {whole[1]:.0f} | {whole[2]:.0f} | {np.sqrt(np.square(whole[6:]).mean()):.0f} | {np.median(sd[:, 6:]):.0f} |")
+        left.plot(10 * np.arange(len(whole)) + 5, whole, marker="o", label=name)
+        frequency, power = welch(x[..., 3000:], 100, nperseg=1000)
+        right.loglog(frequency[1:], np.median(power.mean(axis=1), axis=0)[1:], label=name)
+    own = np.sqrt(real.var(axis=2).mean(axis=1))
+    print(f"| real (595 donors) | {np.sqrt(np.square(own).mean()):.0f} | | | | {np.median(own):.0f} |\n")
+    left.axhline(np.sqrt(np.square(own).mean()), color="k", linestyle="--", label="real, 10 s")
+    frequency, power = welch(real, 100, nperseg=1000)
+    right.loglog(frequency[1:], np.median(power.mean(axis=1), axis=0)[1:], "k--", label="real")
+    left.set(xlabel="time in the record, s", ylabel="SD within 10 s, uV", ylim=(0, None))
+    right.set(xlabel="Hz", ylabel="uV2/Hz, typical record")
+    left.legend()
+    right.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+if __name__ == "__main__":
+    main()

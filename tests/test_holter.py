@@ -1,0 +1,170 @@
+"""Long records as a job: the files it leaves, killed and resumed, damaged and repaired, read by others."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from test_shard import PEAK_OF, ROOT, finish, start, write_request
+from test_worker import ecg_files
+
+from ecg_batch.errors import UserError
+from ecg_batch.plan import BEATS, RECORDS, ecg_file, partial_of
+from ecg_batch.read import open_dataset
+from ecg_batch.verify import verify
+from ecg_batch.write_long import ShardFile
+
+MIX = {"labels": {"NORM": 0.5, "AFIB": 0.3, "PVC": 0.2}, "hr_bpm": {"uniform": [55, 100]}}
+HOLTER = {"records": 7, "duration_s": 130, "batch": 2, "shard": 2, "mix": MIX}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    finish(start(write_request(folder, **HOLTER), folder / "one", 1))
+    return folder / "one"
+
+
+def test_each_record_is_a_file_and_all_is_well(dataset):
+    names = sorted(path.name for path in (dataset / "ecg.zarr" / "ecg").iterdir() if path.name != "zarr.json")
+    assert names == sorted(Path(ecg_file(record)).name for record in range(7))
+    assert list(verify(dataset)) == []
+    sums = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=dataset, capture_output=True, text=True)
+    assert sums.returncode == 0, sums.stdout
+
+
+def test_two_workers_and_kills_make_the_same_bytes(dataset, tmp_path):
+    request = write_request(tmp_path, **HOLTER)
+    finish(start(request, tmp_path / "two", 2))
+    chance = random.Random(2)
+    for _ in range(4):
+        process = start(request, tmp_path / "killed", 1)
+        time.sleep(chance.uniform(3.0, 8.0))  # imports take some seconds, a shard about one
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    finish(start(request, tmp_path / "killed", 1))
+    for other in ("two", "killed"):
+        assert ecg_files(tmp_path / other) == ecg_files(dataset)
+        for name in (RECORDS, BEATS):
+            assert (tmp_path / other / name).read_bytes() == (dataset / name).read_bytes()
+        roots = {json.loads((folder / "dataset.json").read_text())["content_root"] for folder in (tmp_path / other, dataset)}
+        assert len(roots) == 1
+        assert list(verify(tmp_path / other)) == []
+
+
+def test_a_record_is_the_same_whatever_the_number_of_records(dataset, tmp_path):
+    finish(start(write_request(tmp_path, **{**HOLTER, "records": 3}), tmp_path / "fewer", 1))
+    np.testing.assert_array_equal(open_dataset(tmp_path / "fewer").raw[:], open_dataset(dataset).raw[:3])
+
+
+@pytest.mark.parametrize("name", [ecg_file(3), BEATS])
+def test_one_flipped_bit_is_named_and_repaired(dataset, tmp_path, name):
+    folder = shutil.copytree(dataset, tmp_path / "copy")
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 4
+    (folder / name).write_bytes(data)
+    assert [line.split(":")[0] for line in verify(folder)] == [name]
+    repair = subprocess.run([sys.executable, "jobs/verify.py", folder, "--repair"], cwd=ROOT, capture_output=True, text=True)
+    assert "damaged shards given up" in repair.stdout, repair.stdout + repair.stderr
+    assert partial_of(folder).exists()
+    finish(start(write_request(tmp_path, **HOLTER), folder, 1))
+    assert ecg_files(folder) == ecg_files(dataset) and (folder / BEATS).read_bytes() == (dataset / BEATS).read_bytes()
+
+
+def test_damage_inside_a_minute_is_noticed_by_who_reads_it(dataset, tmp_path):
+    folder = shutil.copytree(dataset, tmp_path / "copy")
+    data = bytearray((folder / ecg_file(0)).read_bytes())
+    data[1000] ^= 1
+    (folder / ecg_file(0)).write_bytes(data)
+    with pytest.raises((ValueError, RuntimeError)):
+        open_dataset(folder).window(0, 0, 10)
+    assert open_dataset(folder).window(0, 70, 80).shape == (12, 1000)  # another chunk
+
+
+def test_a_window_and_the_beats_of_one_record(dataset):
+    opened = open_dataset(dataset)
+    np.testing.assert_array_equal(opened.window(4, 55.5, 65.5), opened[4][:, 5550:6550])
+    beats = opened.beats(4)
+    assert beats.column_names == ["sample", "symbol", "aux"] and beats["symbol"][0].as_py() == "+"
+    with pytest.raises(UserError, match="no 120 to 131 s in record 4; it has records 0 to 6 of 130 s"):
+        opened.window(4, 120, 131)
+
+
+def test_tensorstore_reads_the_same_samples(dataset):
+    tensorstore = pytest.importorskip("tensorstore")
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(dataset / "ecg.zarr" / "ecg")}}
+    array = tensorstore.open(spec, read=True).result()
+    np.testing.assert_array_equal(array[5].read().result(), open_dataset(dataset).raw[5])
+
+
+def test_a_shard_file_is_what_zarr_itself_would_read_and_write(tmp_path):
+    """Same samples through zarr-python's own sharding; an empty minute and a short last one among them."""
+    from ecg_batch.write import compressors
+
+    steps = np.random.default_rng(1).integers(-900, 900, (12, 14_500), np.int16)
+    steps[:, 6000:12_000] = 0
+    layout = {"shape": (1, 12, 14_500), "shards": (1, 12, 18_000), "chunks": (1, 12, 6000), "dtype": "int16", "fill_value": 0}
+    array = zarr.create_array(tmp_path / "a", compressors=compressors(), config={"write_empty_chunks": True}, **layout)
+    array[0] = steps
+    file = ShardFile(tmp_path / "mine", 6000)
+    for start_sample in (0, 6000, 12_000):
+        file.append(steps[:, start_sample : start_sample + 6000])
+    file.close()
+    theirs = tmp_path / "a" / "c" / "0" / "0" / "0"
+    assert len(theirs.read_bytes()) == len((tmp_path / "mine").read_bytes())
+    shutil.copy(tmp_path / "mine", theirs)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "a", mode="r")[0], steps)
+
+
+def test_status_tells_of_progress_inside_a_record(tmp_path):
+    request = write_request(tmp_path, **{**HOLTER, "records": 1, "duration_s": 36_000, "batch": 1, "shard": 1})
+    process = start(request, tmp_path / "run", 1)
+    seen = set()
+    while len(seen) < 3 and process.poll() is None:
+        status = subprocess.run([sys.executable, "jobs/status.py", tmp_path / "run"], cwd=ROOT, capture_output=True, text=True)
+        seen |= {line for line in status.stdout.splitlines() if "of 1 records (" in line and not line.startswith("0 of")}
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert len(seen) >= 3 and all("s of signal/s" in line for line in seen), seen
+    assert process.returncode == 130
+
+
+def test_memory_does_not_grow_with_the_duration(tmp_path):
+    """Peak of a worker at 5 and at 60 minutes; 24 hours: benchmarks/holter.py."""
+    peaks_mib = []
+    for duration_s in (300, 3600):
+        request = write_request(tmp_path, **{**HOLTER, "records": 1, "duration_s": duration_s, "batch": 1, "shard": 1})
+        command = [sys.executable, "-c", PEAK_OF, "jobs/synthesize.py", request, "--out", tmp_path / str(duration_s)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        peaks_mib.append(int(done.stdout.split()[-1]))
+    assert peaks_mib[1] < 1.1 * peaks_mib[0] and max(peaks_mib) < 2048, peaks_mib
+
+
+def test_a_page_is_drawn_of_a_long_record(dataset, tmp_path):
+    plot = [sys.executable, "jobs/plot.py", dataset, "--records", "3", "--out", tmp_path / "page.png"]
+    assert subprocess.run([*plot, "--at", "60"], cwd=ROOT).returncode == 0
+    beyond = subprocess.run([*plot, "--at", "125"], cwd=ROOT, capture_output=True, text=True)
+    assert beyond.returncode == 2 and "needed 0 to 120 s" in beyond.stderr
+
+
+def test_a_label_without_usable_donors_is_refused_at_the_plan(tmp_path):
+    from ecg_batch.bank import BUNDLED, read_beats
+    from ecg_batch.long_donor import enough_beats
+    from ecg_batch.plan import _check_donors
+    from ecg_batch.request import load_request
+
+    request = load_request(write_request(tmp_path, **HOLTER))
+    from ecg_batch.bank import read_table
+
+    donors = read_table(BUNDLED)
+    assert enough_beats(*read_beats(BUNDLED), donors.fs_hz).mean() > 0.9
+    with pytest.raises(UserError, match="no donor for AFIB with three whole beats, as long records need,"):
+        _check_donors(request, donors, ("AFIB",), ~donors.holds("AFIB"))
