@@ -352,7 +352,7 @@ def texture(path: Path) -> None:
     frequency, power = welch(real, 100, nperseg=1000)
     right.loglog(frequency[1:], np.median(power.mean(axis=1), axis=0)[1:], "k--", label="real")
     left.set(xlabel="time in the record, s", ylabel="SD within 10 s, uV", ylim=(0, None))
-    right.set(xlabel="Hz", ylabel="uV2/Hz, typical record")
+    right.set(xlabel="Hz", ylabel="uV2/Hz, typical record", ylim=(1e-2, 1e5))
     left.legend()
     right.legend()
     figure.tight_layout()

@@ -71,7 +71,7 @@ def _zarr_json(shape: tuple, shards: tuple, chunks: tuple, fs_hz: int) -> tuple[
 
 def compressors() -> list:
     # crc32c last: without it 57 of 60 single-bit flips came back as silently wrong data, with it none did
-    return [BloscCodec(typesize=2, cname="zstd", shuffle="bitshuffle"), Crc32cCodec()]
+    return [BloscCodec(typesize=2, cname="zstd", clevel=2, shuffle="bitshuffle"), Crc32cCodec()]
 
 
 def build_shard(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table, staging: Path, beats: pa.Table | None = None) -> Built:
