@@ -36,7 +36,10 @@ def main() -> None:
         each_s = (time.perf_counter() - start) / len(seeds)
         found = [measure_hrv(rhythm.r_s, rhythm.symbol) for rhythm in rhythms]
         cells = [cell([getattr(one, measure) for one in found]) for measure in MEASURES]
-        held = [f"{key.split('_')[0]} {sum(ranges[key].holds(getattr(one, key)) for one in found)}" for key in ranges]
+        held = [
+            f"{key.removesuffix('_ms').removesuffix('_ms2')} {sum(ranges[key].holds(getattr(one, key)) for one in found)}"
+            for key in ranges
+        ]
         print(f"| {name} | {' | '.join(cells)} | {', '.join(held) or '-'} of {len(seeds)} | {each_s:.2f} |")
 
 

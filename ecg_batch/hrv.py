@@ -44,6 +44,7 @@ RANGES_5_MIN = {
 }
 RANGES_24_H = {
     "sdnn_ms": Range(63, 219, TASK_FORCE),
+    "sdnn_index_ms": Range(24, 84, TASK_FORCE),
     "rmssd_ms": Range(3, 51, TASK_FORCE),
     "lf_hf": Range(1.1, 11.6, NUNAN),  # of five-minute windows, averaged over the day
     "slope": Range(-1.30, -0.82, BIGGER),

@@ -20,11 +20,11 @@ from ecg_batch.hrv import (
     measure_hrv,
     normal_intervals,
 )
-from ecg_batch.paper import HEIGHT_MM, INK, MM_PER_S, PULSE_MM, ROW_MM, WIDTH_MM, Sheet, draw_sheet
+from ecg_batch.paper import HEIGHT_MM, INK, MM_PER_S, PULSE_MM, WIDTH_MM, Sheet, draw_sheet
 
 PAGE_MM = (WIDTH_MM + 20, HEIGHT_MM + 222)
 STRIP_S = 10.0
-TREND_S = 60.0  # the trend is the mean rate of each minute, with its lowest and highest ten seconds
+TEN_S, SHORT_S = 10.0, 1200.0  # a record under 20 minutes is short: its axes say minutes and seconds
 COLOURS = {"N": "#33506e", "V": "#c0392b", "A": "#d98a00"}
 NAMES = {"N": "normal", "V": "ventricular ectopic", "A": "atrial ectopic"}
 A_DAY_S, MOST_DOTS = 20 * 3600, 60_000
@@ -103,35 +103,37 @@ def _facts(r_s: np.ndarray, symbols: np.ndarray, measured: Hrv) -> str:
 
 
 def _strip(axes, sheet: Sheet, r_s: np.ndarray, symbols: np.ndarray, at_s: float) -> None:
-    """Ten seconds on ECG paper, the type of each beat written over the rhythm strip."""
+    """Ten seconds on ECG paper, the type of each beat written under the rhythm strip."""
     axes.spines[:].set_visible(False)
     draw_sheet(axes, sheet)
     for beat in np.flatnonzero((r_s >= at_s) & (r_s < at_s + STRIP_S)):
         x, name = PULSE_MM + (r_s[beat] - at_s) * MM_PER_S, str(symbols[beat])
-        axes.text(
-            x, ROW_MM - 1.5, name, fontsize=8, ha="center", va="top", color=COLOURS[name], weight="bold" if name != "N" else None
-        )
+        axes.text(x, 5.2, name, fontsize=8, ha="center", va="center", color=COLOURS[name], weight="bold" if name != "N" else None)
 
 
 def _strip_facts(r_s: np.ndarray, at_s: float) -> str:
     inside = (r_s >= at_s) & (r_s < at_s + STRIP_S)
     rate = f"{60 / np.diff(r_s[inside]).mean():.0f} bpm" if inside.sum() > 1 else "no two beats"
-    return f"{rate}   over lead II: the type of each beat, from the annotations"
+    return f"{rate}   under lead II: the type of each beat, from the annotations"
 
 
 def _hours(axes, last_s: float, start_hour: float | None = None) -> None:
     """The time axis: hours of the record, or minutes where it is short; with the time of day where start_hour is given."""
-    step_s = next(step for step in (60, 300, 600, 1800, 3600, 2 * 3600, 4 * 3600) if last_s / step <= 14)
+    step_s = next(step for step in (10, 30, 60, 300, 600, 1800, 3600, 2 * 3600, 4 * 3600) if last_s / step <= 14)
     at = np.arange(0, 1.01 * last_s, step_s)
-    text = [_clock(time)[:5] for time in at]
+    text = [_clock(time)[3:] if last_s < SHORT_S else _clock(time)[:5] for time in at]
     if start_hour is not None:
-        axes.text(-0.022, -0.085, "h:min", fontsize=8, ha="right", va="center", transform=axes.transAxes)
+        axes.text(-0.022, -0.085, _axis_word(last_s), fontsize=8, ha="right", va="center", transform=axes.transAxes)
         axes.text(-0.022, -0.205, "of day", fontsize=8, ha="right", va="center", transform=axes.transAxes)
         text = [
             f"{label}\n{_clock(60 * round(start_hour * 60 + time / 60) % 86_400)[:5]}" for label, time in zip(text, at, strict=True)
         ]
     axes.set_xticks(at, text)
     axes.set_xlim(0, 1.002 * last_s)
+
+
+def _axis_word(last_s: float) -> str:
+    return "min:s" if last_s < SHORT_S else "h:min"
 
 
 def _binned(values: np.ndarray, bin_of: np.ndarray, count: int) -> np.ndarray:
@@ -142,22 +144,26 @@ def _binned(values: np.ndarray, bin_of: np.ndarray, count: int) -> np.ndarray:
 
 
 def _trend(axes, r_s: np.ndarray, at_s: float, start_hour: float | None) -> None:
-    rr_s, beat_s = np.diff(r_s), r_s[1:]
-    tens = int(r_s[-1] // 10) + 1
-    tens += -tens % 6
-    ten = 60 / _binned(rr_s, (beat_s // 10).astype(int), tens)
-    by_minute = ten.reshape(-1, 6)
-    by_minute = by_minute[~np.isnan(by_minute).all(axis=1)]
-    minute_s = TREND_S * (np.arange(len(by_minute)) + 0.5)
-    axes.fill_between(minute_s, np.nanmin(by_minute, axis=1), np.nanmax(by_minute, axis=1), color="#b9cbdc", linewidth=0)
-    axes.plot(minute_s, np.nanmean(by_minute, axis=1), color=COLOURS["N"], linewidth=1)
+    """Mean rate of each minute and the range of its ten-second means; of a short record the ten-second means themselves."""
+    count = int(r_s[-1] // TEN_S) + 1
+    count += -count % 6
+    ten = 60 / _binned(np.diff(r_s), (r_s[1:] // TEN_S).astype(int), count)
+    if r_s[-1] < SHORT_S:
+        axes.plot(TEN_S * (np.arange(count) + 0.5), ten, ".-", color=COLOURS["N"], linewidth=1)
+        axes.set_title("Heart rate: mean of each ten seconds", fontsize=9, loc="left")
+    else:
+        minutes, minute_s = ten.reshape(-1, 6), 6 * TEN_S * (np.arange(count // 6) + 0.5)
+        known = ~np.isnan(minutes).all(axis=1)
+        minutes, minute_s = minutes[known], minute_s[known]
+        axes.fill_between(minute_s, np.nanmin(minutes, axis=1), np.nanmax(minutes, axis=1), color="#b9cbdc", linewidth=0)
+        axes.plot(minute_s, np.nanmean(minutes, axis=1), color=COLOURS["N"], linewidth=1)
+        axes.set_title("Heart rate: mean of each minute; shaded, its slowest to its fastest ten seconds", fontsize=9, loc="left")
     axes.axvline(at_s + STRIP_S / 2, color="#2e8b57", linewidth=1.2)
     low, high = axes.get_ylim()
     axes.set_ylim(max(0, 10 * np.floor(low / 10)), 10 * np.ceil(high / 10))
     axes.text(at_s + STRIP_S / 2, axes.get_ylim()[1], " strip", fontsize=8, va="top", color="#2e8b57")
     _hours(axes, r_s[-1], start_hour)
     axes.set_ylabel("heart rate, bpm", fontsize=9)
-    axes.set_title("Heart rate: mean of each minute; shaded, its slowest to its fastest ten seconds", fontsize=9, loc="left")
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
 
 
@@ -188,7 +194,7 @@ def _tachogram(axes, r_s: np.ndarray, symbols: np.ndarray, at_s: float) -> None:
     axes.axvline(at_s + STRIP_S / 2, color="#2e8b57", linewidth=1.2)
     _hours(axes, r_s[-1])
     axes.set_ylabel("RR, ms", fontsize=9)
-    axes.set_xlabel("time in the record, h:min", fontsize=9, labelpad=1)
+    axes.set_xlabel(f"time in the record, {_axis_word(r_s[-1])}", fontsize=9, labelpad=1)
     axes.set_title("Tachogram: each RR, by the type of the beat that ends it", fontsize=9, loc="left")
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
 
@@ -226,6 +232,7 @@ def _spectrum(axes, r_s: np.ndarray, symbols: np.ndarray, sinus: bool) -> None:
     if inside.sum() > 3:
         _slope_lines(axes, frequency[inside], power[inside], sinus)
     axes.set_xlim(frequency[0], 0.5)
+    axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("frequency, Hz", fontsize=9, labelpad=1)
     axes.set_ylabel("power, ms$^2$/Hz", fontsize=9)
     axes.set_title("Spectrum of RR between normal beats", fontsize=9, loc="left")

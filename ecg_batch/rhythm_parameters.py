@@ -28,11 +28,11 @@ class RhythmParameters:
     long_range_corner_hz: float = 0.02
     lf_hz: float = 0.1
     lf_width_hz: float = 0.02
-    lf_depth: float = 0.028
+    lf_depth: float = 0.026
     respiration_hz: float = 0.25
     respiration_spread_hz: float = 0.02
     respiration_depth_spread: float = 0.3
-    rsa_depth: float = 0.020
+    rsa_depth: float = 0.018
     fibrillation_impulses_per_s: float = 6.3
     fibrillation_short_refractory_s: float = 0.36
     fibrillation_long_refractory_s: float = 0.52

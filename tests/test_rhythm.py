@@ -46,9 +46,10 @@ def test_a_day_varies_as_published(days, name):
 
 @pytest.mark.parametrize("name", RANGES_5_MIN)
 def test_five_minutes_of_an_hour_vary_as_published(hours, name):
-    values = [getattr(hour, name) for hour in hours]  # each a mean over five-minute windows, or, RMSSD, independent of length
+    """The ranges are of study means, so the mean has to lie in them, and most persons, who differ more than studies do."""
+    values = [getattr(hour, name) for hour in hours]
     assert RANGES_5_MIN[name].holds(np.mean(values))
-    assert np.mean([RANGES_5_MIN[name].holds(value) for value in values]) >= 0.8
+    assert np.mean([RANGES_5_MIN[name].holds(value) for value in values]) >= 2 / 3
 
 
 def test_the_spectrum_of_an_hour_has_its_two_peaks():
