@@ -1,13 +1,13 @@
 """Long records, 11 s to 24 h: one patient's beats at the times of a rhythm model, minute by minute, memory free of the duration.
 
-    donor    the nearest of those drawn that passes the quality gate on its first minute
-    rhythm   when each beat comes, and of which type                                     rhythm.py
-    place    which of the donor's beats it is                                            stitch.py, long_donor.py
-    then, by the minute:
-    stitch   skeleton of this minute; breathing and posture move it                      stitch.py, sway.py
-    texture  the next minute of the stream                                               texture_stream.py
-    compose  together, under the PRD limit in every minute, as stored integers           compose.py
-    check    beats found against beats placed; a minute that fails is marked             check.py
+donor    the nearest of those drawn that passes the quality gate on its first minute
+rhythm   when each beat comes, and of which type                                     rhythm.py
+place    which of the donor's beats it is                                            stitch.py, long_donor.py
+then, by the minute:
+stitch   skeleton of this minute; breathing and posture move it                      stitch.py, sway.py
+texture  the next minute of the stream                                               texture_stream.py
+compose  together, under the PRD limit in every minute, as stored integers           compose.py
+check    beats found against beats placed; a minute that fails is marked             check.py
 """
 
 from collections.abc import Callable, Iterator
@@ -146,15 +146,12 @@ class LongBatch:
         return rows_table(self._assets.bank.table, batch, shard_index), beats_table(self._queries.record, beats)
 
     def _annotations(self, record: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(samples, symbols, aux) of rhythm changes, beats, and minutes that failed the gate ("~", as WFDB marks signal quality)."""
-        each, minutes = self._casts[record], self._checks[record].failed
-        changes = np.array([round(time * self._request.fs_hz) for time, _ in each.rhythm.changes]), [aux for _, aux in each.rhythm.changes]
-        beats = each.placed.r[1:-1]
-        return [
-            (changes[0], np.full(len(changes[0]), "+"), np.array(changes[1])),
-            (np.array([start for start, _ in minutes], np.int64), np.full(len(minutes), "~"), np.array([",".join(f) for _, f in minutes])),
-            (beats, each.rhythm.symbol, np.full(len(beats), "")),
-        ]
+        """(samples, symbols, aux) of rhythm changes, of minutes that failed the gate ("~", as WFDB marks quality), of beats."""
+        each, beats = self._casts[record], self._casts[record].placed.r[1:-1]
+        changes = [(round(time_s * self._request.fs_hz), "+", aux) for time_s, aux in each.rhythm.changes]
+        failed = [(start, "~", ",".join(flags)) for start, flags in self._checks[record].failed]
+        samples, symbols, aux = zip(*changes, *failed, strict=True)
+        return [(np.array(samples), np.array(symbols), np.array(aux)), (beats, each.rhythm.symbol, np.full(len(beats), ""))]
 
 
 @dataclass(frozen=True)

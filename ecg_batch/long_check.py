@@ -1,4 +1,4 @@
-"""The quality gate of long records: every minute as it is made, beats found against beats placed, and what that says of the record."""
+"""The quality gate of long records: every minute as it is made, and what the minutes say of the record."""
 
 import numpy as np
 

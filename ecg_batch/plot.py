@@ -1,6 +1,7 @@
 """Pictures of a dataset: records on ECG paper, each beside its donor, asked values against measured ones."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,12 @@ def _plot_long(dataset: OpenDataset, out: Path, record: int, at_s: float | None)
     symbols = np.array(annotations["symbol"].to_pylist())
     samples, beats = annotations["sample"].to_numpy(), np.isin(symbols, ("N", "V", "A"))
     aux = next(text for text in annotations["aux"].to_pylist() if text.startswith("("))
-    title = f"Synthetic record {record}: {row['label']} asked, donor PTB-XL {row['donor_ecg_id'][0]}   flags: {row['flags'] or 'none'}"
-    plot_long(title, dataset.fs_hz, samples[beats] / dataset.fs_hz, symbols[beats],
-              lambda start_s, stop_s: dataset.window(record, start_s, stop_s), at_s, out, request.get("start_hour"), aux)  # fmt: skip
+    facts = (
+        f"Synthetic record {record}: {row['label']} asked, donor PTB-XL {row['donor_ecg_id'][0]}   flags: {row['flags'] or 'none'}"
+    )
+    read_mv = partial(dataset.window, record)
+    r_s = samples[beats] / dataset.fs_hz
+    plot_long(facts, dataset.fs_hz, r_s, symbols[beats], read_mv, at_s, out, request.get("start_hour"), aux)
     return [record]
 
 

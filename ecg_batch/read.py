@@ -97,9 +97,9 @@ class OpenDataset:
         start, stop = round(start_s * self.fs_hz), round(stop_s * self.fs_hz)
         samples = self.manifest["request"]["duration_s"] * self.fs_hz
         if not (0 <= record < self.manifest["records"] and 0 <= start <= stop <= samples):
+            last, duration_s = self.manifest["records"] - 1, self.manifest["request"]["duration_s"]
             raise UserError(
-                f"{self.path}: no {start_s:g} to {stop_s:g} s in record {record}; it has records 0 to {self.manifest['records'] - 1} of "
-                f"{self.manifest['request']['duration_s']} s"
+                f"{self.path}: no {start_s:g} to {stop_s:g} s in record {record}; it has records 0 to {last} of {duration_s} s"
             )
         return self._array()[record, :, start:stop] * np.float32(MV_PER_STEP)
 

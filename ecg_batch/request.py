@@ -238,8 +238,8 @@ def _rhythm(raw, duration_s: int, source: str) -> tuple[RhythmParameters | None,
     if duration_s <= LOOP_S:
         if raw is not None:
             raise UserError(
-                f"{source}: rhythm is given, but a record of {duration_s} s keeps its donor's own rhythm. Ask for a duration_s over "
-                f"{LOOP_S}, or leave rhythm out"
+                f"{source}: rhythm is given, but a record of {duration_s} s keeps its donor's own rhythm. Ask for a duration_s "
+                f"over {LOOP_S}, or leave rhythm out"
             )
         return None, None
     if not isinstance(raw, Mapping) or raw.get("start_hour") is None:
@@ -251,10 +251,11 @@ def _rhythm(raw, duration_s: int, source: str) -> tuple[RhythmParameters | None,
 def _refuse_rate(request: Request) -> None:
     """The rhythm model needs room between the shortest and the longest RR."""
     low, high = rate_limits_bpm(request.rhythm)
-    if request.mix.hr_bpm.low < low or request.mix.hr_bpm.high > high:
+    asked = request.mix.hr_bpm
+    if asked.low < low or asked.high > high:
         raise UserError(
-            f"{request.source}: mix.hr_bpm reaches from {request.mix.hr_bpm.low:g} to {request.mix.hr_bpm.high:g}; the mean of a long "
-            f"record may be {low:.0f} to {high:.0f} bpm, so that its beats can vary between the shortest RR "
+            f"{request.source}: mix.hr_bpm reaches from {asked.low:g} to {asked.high:g}; the mean of a long record may be "
+            f"{low:.0f} to {high:.0f} bpm, so that its beats can vary between the shortest RR "
             f"({request.rhythm.rr_low_s:g} s) and the longest ({request.rhythm.rr_high_s:g} s). Narrow mix.hr_bpm (within: ...)"
         )
 

@@ -158,7 +158,8 @@ def _running_lines(status: Status) -> list[str]:
     slow = status.stragglers
     claims = sorted(status.running, key=lambda progress: (progress.shard not in slow, progress.shard))
     lines = [
-        f"shard {p.shard}: {amount(p.done_records)} records, {p.host} {f'job {p.job}' if p.job else f'pid {p.pid}'}, attempt {p.attempt}"
+        f"shard {p.shard}: {amount(p.done_records)} records, {p.host} "
+        f"{f'job {p.job}' if p.job else f'pid {p.pid}'}, attempt {p.attempt}"
         + (f"; straggler: {slow[p.shard]}" if p.shard in slow else "")
         for p in claims[:SHOWN]
     ]

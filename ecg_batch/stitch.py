@@ -124,7 +124,7 @@ def _intervals(donor: LongDonor, placed: Placed, k: np.ndarray) -> Interval:
 
 
 def _slopes(donor: LongDonor, interval: Interval) -> tuple[np.ndarray, ...]:
-    """(donor samples an output sample at the joint in A, in B, missing value, missing slope): (interval,) x 2, (lead, interval) x 2."""
+    """(donor samples an output sample at the joint, in A and in B (interval,); missing value, missing slope (lead, interval))."""
     rate_a = _rate(interval.donor_out - donor.t_end[interval.before], interval.joint - interval.t_end)
     rate_b = _rate(donor.p_on[interval.after] - interval.donor_in, interval.p_on - interval.joint)
     x, out, into = donor.x, interval.donor_out, interval.donor_in

@@ -1,9 +1,9 @@
 """Sway: breathing and slow drift change a patient's amplitude and heart axis a little, all leads together.
 
-The heart lies on the diaphragm. With each breath its electrical axis swings by some degrees and its R wave by some percent (Moody et
-al. 1985, Derivation of respiratory signals from multi-lead ECGs, Computers in Cardiology 12:113); posture does so for minutes and
-hours. The turn is that of the vectorcardiogram of Dower's transform (Dower et al. 1980, Clin Cardiol 3:87): what the
-dipole does not explain stays as it was.
+The heart lies on the diaphragm. With each breath its electrical axis swings by some degrees and its R wave by some percent (Moody
+et al. 1985, Derivation of respiratory signals from multi-lead ECGs, Computers in Cardiology 12:113); posture does so for minutes
+and hours. The turn is that of the vectorcardiogram of Dower's transform (Dower et al. 1980, Clin Cardiol 3:87): what the dipole
+does not explain stays as it was.
 """
 
 from dataclasses import dataclass

@@ -97,7 +97,7 @@ class TextureStream:
 
 
 def filter_margin(lowpass_hz: float, fs_hz: float) -> int:
-    """Samples to either side of a stretch beyond which the zero-phase low-pass sees nothing: its slowest pole has fallen to 1e-13."""
+    """Samples to either side of a stretch beyond which the zero-phase low-pass sees nothing: its slowest pole falls to 1e-13."""
     poles = butter(FILTER_ORDER // 2, lowpass_hz, fs=fs_hz, output="zpk")[1]
     return int(np.ceil(np.log(1e-13) / np.log(np.abs(poles).max())))
 

@@ -76,9 +76,7 @@ def _strays(plan: Plan, folder: Path, finished: bool) -> Iterator[str]:
 
 def _without_receipt(plan: Plan, receipts: dict[int, dict], wrong: dict[str, str]) -> Iterator[str]:
     unread = [shard.index for shard in plan.shards if shard.index not in receipts]
-    absent = [
-        str(index) for index in unread if not {f"receipts/{index}.json", *ecg_files(plan, plan.shards[index])} & set(wrong)
-    ]
+    absent = [str(index) for index in unread if not {f"receipts/{index}.json", *ecg_files(plan, plan.shards[index])} & set(wrong)]
     if absent:
         yield f"{len(absent)} of {len(plan.shards)} shards have no valid receipt: {_some(absent)}"
 

@@ -11,8 +11,8 @@ def main() -> int:
     parser.add_argument("--records", type=lambda text: [int(part) for part in text.split(",")], metavar="N,N,...",
                         help="which records (default: the first of three labels)")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="PNG", help="default: DIR.png, beside the dataset")
-    parser.add_argument("--at", type=float, metavar="SECONDS", help="where the strip of a long record begins (default: at an ectopic "
-                        "beat, or in the middle)")  # fmt: skip
+    parser.add_argument("--at", type=float, metavar="SECONDS", help="where the strip of a long record begins (default: at an "
+                        "ectopic beat, or in the middle)")  # fmt: skip
     arguments = parser.parse_args()
     from ecg_batch.errors import UserError
     from ecg_batch.plot import plot_dataset

@@ -139,7 +139,8 @@ def test_qt_follows_the_lagged_rate_and_gives_way_only_where_there_is_no_room(ca
         roomy = interval.p_on - interval.t_end > 1.5
         np.testing.assert_allclose(got[roomy], wanted[roomy])
         assert (got <= wanted + 1e-9).all() and roomy.mean() > 0.5
-        assert (np.diff(np.stack([interval.qrs_off, interval.t_end, interval.joint, interval.p_on, interval.qrs_on]), axis=0) > 0).all()
+        corners = np.stack([interval.qrs_off, interval.t_end, interval.joint, interval.p_on, interval.qrs_on])
+        assert (np.diff(corners, axis=0) > 0).all()
 
 
 def test_value_and_slope_go_on_across_every_joint(casts):
@@ -151,8 +152,8 @@ def test_value_and_slope_go_on_across_every_joint(casts):
         interval = _intervals(each.donor, each.placed, k)
         slopes, all_k = _slopes(each.donor, interval), np.arange(len(k))
         step = 1e-4
-        sides = [[side(each.donor, interval, slopes, all_k, interval.joint + by) for by in (-step, step)] for side in (_side_a, _side_b)]
-        (a0, a1), (b0, b1) = sides
+        a0, a1, b0, b1 = (side(each.donor, interval, slopes, all_k, interval.joint + by)
+                          for side in (_side_a, _side_b) for by in (-step, step))  # fmt: skip
         room = np.minimum(interval.joint - interval.t_end, interval.p_on - interval.joint) > 1  # samples; else TP is used up
         assert room.mean() > 0.3
         assert np.abs((a0 + a1) - (b0 + b1)).max() < 0.5  # microvolts

@@ -268,3 +268,8 @@ def test_500_hz_is_the_same_code_with_another_bank_and_other_weights(tmp_path):
     measured = dataset.records["hr_bpm_measured"].to_numpy()
     asked = dataset.records["hr_bpm_requested"].to_numpy()
     assert np.mean(np.abs(measured - asked) <= 3) > 0.9
+    request = write_request(tmp_path, records=2, batch=2, shard=2, duration_s=70, fs_hz=500, mix=mix, **inputs)
+    finish(start(request, tmp_path / "long", 1))
+    dataset = open_dataset(tmp_path / "long")
+    assert dataset.window(1, 50, 70).shape == (12, 10_000) and identity_residual(dataset.raw[:]).max() <= 0.5
+    assert list(verify(tmp_path / "long")) == []
