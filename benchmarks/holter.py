@@ -220,9 +220,9 @@ def jumps(records: list[Record], bank) -> None:
         over.append([cell[0] for cell in row])
     share, ratio, over = np.array(share), np.array(ratio), np.array(over)
     print(f"| median of records, largest over all joints | {np.median(over[:, 0]):.0f} | {np.median(over[:, 1]):.0f} |")
-    for name, x, form in (("largest over all joints / donor's own largest, worst record", ratio.max(axis=0), ".2f"),
-                          ("joints above the donor's own largest outside QRS, mean of records", share.mean(axis=0), ".4%")):  # fmt: skip
-        print(f"| {name} | {x[0]:{form}} | {x[1]:{form}} |")
+    worst, mean = ratio.max(axis=0), share.mean(axis=0)
+    print(f"| largest over all joints / donor's own largest, worst record | {worst[0]:.2f} | {worst[1]:.2f} |")
+    print(f"| joints above the donor's own largest outside QRS, mean of records | {mean[0]:.4%} | {mean[1]:.4%} |")
     print()
 
 
