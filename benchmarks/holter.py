@@ -84,11 +84,14 @@ class Record:
         self.ecg = dataset.raw[record]
         interval = _intervals(each.donor, each.placed, np.arange(len(each.placed.r) - 1))
         self.joints = np.rint(interval.start + interval.joint).astype(int)
-        self.is_seam = interval.donor_out != interval.donor_in
+        self.interval, self.is_seam = interval, interval.donor_out != interval.donor_in
+        both = np.array([each.donor.symbol[beats] == "N" for beats in (interval.before, interval.after)])
+        self.normal = both.all(axis=0)  # intervals between normal beats
         rows = dataset.beats(record)
         self.symbol = np.array(rows["symbol"].to_pylist())
         is_beat = np.isin(self.symbol, ("N", "V", "A"))
         self.beats, self.symbol = rows["sample"].to_numpy()[is_beat], self.symbol[is_beat]
+        assert np.array_equal(self.beats, each.placed.r[1:-1]), "made by another version of this program"
 
 
 # Detectors ------------------------------------------------------------------------------------------------------------
@@ -150,18 +153,29 @@ def seams(records: list[Record]) -> None:
     """AUC of gradient boosting on held-out records, for three kinds of places where something was joined."""
     print("| windows of 0.3 s about | against | windows of each kind | AUC (5 folds by record) |\n|---|---|---|---|")
     chance = np.random.default_rng(0)
-    joints = [(one, one.joints[one.is_seam], one.joints[~one.is_seam]) for one in records]
+    joints = [(one, one.joints[one.is_seam & one.normal], unjoined(one, chance)) for one in records]
     minutes = [(one, np.arange(6000, one.ecg.shape[1], 6000), None) for one in records]
     pieces = [(one, one.each.placed.atrial_out, None) for one in records if len(one.each.placed.atrial_out)]
     for name, other, places in (
-        ("joints of beats that did not follow each other in the donor", "joints where they did (nothing joined)", joints),
+        ("joints of beats that did not follow each other in the donor", "the same places of TP where they did", joints),
         ("edges of minutes (blocks of decoding, filtering, storing)", "other times", minutes),
         ("joints of pieces of atrial activity", "other times", pieces),
     ):
-        if len(places) > 4:
+        if len(places) > 1:
             auc, count = told_apart(places, chance)
             print(f"| {name} | {other} | {count:,} | {auc:.3f} |")
     print()
+
+
+def unjoined(one: Record, chance: np.random.Generator) -> np.ndarray:
+    """Places where nothing was joined, since the beats follow each other in the donor: as far along TP as the joints are."""
+    i = one.interval
+    along = (i.joint - i.t_end) / (i.p_on - i.t_end)
+    plain = np.flatnonzero(~one.is_seam & one.normal)
+    if not len(plain):
+        return np.empty(0, int)
+    share = chance.choice(along[one.is_seam & one.normal], len(plain))
+    return np.rint(i.start + i.t_end + share * (i.p_on - i.t_end))[plain].astype(int)
 
 
 def told_apart(places: list, chance: np.random.Generator) -> tuple[float, int]:
@@ -181,7 +195,7 @@ def told_apart(places: list, chance: np.random.Generator) -> tuple[float, int]:
             group.append(np.full(count, number))
     x, y, group = np.concatenate(x), np.concatenate(y), np.concatenate(group)
     score = np.empty(len(y))
-    for train, test in GroupKFold(5).split(x, y, group):
+    for train, test in GroupKFold(min(5, len(places))).split(x, y, group):
         model = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.05, random_state=0).fit(x[train], y[train])
         score[test] = model.predict_proba(x[test])[:, 1]
     return roc_auc_score(y, score), int(y.sum())

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ecg_batch.beats import detect_lead
-from ecg_batch.check import BEAT_WITHIN_S, EDGE_S, FLAT_MV, HR_WITHIN_BPM, MAX_MV, RATE_LEAD
-from ecg_batch.leads import MV_PER_STEP
+from ecg_batch.beats import LEAD_II, detect_beats, detect_lead
+from ecg_batch.check import BEAT_WITHIN_S, EDGE_S, FLAT_MV, HR_WITHIN_BPM, MAX_MV
+from ecg_batch.leads import MODELLED, MODELLED_INDEX, MV_PER_STEP
 
 LEAD_IN_S = 8.0  # of the minute before: the detector has to learn how high a QRS is
 JUDGED_S = 2.0  # the last of a minute is judged with the next one
@@ -16,7 +16,7 @@ class MinuteCheck:
 
     def __init__(self, fs_hz: float, samples: int, beats: np.ndarray):
         self._fs_hz, self._samples, self._beats = fs_hz, samples, beats
-        self._lead = np.empty(0)  # mV of the rate lead, up to where we are
+        self._leads = np.empty((len(MODELLED), 0), np.int32)  # the modelled leads, from the lead-in up to where we are
         self._at, self._judged = 0, round(EDGE_S * fs_hz)
         self._span, self._seen, self._wrong = (np.inf, -np.inf), 0, 0
         self.failed: list[tuple[int, list[str]]] = []
@@ -28,28 +28,36 @@ class MinuteCheck:
             flags.append("amplitude")
         if (np.ptp(steps, axis=-1) * MV_PER_STEP < FLAT_MV).any() and steps.shape[-1] > 2 * self._fs_hz:
             flags.append("flat")
-        self._lead = np.concatenate([self._lead, steps[RATE_LEAD] * MV_PER_STEP])
+        self._leads = np.concatenate([self._leads, steps[list(MODELLED_INDEX)]], axis=1)
         self._at += steps.shape[-1]
-        if self._at == self._samples or len(self._lead) > LEAD_IN_S * self._fs_hz:
+        if self._at == self._samples or self._leads.shape[1] > LEAD_IN_S * self._fs_hz:
             flags += ["beats"] * self._judge()
         if flags:
             self.failed.append((self._at - steps.shape[-1], flags))
 
     def _judge(self) -> bool:
-        """Whether a beat was missed or invented in what was not judged before."""
-        begin = self._at - len(self._lead)
-        over = self._at == self._samples
-        until = self._at - round(EDGE_S * self._fs_hz) if over else self._at - round(JUDGED_S * self._fs_hz)
-        found = begin + detect_lead(self._lead, self._fs_hz)
-        near = BEAT_WITHIN_S * self._fs_hz
-        missed = _far(_between(self._beats, self._judged, until), found, near)
-        invented = _far(_between(found, self._judged, until), self._beats, near)
-        inner = _between(found, self._judged, until)
-        if len(inner):
-            self._span = min(self._span[0], inner[0]), max(self._span[1], inner[-1])
-        self._seen, self._wrong, self._judged = self._seen + len(inner), self._wrong + missed + invented, until
-        self._lead = self._lead[-round((LEAD_IN_S + JUDGED_S) * self._fs_hz) :]
-        return bool(missed + invented)
+        """Whether a beat was missed or invented in what was not judged before.
+
+        A detector that follows one lead may lose its threshold and count T waves for a while; then eight leads vote.
+        """
+        clear_s = EDGE_S if self._at == self._samples else JUDGED_S
+        until = self._at - round(clear_s * self._fs_hz)
+        ecg_mv = self._leads * MV_PER_STEP
+        found, wrong = self._held_against(detect_lead(ecg_mv[LEAD_II], self._fs_hz), until)
+        if wrong:
+            voted = self._held_against(detect_beats(ecg_mv, self._fs_hz), until)
+            found, wrong = voted if voted[1] < wrong else (found, wrong)
+        if len(found):
+            self._span = min(self._span[0], found[0]), max(self._span[1], found[-1])
+        self._seen, self._wrong, self._judged = self._seen + len(found), self._wrong + wrong, until
+        self._leads = self._leads[:, -round((LEAD_IN_S + JUDGED_S) * self._fs_hz) :]
+        return bool(wrong)
+
+    def _held_against(self, found: np.ndarray, until: int) -> tuple[np.ndarray, int]:
+        """(detections that are judged now, how many beats were missed or invented)."""
+        found, near = found + self._at - self._leads.shape[1], BEAT_WITHIN_S * self._fs_hz
+        judged = _between(found, self._judged, until)
+        return judged, _far(_between(self._beats, self._judged, until), found, near) + _far(judged, self._beats, near)
 
     def found(self, hr_bpm: float) -> tuple[float, list[str]]:
         """(measured heart rate, flags) of the whole record: amplitude, flat, heart_rate, beats."""
