@@ -175,7 +175,7 @@ def unjoined(one: Record, chance: np.random.Generator) -> np.ndarray:
     if not len(plain):
         return np.empty(0, int)
     share = chance.choice(along[one.is_seam & one.normal], len(plain))
-    return np.rint(i.start + i.t_end + share * (i.p_on - i.t_end))[plain].astype(int)
+    return np.rint(i.start[plain] + i.t_end[plain] + share * (i.p_on - i.t_end)[plain]).astype(int)
 
 
 def told_apart(places: list, chance: np.random.Generator) -> tuple[float, int]:

@@ -19,7 +19,7 @@ VENTRICULAR, ATRIAL = frozenset({"PVC", "BIGU", "TRIGU"}), frozenset({"PAC"})
 WIDER_S = (0.04, 0.06)  # a ventricular QRS begins so much earlier and ends so much later than the donor's others
 FAR_OFF, FAR_OF_QRS = 4.0, 0.25  # an artefact: so many times the median beat's difference, and so much of a QRS over all leads
 POINTS = 8  # places in each TP segment that are tried for the joint
-CLOSE_UV2 = 1.0  # costs below make no difference: a stored step
+CLOSE_UV2 = 25.0  # seam costs below make no difference: 5 uV
 ATRIAL_PERIODS_S = (0.1, 0.4)
 
 
