@@ -26,7 +26,7 @@ from ecg_batch.long_donor import MIN_BEATS, LongDonor, TooFewBeats, lacks_ectopi
 from ecg_batch.query import Queries
 from ecg_batch.request import MINUTE_S
 from ecg_batch.retrieve import MAX_STRETCH, contradictions, retrieve
-from ecg_batch.rhythm import VARIABILITY, DonorRhythm, Rhythm, make_rhythm
+from ecg_batch.rhythm import VARIABILITY, DonorRhythm, make_rhythm
 from ecg_batch.shard import Assets, Batch
 from ecg_batch.stitch import Placed, place, stitch
 from ecg_batch.sway import Sway, sway_of, swayed
@@ -50,7 +50,8 @@ class Cast:
 
     row: int
     donor: LongDonor
-    rhythm: Rhythm
+    symbol: np.ndarray  # (beat,), without the beats before and after the record
+    changes: list[tuple[float, str]]  # time in s and WFDB aux of each rhythm
     placed: Placed
     sway: Sway
     hr_bpm: float
@@ -148,10 +149,10 @@ class LongBatch:
     def _annotations(self, record: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(samples, symbols, aux) of rhythm changes, of minutes that failed the gate ("~", as WFDB marks quality), of beats."""
         each, beats = self._casts[record], self._casts[record].placed.r[1:-1]
-        changes = [(round(time_s * self._request.fs_hz), "+", aux) for time_s, aux in each.rhythm.changes]
+        changes = [(round(time_s * self._request.fs_hz), "+", aux) for time_s, aux in each.changes]
         failed = [(start, "~", ",".join(flags)) for start, flags in self._checks[record].failed]
         samples, symbols, aux = zip(*changes, *failed, strict=True)
-        return [(np.array(samples), np.array(symbols), np.array(aux)), (beats, each.rhythm.symbol, np.full(len(beats), ""))]
+        return [(np.array(samples), np.array(symbols), np.array(aux)), (beats, each.symbol, np.full(len(beats), ""))]
 
 
 @dataclass(frozen=True)
@@ -225,13 +226,12 @@ def _with_donor(request, assets: Assets, row: int, record: int, hr_bpm: float, s
     rhythm_draws = generator(request.seed, record, Stream.LONG_RHYTHM)
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour)
     stated = next((aux for code, aux in RHYTHMS.items() if code in donor.codes), "(N")
-    rhythm.changes[0] = (0.0, stated)
     beat_draws = generator(request.seed, record, Stream.LONG_BEATS)
     placed = place(donor, rhythm.r_s, rhythm.symbol, rhythm.qt_rr_s, samples, beat_draws)
     flags = ["rate_statement"] * bool(contradictions(assets.donors, np.array([row]), np.array([hr_bpm]))[0])
     flags += ["stretch"] * bool(abs(np.log(hr_bpm / (60 * request.fs_hz / donor.rr_samples))) > np.log(MAX_STRETCH))
     flags += ["ectopic"] * lacks_ectopic(donor)
-    made = Cast(row, donor, rhythm, placed, sway_of(rhythm, request.fs_hz), hr_bpm, flags)
+    made = Cast(row, donor, rhythm.symbol, [(0.0, stated)], placed, sway_of(rhythm, placed.r[1:-1]), hr_bpm, flags)
     first = min(samples, MINUTE_S * request.fs_hz)
     skeleton = filtered(made.skeleton, 0, first, samples, request.lowpass_hz, request.fs_hz)
     beats = placed.r[(placed.r >= 0) & (placed.r < first)]

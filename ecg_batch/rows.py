@@ -48,12 +48,11 @@ def _asked(values: np.ndarray, absent: np.ndarray, kind: pa.DataType) -> pa.Arra
 
 def beats_table(records: np.ndarray, annotations: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]]) -> pa.Table:
     """The rows of beats.parquet: annotations of each record as lists of (samples, symbols, aux), put in the order of time."""
-    columns = {"record": [], "sample": [], "symbol": [], "aux": []}
+    tables = []
     for record, parts in zip(records, annotations, strict=True):
         sample, symbol, aux = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         order = np.argsort(sample, kind="stable")
-        columns["record"].append(np.full(len(sample), record, np.int64))
-        for name, values in (("sample", sample.astype(np.int64)), ("symbol", symbol), ("aux", aux)):
-            columns[name].append(values[order])
-    joined = {name: np.concatenate(arrays) for name, arrays in columns.items()}
-    return pa.table({name: pa.array(joined[name], pa.int64() if name in ("record", "sample") else pa.string()) for name in columns})
+        columns = {"record": np.full(len(sample), record, np.int64), "sample": sample[order].astype(np.int64),
+                   "symbol": pa.array(symbol[order], pa.string()), "aux": pa.array(aux[order], pa.string())}  # fmt: skip
+        tables.append(pa.table(columns))
+    return pa.concat_tables(tables)

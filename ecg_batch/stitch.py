@@ -22,8 +22,8 @@ ATRIAL_CHOICES = 12  # places drawn for the next piece; the one that fits best i
 
 @dataclass(frozen=True)
 class Placed:
-    """Beats of one record, one before it and one after it included. r: int64 (beat,) samples; source: (beat,) beats of the donor;
-    qt_rr: (beat,) samples, what QT follows. atrial_out, atrial_in: (piece,) where a piece begins, in the record and in the donor.
+    """Beats of one record, one before it and one after it included. r: int32 (beat,) samples; source: int16 (beat,), of the donor;
+    qt_rr: float32 (beat,) samples, what QT follows. atrial_out, atrial_in: (piece,) where a piece begins, in record and donor.
     """
 
     r: np.ndarray
@@ -63,7 +63,7 @@ def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.nda
         steps = 1 + generator.integers(max(len(pool) - 1, 1), size=len(at))
         source[at] = pool[np.cumsum(steps) % len(pool)]
     atrial = _place_atrial(donor, samples, generator) if donor.atrial is not None else (np.empty(0, np.int64),) * 2
-    return Placed(r, source, qt_rr * fs_hz, *atrial)
+    return Placed(r.astype(np.int32), source.astype(np.int16), (qt_rr * fs_hz).astype(np.float32), *atrial)
 
 
 def _place_atrial(donor: LongDonor, samples: int, generator) -> tuple[np.ndarray, np.ndarray]:

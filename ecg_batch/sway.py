@@ -25,7 +25,10 @@ DRIFT_GAIN, DRIFT_RAD = 0.05, np.deg2rad(6.0)
 
 @dataclass(frozen=True)
 class Sway:
-    """Respiration (beat,) as unwrapped phase and depth, and drift (beat,), at times r (beat,) in samples."""
+    """Respiration (beat,), its phase in radians and its depth, and drift (beat,), at times r (beat,) in samples.
+
+    float32: a day has 100,000 beats, and a batch may hold 32 days.
+    """
 
     r: np.ndarray
     phase: np.ndarray
@@ -33,15 +36,18 @@ class Sway:
     drift: np.ndarray
 
 
-def sway_of(rhythm: Rhythm, fs_hz: float) -> Sway:
-    return Sway(rhythm.r_s * fs_hz, np.unwrap(rhythm.respiration), np.clip(rhythm.amplitude, 0.0, 2.0), rhythm.drift)
+def sway_of(rhythm: Rhythm, r: np.ndarray) -> Sway:
+    """The sway of a rhythm whose beats lie at the samples r (beat,)."""
+    depth = np.clip(rhythm.amplitude, 0.0, 2.0)
+    return Sway(r, *(values.astype(np.float32) for values in (rhythm.respiration, depth, rhythm.drift)))
 
 
 def swayed(skeleton: np.ndarray, level: np.ndarray, sway: Sway, start: int) -> np.ndarray:
     """The skeleton (8 leads, time) from sample `start` on, gain and axis moved about its level (lead,), in the same unit."""
     near = slice(*(np.searchsorted(sway.r, (start, start + skeleton.shape[1])) + (-2, 2)).clip(0))
     time = np.arange(start, start + skeleton.shape[1])
-    phase, depth, drift = (np.interp(time, sway.r[near], values[near]) for values in (sway.phase, sway.depth, sway.drift))
+    at_beats = (np.unwrap(sway.phase[near].astype(np.float64)), sway.depth[near], sway.drift[near])
+    phase, depth, drift = (np.interp(time, sway.r[near], values) for values in at_beats)
     breath = depth * np.sin(phase)
     x = skeleton - level[:, None]
     moved = BREATH_GAIN * breath * x + DRIFT_GAIN * drift * x

@@ -112,7 +112,7 @@ def test_a_qrs_is_copied_from_the_donor_at_each_r(casts):
 def test_all_beats_of_the_donor_come_each_as_its_type_and_never_twice_in_a_row(casts):
     for each in casts:
         placed, donor = each.placed, each.donor
-        np.testing.assert_array_equal(donor.symbol[placed.source[1:-1]], each.rhythm.symbol)
+        np.testing.assert_array_equal(donor.symbol[placed.source[1:-1]], each.symbol)
         assert set(np.flatnonzero(donor.symbol == "N")) <= set(placed.source)
         normal = placed.source[donor.symbol[placed.source] == "N"]
         assert (np.diff(normal) != 0).all()
@@ -122,9 +122,9 @@ def test_ectopic_beats_come_where_the_donor_has_them_and_nowhere_else(casts, ass
     seen = set()
     for each in casts:
         codes = assets.bank.table.scp_codes(each.row)
-        assert not (each.rhythm.symbol == "V").any() or {"PVC", "BIGU", "TRIGU"} & set(codes)
-        assert not (each.rhythm.symbol == "A").any() or "PAC" in codes
-        seen |= set(each.rhythm.symbol)
+        assert not (each.symbol == "V").any() or {"PVC", "BIGU", "TRIGU"} & set(codes)
+        assert not (each.symbol == "A").any() or "PAC" in codes
+        seen |= set(each.symbol)
     assert seen >= {"N", "V"}
 
 
@@ -154,10 +154,10 @@ def test_value_and_slope_go_on_across_every_joint(casts):
         step = 1e-4
         a0, a1, b0, b1 = (side(each.donor, interval, slopes, all_k, interval.joint + by)
                           for side in (_side_a, _side_b) for by in (-step, step))  # fmt: skip
-        room = np.minimum(interval.joint - interval.t_end, interval.p_on - interval.joint) > 1  # samples; else TP is used up
+        room = np.maximum(slopes[0], slopes[1]) < 3  # else TP is all but used up
         assert room.mean() > 0.3
         assert np.abs((a0 + a1) - (b0 + b1)).max() < 0.5  # microvolts
-        assert np.abs((a1 - a0) - (b1 - b0))[:, room].max() / (2 * step) < 5  # microvolts a sample: a QRS has hundreds
+        assert np.abs((a1 - a0) - (b1 - b0))[:, room].max() / (2 * step) < 1  # microvolts a sample: a QRS has hundreds
 
 
 def test_jumps_at_joints_lie_inside_the_donors_own(casts, assets):
