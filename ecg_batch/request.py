@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ecg_batch.errors import UserError
+from ecg_batch.files import read_yaml
 from ecg_batch.statements import rate_range_bpm, rate_rule
 
 CHUNK_RECORDS = 64  # records per Zarr chunk: about 1.5 MB at 100 Hz, read and decoded as one
@@ -118,16 +119,7 @@ def load_request(path: Path, overrides: Sequence[str] = ()) -> Request:
 
     Paths inside, also those of overrides, are relative to the file. Raises UserError naming file and key.
     """
-    import yaml
-
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the request: {error}. Give the path of a YAML file") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}. Mend that line") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: found {type(raw).__name__}, needed 'key: value' lines; known keys: {', '.join(KNOWN)}")
+    raw = read_yaml(path, "the request", KNOWN)
     for override in overrides:
         _override(raw, override)
     source = str(path) + (f" with --set {' '.join(overrides)}" if overrides else "")

@@ -96,5 +96,4 @@ class SlurmRun:
         for driver in self.drivers:
             driver.kill()
             driver.wait()
-        self.lab.run("scancel", "--user=root", check=False)
-        self.lab.run("scancel", "--user=root", "--signal=KILL", check=False)
+        self.lab.restore()

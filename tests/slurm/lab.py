@@ -58,9 +58,13 @@ class Lab:
     def queue(self, *options, form: str = "%i %T") -> list[str]:
         return self.run("squeue", "--noheader", "--array", "--format", form, *options, check=False).splitlines()
 
+    def nodes(self) -> dict[str, str]:
+        """Node -> its state ('idle', 'drained', 'down*', ...); empty where the controller does not answer."""
+        answer = self.run("sinfo", "--noheader", "--Node", "--format=%N %T", "--partition=main", check=False)
+        return dict(line.split() for line in answer.splitlines())
+
     def is_idle(self) -> bool:
-        nodes = self.run("sinfo", "--noheader", "--Node", "--format=%N %T", "--partition=main", check=False).splitlines()
-        return len(nodes) == NODES and all(line.endswith(" idle") for line in nodes)
+        return list(self.nodes().values()) == ["idle"] * NODES
 
     # Up and down
 
@@ -162,6 +166,27 @@ StorageLoc=slurm_acct_db
             deadline = time.monotonic() + 5
             while self.processes() and time.monotonic() < deadline:
                 time.sleep(0.05)
+
+    def restore(self, seconds: float = 90) -> None:
+        """As after `start`: daemons up, no job, every node idle. RuntimeError where that cannot be had.
+
+        Slurm itself brings a node that was down back into service, but never one that it has drained. It drains a node when a
+        job that its restarted controller does not remember to have started is started there again ("Duplicate jobid").
+        """
+        names = ["slurmctld", *(f"slurmd.node{node}" for node in range(1, NODES + 1))]
+        dead = [name for name in names if state(self.pid(name)) in "ZX"]
+        for name in dead:
+            self.start_controller() if name == "slurmctld" else self.start_node(name.removeprefix("slurmd."))
+        deadline = time.monotonic() + seconds
+        while (jobs := self.queue()) or not self.is_idle():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the test cluster is not idle again: {self.nodes()}, {jobs}\n{self.run('sinfo', '-R', check=False)}")
+            for number in ((), ("--signal=KILL",)) if jobs else ():
+                self.run("scancel", "--user=root", *number, check=False)
+            for node, found in self.nodes().items():
+                if found.startswith(("drain", "down")):
+                    self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+            time.sleep(0.2)
 
     # Faults
 
