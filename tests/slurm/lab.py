@@ -180,7 +180,8 @@ StorageLoc=slurm_acct_db
         deadline = time.monotonic() + seconds
         while (jobs := self.queue()) or not self.is_idle():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the test cluster is not idle again: {self.nodes()}, {jobs}\n{self.run('sinfo', '-R', check=False)}")
+                why = self.run("sinfo", "-R", check=False)
+                raise RuntimeError(f"the test cluster is not idle again: {self.nodes()}, {jobs}\n{why}")
             for number in ((), ("--signal=KILL",)) if jobs else ():
                 self.run("scancel", "--user=root", *number, check=False)
             for node, found in self.nodes().items():
