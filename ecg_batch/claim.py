@@ -25,12 +25,13 @@ HEARTBEAT = "progress.json"
 
 @dataclass(frozen=True)
 class Claim:
-    """One attempt at one shard. staging: its folder; started: Unix time, s."""
+    """One attempt at one shard. staging: its folder; started: Unix time, s; batch: records in one model call."""
 
     shard: Shard
     attempt: int
     staging: Path
     started: float
+    batch: int = 0
 
     def beat(self, done_records: int) -> None:
         """Say how far the shard is. FileNotFoundError where another task has taken it over, or the run is over."""
@@ -52,6 +53,7 @@ class Progress:
     started: float
     age_s: float
     job: str = ""  # slurm.incarnation() of its maker
+    batch: int = 0
 
     @property
     def is_fresh(self) -> bool:
@@ -63,7 +65,7 @@ def node_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def claim_shard(folder: Path, shard: Shard) -> Claim | None:
+def claim_shard(folder: Path, shard: Shard, batch: int = 0) -> Claim | None:
     """Claim a shard, or None where somebody is freshly at work on it. Stale attempts are cleared away.
 
     The heartbeat is written first and the folder renamed into place, which fails on a claim that is there already: of
@@ -73,7 +75,7 @@ def claim_shard(folder: Path, shard: Shard) -> Claim | None:
     if any(progress.is_fresh for progress in former):
         return None
     attempt = max((progress.attempt for progress in former), default=0) + 1
-    claim = Claim(shard, attempt, folder / STAGING / f"{shard.index}.{attempt}", time.time())
+    claim = Claim(shard, attempt, folder / STAGING / f"{shard.index}.{attempt}", time.time(), batch)
     aside = folder / STAGING / f"claim-{uuid4().hex}"
     aside.mkdir()
     try:
@@ -123,7 +125,7 @@ def _read_heartbeat(staging: Path) -> Progress | None:
 
 def _write_heartbeat(staging: Path, claim: Claim, done_records: int) -> None:
     beat = {"done_records": done_records, "host": node_name(), "pid": os.getpid(), "started": claim.started}
-    beat["job"] = incarnation()
+    beat |= {"job": incarnation(), "batch": claim.batch}
     aside = staging / f"{HEARTBEAT}.new"
     aside.write_bytes(to_json(beat))
     os.replace(aside, staging / HEARTBEAT)

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from ecg_batch.batch import smaller_batches
 from ecg_batch.commit import is_sealed, read_receipts, receipt_path
 from ecg_batch.energy import total
 from ecg_batch.errors import UserError
@@ -156,6 +157,7 @@ def content_root(receipts: list[dict]) -> str:
 
 
 def _manifest(plan: Plan, receipts: list[dict]) -> dict:
+    smaller = smaller_batches(plan, receipts)
     return {
         "format": FORMAT,
         "run_id": plan.run_id,
@@ -165,6 +167,7 @@ def _manifest(plan: Plan, receipts: list[dict]) -> dict:
         "bytes": sum(receipt["bytes"] for receipt in receipts),
         "seconds": round(sum(receipt["seconds"] for receipt in receipts), 3),
         **total(receipts),
+        **({"smaller_batch": smaller} if smaller else {}),
         "request": plan.request.resolved(),
         "inputs_sha256": plan.inputs,
         "versions": plan.versions,

@@ -9,12 +9,14 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from ecg_batch.batch import keep_batch, smaller_batches
 from ecg_batch.commit import read_receipts, receipt_path
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
 from ecg_batch.finalise import read_sums, row_groups
 from ecg_batch.plan import (
     FOLDERS,
+    MANIFEST,
     PLAN,
     RECORDS,
     SUMS,
@@ -39,6 +41,7 @@ def repair(folder: Path) -> tuple[Path, list[int]]:
         raise UserError(f"{folder / PLAN}: damaged, and nothing else says what the data are. Restore it from a copy")
     folder = _reopen(folder)
     _split_records(plan, folder)
+    _keep_batches(plan, folder, sums)
     damaged = [shard.index for shard in plan.shards if not _is_whole(plan, folder, shard, sums)]
     for index in damaged:
         receipt_path(folder, index).unlink(missing_ok=True)
@@ -54,6 +57,17 @@ def _reopen(folder: Path) -> Path:
     for name in FOLDERS:
         (partial / name).mkdir(exist_ok=True)
     return partial
+
+
+def _keep_batches(plan: Plan, folder: Path, sums: dict[str, str]) -> None:
+    """Shards that were made with a smaller batch are to be made with that again."""
+    smaller = smaller_batches(plan, read_receipts(plan, folder).values())
+    with suppress(OSError):
+        if sums.get(MANIFEST) == sha256_file(folder / MANIFEST):
+            smaller = json.loads((folder / MANIFEST).read_bytes()).get("smaller_batch", {})
+    for batch, shards in smaller.items():
+        for shard in shards:
+            keep_batch(folder, shard, int(batch))
 
 
 def _is_whole(plan: Plan, folder: Path, shard: Shard, sums: dict[str, str]) -> bool:

@@ -31,8 +31,9 @@ NUMBERS = {
     "attempts": (int, 1, 100, 4),
     "temperature": (float, 0.01, 10.0, 1.0),
 }
-OTHERS = ("donor_folds", "device", "bank", "models", "mix", "table")
+OTHERS = ("batch_on_oom", "donor_folds", "device", "bank", "models", "mix", "table")
 KNOWN = tuple(sorted((*NUMBERS, *OTHERS)))
+LATER_DEFAULTS = (("batch_on_oom", "fail"),)
 MIX_KEYS = ("age", "hr_bpm", "labels", "sex")
 HR_LIMITS_BPM = (20.0, 300.0)
 AGE_LIMITS = (0.0, 120.0)
@@ -97,11 +98,15 @@ class Request:
     models: str  # a folder
     mix: Mix | None
     table: str | None  # a CSV or Parquet file
+    batch_on_oom: str = "fail"  # or "halve": see batch.py
     source: str = ""  # the request file, for messages
 
     def resolved(self) -> dict:
-        """What enters the run id, as JSON values: all but paths, whose contents enter by their hashes instead."""
-        return {key: value for key, value in asdict(self).items() if key not in ("bank", "models", "table", "source")}
+        """What enters the run id, as JSON values: all but paths, whose contents enter by their hashes instead, and but keys
+        that were added later and say what was always done, so that older runs keep their id.
+        """
+        entering = {key: value for key, value in asdict(self).items() if key not in ("bank", "models", "table", "source")}
+        return {key: value for key, value in entering.items() if (key, value) not in LATER_DEFAULTS}
 
 
 def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
@@ -161,6 +166,7 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
         device=_choice(raw.get("device", "cpu"), ("cpu", "cuda"), "device", source),
         bank=_path(raw.get("bank", "bundled"), "bank", source, folder),
         models=_path(raw.get("models", "bundled"), "models", source, folder),
+        batch_on_oom=_choice(raw.get("batch_on_oom", "fail"), ("fail", "halve"), "batch_on_oom", source),
         mix=_mix(raw["mix"], source) if "mix" in raw else None,
         table=_path(raw["table"], "table", source, folder) if "table" in raw else None,
         source=source,

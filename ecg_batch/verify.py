@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecg_batch.batch import smaller_batches
 from ecg_batch.commit import read_receipts
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
@@ -140,6 +141,9 @@ def _manifest(plan: Plan, folder: Path, receipts: dict[int, dict], wrong: dict[s
     complete = len(receipts) == len(plan.shards) and not any(name.startswith("receipts/") for name in wrong)
     if complete and stated[3] != content_root([receipts[shard.index] for shard in plan.shards]):
         yield f"{MANIFEST}: its content root is not that of the receipts"
+    smaller = smaller_batches(plan, [receipts[shard.index] for shard in plan.shards]) if complete else {}
+    if complete and (manifest.get("smaller_batch", {}) != smaller or (smaller and plan.request.batch_on_oom != "halve")):
+        yield f"{MANIFEST}: shards made with a smaller batch are not as the receipts say, or not allowed by the request"
 
 
 def _records(plan: Plan, folder: Path, wrong: dict[str, str]) -> Iterator[str]:
