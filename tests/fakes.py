@@ -1,7 +1,7 @@
 """Small inputs and a quick deterministic generator, so that the system around the generator is tested by itself.
 
 Also a program, for tests that kill it: python tests/fakes.py REQUEST OUT WORKERS [PAUSE_S [CLUSTER [HUNGRY [POISONED ...]]]]
-HUNGRY: shards that take 5 MB for each record of a batch, as 5,45.
+HUNGRY: shards that take 8 MB for each record of a batch, as 5,45.
 """
 
 import json
@@ -21,7 +21,7 @@ from ecg_batch.rows import ROW_COLUMNS
 from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.worker import Generator
 
-HUNGER_BYTES = 5_000_000
+HUNGER_BYTES = 8_000_000
 CODES = ("NORM", "AFIB", "IMI", "SBRAD", "STACH", "CLBBB", "LVH", "NDT", "WPW")
 SUPERCLASS_OF = {"NORM": "NORM", "IMI": "MI", "CLBBB": "CD", "LVH": "HYP", "NDT": "STTC", "WPW": "CD"}
 

@@ -18,6 +18,7 @@ from test_worker import assert_same_dataset
 from ecg_batch.execute import run_missing, synthesize
 from ecg_batch.plan import make_plan, open_run
 from ecg_batch.request import load_request
+from ecg_batch.status import read_manifest
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
@@ -35,6 +36,11 @@ def small_arrays(tmp_path_factory):
 @pytest.fixture(scope="module")
 def accounted(tmp_path_factory):
     yield from started(new_lab(tmp_path_factory.mktemp("lab"), accounting=True))
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory):
+    yield from started(new_lab(tmp_path_factory.mktemp("lab"), memory=True))
 
 
 def started(lab: Lab):
@@ -283,3 +289,30 @@ def test_accounting_that_dies_under_the_run(accounted, run_on, alone):
     accounted.kill("slurmdbd")
     assert run.finish()[0] == 0, run.all_words()
     assert_same_dataset(alone, run.out)
+
+
+limited_only = pytest.mark.skipif(bool(why_not(memory=True)), reason=why_not(memory=True) or "-")
+
+
+@limited_only
+def test_out_of_memory_halves_the_batch_where_the_request_allows_it(limited, run_on, alone, write_request):
+    """The kernel kills two tasks: a batch of 64 takes 512 MB, one of 32 256 MB, and 410 MB are allowed."""
+    run = run_on(limited, memory_gb=0.4)
+    write_request(**RUN, batch_on_oom="halve")
+    run.drive(hungry="5,45")
+    status, words = run.finish()
+    assert status == 0, run.all_words()
+    for shard in (5, 45):
+        assert words.count(f"shard {shard} ran out of memory with batch 64; it is made with batch 32") == 1, words
+    assert read_manifest(run.out)["smaller_batch"] == {"32": [5, 45]}
+    assert_same_dataset(alone, run.out)  # the fake generator's bytes do not depend on the batch
+
+
+@limited_only
+def test_out_of_memory_is_named_where_the_batch_is_fixed(limited, run_on):
+    run = run_on(limited, memory_gb=0.4)
+    run.drive(hungry="5,45")
+    status, words = run.finish()
+    assert status == 1 and "2 of 64 shards failed: shard 5: UserError: its task was ended 3 times" in words, run.all_words()
+    assert words.count("out of memory, as Slurm says. Raise memory_gb") == 2
+    assert run.done() == SHARDS - 2
