@@ -60,6 +60,13 @@ class Progress:
         """Whether somebody is likely still at it."""
         return self.age_s < STALE_S and (self.host != node_name() or _is_alive(self.pid))
 
+    @property
+    def is_freed(self) -> bool:
+        """Whether its maker was found to be gone (`age`). Its job's id may since be another's: a controller that lost its last
+        seconds in a crash gives ids away again.
+        """
+        return self.age_s > time.time() - 0.5
+
 
 def node_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()

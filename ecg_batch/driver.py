@@ -93,8 +93,11 @@ class Driver:
         _remove_files(files, queue)
         todo = self.unsettled()  # without what was just put aside
         elsewhere = {claim.shard for claim in claims if claim.is_fresh and not claim.job}  # made by workers outside of Slurm
-        beating, silent = ({claim.job for claim in claims if claim.is_fresh == fresh} for fresh in (True, False))
-        live = [job for job in queue if job.is_live and job.incarnation not in silent - beating]  # a hung task is no help
+        beating, silent = (
+            {claim.job for claim in claims if claim.is_fresh == fresh and not claim.is_freed} for fresh in (True, False)
+        )
+        hung = {job.id for job in queue if job.is_at_work and job.incarnation in silent - beating}
+        live = [job for job in queue if job.is_live and job.id not in hung]
         self._speak(todo, queue)
         wanted = self.cluster.tasks_for(len([shard for shard in todo if shard.index not in elsewhere]))
         if wanted > len(live):

@@ -11,10 +11,11 @@ import pytest
 import yaml
 from conftest import SMALL, TESTS
 from fakes import fake
-from slurm.lab import Lab, new_lab, why_not
+from slurm.lab import Lab, new_lab, state, why_not
 from slurm_runs import RUN, SHARDS, SlurmRun
 from test_worker import assert_same_dataset
 
+from ecg_batch.claim import Progress
 from ecg_batch.execute import run_missing, synthesize
 from ecg_batch.plan import make_plan, open_run
 from ecg_batch.request import load_request
@@ -181,13 +182,54 @@ def test_a_driver_that_comes_back_finds_the_tasks_of_the_former(lab, run_on):
 
 
 def test_split_brain(lab, run_on, alone):
-    """slurmd is killed and its tasks live on: Slurm runs them a second time elsewhere, and both copies go on."""
-    run = run_on(lab, pause_s=2.0)
+    """slurmd is killed and its tasks live on, halted for a while: Slurm runs them again elsewhere, and both copies go on."""
+    run = run_on(lab, pause_s=3.0, most_tasks=6)  # 6 of 8 CPUs: there is room for the second copies
     run.drive()
     run.await_done(4)
-    run.lab.kill("slurmd.node3")
-    status, words = run.finish(seconds=180)
+    lab.kill("slurmd.node3")
+    old = {claim.shard: claim for claim in run.makers() if claim.host == "node3"}
+    assert old
+    for claim in old.values():
+        os.kill(claim.pid, signal.SIGSTOP)
+
+    def made_twice() -> list[Progress]:
+        second = [claim for claim in run.makers() if claim.shard in old and claim.attempt > old[claim.shard].attempt]
+        return [claim for claim in second if is_alive(claim.pid) and is_alive(old[claim.shard].pid)]
+
+    run.wait_for(made_twice)
+    for claim in old.values():
+        os.kill(claim.pid, signal.SIGCONT)
+
+    def both_at_work() -> bool:
+        jobs = {claim.job for claim in run.makers() if is_alive(claim.pid)}
+        return any(claim.job in jobs and claim.job.replace(".0", ".1") in jobs for claim in old.values())
+
+    run.wait_for(both_at_work, 20)
+    status, _ = run.finish(seconds=180)
     assert status == 0, run.all_words()
+    assert_same_dataset(alone, run.out)
+
+
+def is_alive(pid: int) -> bool:
+    return state(pid) not in "ZX"
+
+
+def test_a_long_outage_of_the_controller(lab, run_on, alone):
+    """It hangs, then is dead, each longer than squeue waits for it (5 s here), and all tasks die meanwhile."""
+    run = run_on(lab, pause_s=1.0, most_tasks=4)
+    driver = run.drive()
+    run.await_done(4)
+    os.kill(lab.pid("slurmctld"), signal.SIGSTOP)
+    for claim in run.makers():
+        os.kill(claim.pid, signal.SIGKILL)
+    time.sleep(12)
+    lab.kill("slurmctld")
+    left = SHARDS - run.done()
+    time.sleep(18)
+    assert left == SHARDS - run.done() > 0 and driver.poll() is None, "nobody makes anything, and the driver waits"
+    lab.start_controller()
+    status, words = run.finish()
+    assert status == 0 and words.count("submitted 4 tasks") == 2, run.all_words()
     assert_same_dataset(alone, run.out)
 
 
@@ -223,11 +265,16 @@ def test_sbatch_refuses(lab, run_on):
     assert list((run.logs / "tasks").iterdir()) == [], "submitit leaves the pickles of what was refused"
 
 
-def test_assets_that_no_task_can_open_end_the_driver(lab, run_on):
-    run = run_on(lab, rounds=2, setup=["exit 7"])
-    run.drive()
+def test_tasks_that_die_at_once_end_the_driver(lab, run_on):
+    """And eight rounds of eight of them leave no more files behind than two rounds need."""
+    run, most = run_on(lab, rounds=8, setup=["exit 7"]), 0
+    driver = run.drive()
+    while driver.poll() is None:
+        most = max(most, sum(path.is_file() for path in run.logs.rglob("*")))
+        time.sleep(0.1)
     status, words = run.finish()
-    assert status == 2 and "2 rounds of tasks in a row made no shard; 64 of 64 are missing" in words, run.all_words()
+    assert status == 2 and "8 rounds of tasks in a row made no shard; 64 of 64 are missing" in words, run.all_words()
+    assert 0 < most <= 2 * (8 + 1) + 5, "a pickle for each task and a script for each array, twice; a log for each node"
 
 
 def test_a_driver_inside_a_job(lab, run_on, alone):
