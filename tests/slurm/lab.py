@@ -213,8 +213,12 @@ StorageLoc=slurm_acct_db
         kill(self.pid(name), signal.SIGKILL)
 
     def crash(self, node: str) -> None:
-        """Power loss of a node: its slurmd, then the step daemons (or they would report), then every process of its jobs."""
+        """Power loss of a node."""
         self.kill(f"slurmd.{node}")
+        self.end_tasks(node)
+
+    def end_tasks(self, node: str) -> None:
+        """kill -9 every process of the jobs of a node, their step daemons first, or they would report."""
         tasks = [pid for pid in self.processes() if variable(pid, "SLURMD_NODENAME") == node]
         steps = {parent(pid) for pid in tasks if command_name(parent(pid)) == "slurmstepd"}
         for pid in [*steps, *tasks]:
