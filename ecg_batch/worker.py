@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ecg_batch.batch import batch_of, halve, is_out_of_memory, with_batch
-from ecg_batch.claim import Claim, claim_shard, node_name
+from ecg_batch.claim import Claim, claim_shard, node_name, read_progress
 from ecg_batch.commit import commit_shard, missing, read_receipt
 from ecg_batch.energy import Meter
 from ecg_batch.errors import UserError
@@ -163,16 +163,25 @@ def _handle(task: Task, shard: Shard, claim: Claim | None, error: Exception) -> 
         raise error
     if getattr(error, "errno", None) in DISK_FULL:
         raise UserError(disk_full_text(task.plan, task.folder)) from error
-    lost = claim is None or not claim.staging.exists()
-    if isinstance(error, FileNotFoundError) and lost:
-        return  # taken over by another task, or the run is over: whoever did that has the shard
     if claim is None:
-        raise error
+        if not isinstance(error, FileNotFoundError):
+            raise error
+        return  # the run is over
+    if _is_lost(task, claim):
+        return
     if is_out_of_memory(error) and halve(task.plan, task.folder, shard.index, claim.batch):
         return
     head = f"shard {shard.index}, records {shard.start} to {shard.stop - 1}, on {node_name()}, attempt {claim.attempt}"
     trace = "".join(traceback.format_exception(error))
     failure_path(task.folder, shard.index).write_text(f"{head}\n\n{trace}", encoding="utf-8")
+
+
+def _is_lost(task: Task, claim: Claim) -> bool:
+    """Whether another task took the shard over, or the run is over. Whatever went wrong here then comes of that: the staging
+    folder vanishes file by file under its maker. A newer claim is there before the older one is removed.
+    """
+    newer = any(progress.attempt > claim.attempt for progress in read_progress(task.folder, claim.shard.index))
+    return newer or not claim.staging.exists() or read_receipt(task.plan, task.folder, claim.shard.index) is not None
 
 
 def disk_full_text(plan: Plan, folder: Path) -> str:
