@@ -216,7 +216,7 @@ def is_alive(pid: int) -> bool:
 
 def test_a_long_outage_of_the_controller(lab, run_on, alone):
     """It hangs, then is dead, each longer than squeue waits for it (5 s here), and all tasks die meanwhile."""
-    run = run_on(lab, pause_s=1.0)
+    run = run_on(lab, pause_s=3.0)  # 24 s of work: more than the controller takes to save
     driver = run.drive()
     run.await_done(4)
     known = time.time()  # a controller that forgets what it started drains the nodes ("Duplicate jobid"), and they stay so
