@@ -219,8 +219,9 @@ def test_a_long_outage_of_the_controller(lab, run_on, alone):
     run = run_on(lab, pause_s=3.0)  # 24 s of work: more than the controller takes to save
     driver = run.drive()
     run.await_done(4)
-    known = time.time()  # a controller that forgets what it started drains the nodes ("Duplicate jobid"), and they stay so
-    run.wait_for(lambda: (lab.folder / "state" / "job_state").stat().st_mtime > known)
+    starts = [time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) for text in run.tasks("--states=RUNNING", form="%S")]
+    # a controller that has not saved what it started drains the nodes ("Duplicate jobid"), and they stay so
+    run.wait_for(lambda: (lab.folder / "state" / "job_state").stat().st_mtime > max(starts))
     os.kill(lab.pid("slurmctld"), signal.SIGSTOP)
     for node in range(1, NODES + 1):
         lab.end_tasks(f"node{node}")
