@@ -206,9 +206,13 @@ class Driver:
     def _barren_text(self) -> str:
         left = len(self.plan.shards) - len(self.receipts)
         words = [path.read_text(encoding="utf-8").strip().splitlines()[-1] for path in (self.folder / FAILURES).glob("task-*.txt")]
+        starved = ask_out_of_memory(self.name)
+        for claim in read_progress(self.folder)[:5]:
+            why = ", out of memory, as Slurm says" * (claim.job in starved)
+            words.append(f"shard {claim.shard} was begun {claim.attempt} times and its task ended{why}")
         return (
             f"{self.barren} rounds of tasks in a row made no shard; {left:,} of {len(self.plan.shards):,} are missing: "
-            f"{'; '.join(words[:3]) or 'the tasks ended without a word'}. Their logs are in {self.logs}. After mending the cause, "
+            f"{'; '.join(words[:6]) or 'the tasks ended without a word'}. Their logs are in {self.logs}. After mending the cause, "
             "run the same command again; finished shards are kept"
         )
 
