@@ -27,7 +27,7 @@ from ecg_batch.query import Queries
 from ecg_batch.request import MINUTE_S
 from ecg_batch.retrieve import MAX_STRETCH, contradictions, retrieve
 from ecg_batch.rhythm import VARIABILITY, DonorRhythm, make_rhythm
-from ecg_batch.shard import Assets, Batch
+from ecg_batch.shard import Assets, Batch, some
 from ecg_batch.stitch import Placed, place, stitch
 from ecg_batch.sway import Sway, sway_of, swayed
 from ecg_batch.texture_stream import TextureStream, filtered
@@ -102,13 +102,16 @@ class LongBatch:
     def _minutes(self) -> Iterator["Minute"]:
         """Skeleton and texture of each minute, low-passed, and the alpha that it allows."""
         request, rows = self._request, np.array([each.row for each in self._casts])
-        texture = open_texture(request, self._assets, self._queries, rows)
+        size = request.batch  # all of them, but where memory made a worker take fewer: see batch.py
+        parts = [slice(first, first + size) for first in range(0, len(rows), size)]
+        streams = [open_texture(request, self._assets, some(self._queries, part), rows[part]) for part in parts]
         for start in range(0, self._samples, self._block):
             stop = min(start + self._block, self._samples)
             skeleton = np.stack([
                 filtered(each.skeleton, start, stop, self._samples, request.lowpass_hz, request.fs_hz) for each in self._casts
             ])  # fmt: skip
-            parts = list(zip(skeleton, texture.next(stop - start), strict=True))
+            texture = np.concatenate([stream.next(stop - start) for stream in streams])
+            parts = list(zip(skeleton, texture, strict=True))
             alpha = np.array([allowed_alpha(*part, request.alpha, request.prd_limit_pct) for part in parts])
             yield Minute(start, stop, alpha, parts)
 

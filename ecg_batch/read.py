@@ -105,14 +105,11 @@ class OpenDataset:
 
     def beats(self, record: int):
         """The annotations of one long record as a pyarrow Table: sample, symbol, aux. Only its shard's rows are read."""
-        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         if not (self.path / BEATS).exists():
             raise UserError(f"{self.path}: no {BEATS}: records of 10 s come without annotations. Detect beats instead")
-        with pq.ParquetFile(self.path / BEATS) as file:
-            rows = file.read_row_group(record // self.manifest["request"]["shard"])
-        return rows.filter(pc.equal(rows["record"], record)).drop_columns("record")
+        return pq.read_table(self.path / BEATS, filters=[("record", "==", record)]).drop_columns("record")
 
     def __repr__(self) -> str:
         return f"OpenDataset({str(self.path)!r}, {len(self):,} records, 12 leads, {self.fs_hz} Hz)"

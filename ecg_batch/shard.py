@@ -115,7 +115,7 @@ def make_batch(request: Request, assets: Assets, queries: Queries, samples: int)
     texture_mv = texture(request, assets, queries, candidates[:, 0], samples)
     count = max(1, TILE_SAMPLES // samples)
     tiles = [slice(start, start + count) for start in range(0, len(texture_mv), count)]
-    return _joined([_finish(request, assets, _some(queries, at), candidates[at], rhythm[at], texture_mv[at]) for at in tiles])
+    return _joined([_finish(request, assets, some(queries, at), candidates[at], rhythm[at], texture_mv[at]) for at in tiles])
 
 
 def _finish(request: Request, assets: Assets, queries: Queries, candidates, rhythm, texture_mv) -> Batch:
@@ -127,7 +127,7 @@ def _finish(request: Request, assets: Assets, queries: Queries, candidates, rhyt
         if not len(again):
             break
         donors = candidates[again, attempt % request.k]
-        retried = _try(request, assets, _some(queries, again), donors, rhythm[again], texture_mv[again])
+        retried = _try(request, assets, some(queries, again), donors, rhythm[again], texture_mv[again])
         batch = _better(batch, retried, again)
     return batch
 
@@ -184,7 +184,7 @@ def _joined(parts: list[Batch]) -> Batch:
     return Batch(queries, *arrays, [flags for part in parts for flags in part.flags])
 
 
-def _some(queries: Queries, at: np.ndarray | slice) -> Queries:
+def some(queries: Queries, at: np.ndarray | slice) -> Queries:
     return Queries(*(getattr(queries, name)[at] for name in Queries.__dataclass_fields__))
 
 

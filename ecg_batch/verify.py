@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ecg_batch.batch import smaller_batches
 from ecg_batch.commit import read_receipts
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
-from ecg_batch.finalise import content_root, damaged_files, dataset_files, read_sums
+from ecg_batch.finalise import content_root, damaged_files, dataset_files, read_sums, row_groups
 from ecg_batch.leads import identity_residual
 from ecg_batch.plan import BEATS, ECG, FOLDERS, MANIFEST, PARTS, PLAN, RECORDS, SUMS, Plan, Shard, ecg_files, read_plan
 from ecg_batch.request import CHUNK_RECORDS
@@ -151,10 +152,13 @@ def _manifest(plan: Plan, folder: Path, receipts: dict[int, dict], wrong: dict[s
     complete = len(receipts) == len(plan.shards) and not any(name.startswith("receipts/") for name in wrong)
     if complete and stated[3] != content_root([receipts[shard.index] for shard in plan.shards]):
         yield f"{MANIFEST}: its content root is not that of the receipts"
+    smaller = smaller_batches(plan, [receipts[shard.index] for shard in plan.shards]) if complete else {}
+    if complete and (manifest.get("smaller_batch", {}) != smaller or (smaller and plan.request.batch_on_oom != "halve")):
+        yield f"{MANIFEST}: shards made with a smaller batch are not as the receipts say, or not allowed by the request"
 
 
 def _records(plan: Plan, folder: Path, wrong: dict[str, str]) -> Iterator[str]:
-    """records.parquet holds each record once, in order, a row group per shard."""
+    """records.parquet holds each record once, in order, in the row groups that the plan says."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -164,33 +168,36 @@ def _records(plan: Plan, folder: Path, wrong: dict[str, str]) -> Iterator[str]:
         return
     try:
         with pq.ParquetFile(folder / RECORDS) as file:
-            if file.metadata.num_rows != plan.request.records or file.num_row_groups != len(plan.shards):
+            groups = row_groups(plan)
+            if file.metadata.num_rows != plan.request.records or file.num_row_groups != len(groups):
                 yield f"{RECORDS}: {file.metadata.num_rows:,} rows in {file.num_row_groups} groups, not as planned"
                 return
-            for shard in plan.shards:
-                found = file.read_row_group(shard.index, columns=["record"])["record"].to_numpy()
-                if not np.array_equal(found, np.arange(shard.start, shard.stop)):
-                    yield f"{RECORDS}: row group {shard.index} does not hold the records of its shard in order"
+            for index, group in enumerate(groups):
+                found = file.read_row_group(index, columns=["record"])["record"].to_numpy()
+                if not np.array_equal(found, np.arange(group[0].start, group[-1].stop)):
+                    yield f"{RECORDS}: row group {index} does not hold the records of its shards in order"
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         yield f"{RECORDS}: cannot be read: {error}"
 
 
 def _beats(plan: Plan, folder: Path) -> Iterator[str]:
-    """beats.parquet holds a row group per shard: annotations of its records only, in order, inside the record."""
+    """beats.parquet, in the same row groups: annotations of their records only, in order, inside the record."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(folder / BEATS) as file:
-            if file.num_row_groups != len(plan.shards):
+            groups = row_groups(plan)
+            if file.num_row_groups != len(groups):
                 yield f"{BEATS}: {file.num_row_groups} row groups, not as planned"
                 return
-            for shard in plan.shards:
-                rows = file.read_row_group(shard.index, columns=["record", "sample"])
+            for index, group in enumerate(groups):
+                start, stop = group[0].start, group[-1].stop
+                rows = file.read_row_group(index, columns=["record", "sample"])
                 record, sample = rows["record"].to_numpy(), rows["sample"].to_numpy()
                 at = record * plan.time_samples + sample
-                inside = (sample >= 0) & (sample < plan.time_samples) & (record >= shard.start) & (record < shard.stop)
-                if not inside.all() or (np.diff(at) < 0).any() or len(np.unique(record)) != shard.records:
-                    yield f"{BEATS}: row group {shard.index} does not hold the beats of its shard's records in order"
+                inside = (sample >= 0) & (sample < plan.time_samples) & (record >= start) & (record < stop)
+                if not inside.all() or (np.diff(at) < 0).any() or len(np.unique(record)) != stop - start:
+                    yield f"{BEATS}: row group {index} does not hold the beats of its shards' records in order"
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         yield f"{BEATS}: cannot be read: {error}"
