@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PLAN, ECG, RECORDS, MANIFEST, SUMS = "plan.json", "ecg.zarr", "records.parquet", "dataset.json", "SHA256SUMS"
+HDF5, CROISSANT = "ecg.hdf5", "croissant.json"
 RECEIPTS, PARTS, STAGING, FAILURES = "receipts", "parts", "staging", "failures"
 FOLDERS = (RECEIPTS, PARTS, STAGING, FAILURES)
 SOFTWARE = ("ecg-batch", "numpy", "numcodecs", "pyarrow", "scipy", "torch", "zarr")  # what a byte can depend on
@@ -64,8 +65,8 @@ def partial_of(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
-def ecg_file(shard_index: int) -> str:
-    return f"{ECG}/ecg/c.{shard_index}.0.0"
+def ecg_file(shard_index: int, format: str = "zarr") -> str:
+    return f"{ECG}/ecg/c.{shard_index}.0.0" if format == "zarr" else f"{HDF5}/{shard_index}.h5"
 
 
 def part_file(shard_index: int) -> str:
