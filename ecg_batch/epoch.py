@@ -11,6 +11,9 @@ import numpy as np
 
 from ecg_batch.errors import UserError
 
+UNITS_PER_WINDOW = 4
+MOST_PARTS = 16
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -46,24 +49,32 @@ def make_pool(chunk_of: np.ndarray, stratum_of: np.ndarray) -> Pool:
 
 
 class Epoch:
-    """The order of one epoch: units (a chunk, or what is drawn of it for the second, third ... time) one after another.
+    """The order of one epoch: units, of records of one chunk each, one after another.
 
+    A unit is a chunk, but what is drawn of it for the second time is another unit, and where a label fills so few chunks that not
+    every window of `window` records would get one, its chunks are cut into several units (and decoded as often).
     weights (record,): how often a record comes, on average; whole parts are kept in every epoch, the rest is drawn so that the
     epoch's length is always the same. None: each once.
     """
 
-    def __init__(self, pool: Pool, seed: int, epoch: int, weights: np.ndarray | None = None, shuffle: bool = True):
-        self.pool, self._seed, self._epoch, self._shuffle = pool, seed, epoch, shuffle
-        self._counts = None if weights is None else _draw_counts(weights, self._generator(0))
-        chunks = np.arange(len(pool.stratum))
-        if self._counts is None:
-            self._chunk, self._pass, sizes = chunks, np.zeros_like(chunks), np.diff(pool.chunk_start)
-        else:
-            self._chunk, self._pass, sizes = _passes(pool, self._counts)
+    def __init__(self, pool: Pool, seed: int, epoch: int, weights: np.ndarray | None = None, shuffle: bool = True, window: int = 4096):
+        self._seed, self._epoch, self._shuffle = seed, epoch, shuffle
+        counts = np.ones(pool.records, np.int64) if weights is None else _draw_counts(weights, self._generator(0))
+        chunk_of = np.repeat(np.arange(len(pool.stratum)), np.diff(pool.chunk_start))
+        parts = _parts(pool.stratum, int(counts.sum()), window) if shuffle else np.ones_like(pool.stratum)
+        part_of = np.floor(self._generator(3).random(pool.records) * parts[chunk_of]).astype(np.int64)
+        rows = np.repeat(np.arange(pool.records), counts)
+        times = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)  # 0 for the first time, 1 for the second
+        unit = (chunk_of[rows] * (counts.max() + 1) + times) * parts.max() + part_of[rows]
+        order = np.argsort(unit, kind="stable")
+        self._rows = rows[order]
+        self._first = np.flatnonzero(np.diff(unit[order], prepend=-1))  # of each unit
+        self._sizes = np.diff(self._first, append=len(rows))
+        self._chunk = chunk_of[self._rows[self._first]]
         if shuffle:
             order = interleave(pool.stratum[self._chunk], self._generator(1))
-            self._chunk, self._pass, sizes = self._chunk[order], self._pass[order], sizes[order]
-        self._start = np.append(0, np.cumsum(sizes))
+            self._first, self._sizes, self._chunk = self._first[order], self._sizes[order], self._chunk[order]
+        self._start = np.append(0, np.cumsum(self._sizes))
 
     @property
     def records(self) -> int:
@@ -75,11 +86,8 @@ class Epoch:
         return [self._piece(unit, start, stop) for unit in range(first, last + 1)]
 
     def _piece(self, unit: int, start: int, stop: int) -> Piece:
-        chunk = int(self._chunk[unit])
-        rows = np.arange(self.pool.chunk_start[chunk], self.pool.chunk_start[chunk + 1])
-        if self._counts is not None:
-            rows = rows[self._counts[rows] > self._pass[unit]]
-        return Piece(chunk, rows[max(start - self._start[unit], 0) : stop - self._start[unit]])
+        rows = self._rows[self._first[unit] : self._first[unit] + self._sizes[unit]]
+        return Piece(int(self._chunk[unit]), rows[max(start - self._start[unit], 0) : stop - self._start[unit]])
 
     def shuffled(self, start: int, stop: int) -> np.ndarray:
         """The order within a window: a permutation of its stop - start records."""
@@ -98,14 +106,10 @@ def _draw_counts(weights: np.ndarray, generator: np.random.Generator) -> np.ndar
     return counts
 
 
-def _passes(pool: Pool, counts: np.ndarray):
-    """(chunk, pass, records) of each unit: pass p of a chunk holds its records that come more than p times."""
-    units = []
-    for number in range(int(counts.max(initial=0))):
-        sizes = np.add.reduceat(counts > number, pool.chunk_start[:-1])
-        held = np.flatnonzero(sizes)
-        units.append((held, np.full(len(held), number), sizes[held]))
-    return tuple(np.concatenate(part) for part in zip(*units, strict=True))
+def _parts(stratum: np.ndarray, records: int, window: int) -> np.ndarray:
+    """Into how many units a chunk is cut, so that each stratum has UNITS_PER_WINDOW for every window."""
+    chunks = np.bincount(stratum)
+    return np.clip(-(-UNITS_PER_WINDOW * (records // window) // chunks[stratum]), 1, MOST_PARTS)
 
 
 def interleave(strata: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -135,14 +139,14 @@ def batch_bounds(records: int, batch: int, rank: int, ranks: int, drop_last: boo
     return start + np.minimum(ends * batch, stop - start - (batches - ends))
 
 
-def worker_bounds(bounds: np.ndarray, worker: int, workers: int, skip: int) -> np.ndarray:
-    """The part of a rank's batches that a worker reads, one run of neighbours, so that few chunks are read twice.
+def worker_bounds(bounds: np.ndarray, worker: int, workers: int, skip: int) -> tuple[np.ndarray, int]:
+    """The part of a rank's batches that a worker reads, one run of neighbours, so that few chunks are read twice; and how many of
+    these are done already.
 
     A DataLoader takes a batch from each worker in turn. skip: batches delivered before a resumed run began; the workers then
     change places, so that its first one brings what would have come next.
     """
     turn = (worker + skip) % workers
     each, more = divmod(len(bounds) - 1, workers)
-    first = turn * each + min(turn, more)
-    done = (worker + skip) // workers
-    return bounds[first + min(done, each + (turn < more)) : first + each + (turn < more) + 1]
+    first, count = turn * each + min(turn, more), each + (turn < more)
+    return bounds[first : first + count + 1], min((worker + skip) // workers, count)

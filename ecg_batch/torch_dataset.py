@@ -1,6 +1,7 @@
 """For torch: records as a map-style dataset, as a shuffled stream, and a loader that resumes. See docs/reading.md."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -84,20 +85,20 @@ class ECGIterable(IterableDataset):
     def __iter__(self) -> Iterator[dict]:
         epoch, skip, rank, ranks = self._state.tolist()
         worker = get_worker_info()
-        bounds = worker_bounds(self._bounds(rank, ranks), worker.id if worker else 0, worker.num_workers if worker else 1, skip)
-        order = Epoch(self.set.pool, self.seed, epoch, self.set.weights, self.shuffle)
+        bounds, done = worker_bounds(self._bounds(rank, ranks), worker.id if worker else 0, worker.num_workers if worker else 1, skip)
+        order = Epoch(self.set.pool, self.seed, epoch, self.set.weights, self.shuffle, self.window)
         step = max(self.window // (self.batch or 1), 1)  # batches of a window
         held = np.empty((min(step * (self.batch or 1), int(bounds[-1] - bounds[0])), *self.set.shape), np.int16)
-        for first in range(0, len(bounds) - 1, step):
-            yield from self._window(order, bounds[first : first + step + 1], held)
+        for first in range(done - done % step, len(bounds) - 1, step):
+            yield from self._window(order, bounds[first : first + step + 1], held, max(done - first, 0))
 
-    def _window(self, order: Epoch, bounds: np.ndarray, held: np.ndarray) -> Iterator[dict]:
-        """The batches of one window. held is overwritten: all that is yielded is copied out of it."""
+    def _window(self, order: Epoch, bounds: np.ndarray, held: np.ndarray, done: int) -> Iterator[dict]:
+        """The batches of one window but the first `done`. held is overwritten: all that is yielded is copied out of it."""
         start, stop = int(bounds[0]), int(bounds[-1])
         pieces = order.pieces(start, stop)
         rows, ecg = np.concatenate([piece.rows for piece in pieces]), self.set.read(pieces, held)
         shuffled = order.shuffled(start, stop)
-        for first, last in zip(bounds[:-1] - start, bounds[1:] - start, strict=True):
+        for first, last in zip(bounds[done:-1] - start, bounds[done + 1 :] - start, strict=True):
             batch = self._batch(ecg[shuffled[first:last]], rows[shuffled[first:last]])
             yield batch if self.batch else {name: value[0] for name, value in batch.items()}
 
@@ -115,13 +116,16 @@ class ECGIterable(IterableDataset):
 class ECGLoader(DataLoader):
     """A DataLoader of an ECGIterable with batches that counts epochs, each in another order, and resumes in the middle of one.
 
-    Where the stream is raw, workers hand over int16 and the loader scales to float32 mV last, on `device`. state_dict() after any
-    batch, load_state_dict() in a new process with as many ranks and workers: the next batch is the one that would have come.
+    Workers hand over int16, which is scaled to float32 mV last, on `device`; not at all where the stream is raw, and to_mv does it
+    when it suits. state_dict() after any batch, load_state_dict() in a new process with as many ranks and workers: the next batch is
+    the one that would have come.
     """
 
     def __init__(self, stream: ECGIterable, num_workers: int = 0, device: str | torch.device | None = None, **options):
         if not stream.batch:
             raise UserError("ECGLoader: the stream gives single records (batch=None); give the ECGIterable a batch, for example 256")
+        self._raw, stream = stream.raw, copy(stream)
+        stream.raw = True
         super().__init__(stream, batch_size=None, num_workers=num_workers, **options)
         self._device, self._epoch, self._done, self._resumed = device, 0, 0, False
 
@@ -132,7 +136,7 @@ class ECGLoader(DataLoader):
         self.dataset.begin(self._epoch, self._done)
         for batch in super().__iter__():
             self._done += 1
-            yield batch if self.dataset.raw and self._device is None else to_mv(batch, self._device)
+            yield batch if self._raw else to_mv(batch, self._device)
         self._epoch, self._done = self._epoch + 1, 0
 
     def state_dict(self) -> dict:
