@@ -23,6 +23,7 @@ FORMAT = 1
 PLAN, ECG, RECORDS, MANIFEST, SUMS = "plan.json", "ecg.zarr", "records.parquet", "dataset.json", "SHA256SUMS"
 HDF5, CROISSANT = "ecg.hdf5", "croissant.json"
 RECEIPTS, PARTS, STAGING, FAILURES = "receipts", "parts", "staging", "failures"
+FORMAT_FOLDERS = {"zarr": (ECG, f"{ECG}/ecg", f"{ECG}/lead", f"{ECG}/time"), "hdf5": (HDF5,)}
 FOLDERS = (RECEIPTS, PARTS, STAGING, FAILURES)
 SOFTWARE = ("ecg-batch", "numpy", "numcodecs", "pyarrow", "scipy", "torch", "zarr")  # what a byte can depend on
 
@@ -101,7 +102,7 @@ def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
     if table:
         inputs["table"] = table.sha256()
     shards = cut_shards(request.records, request.shard)
-    return Plan(_run_id(request, inputs), request, inputs, shards, software_versions()), table
+    return Plan(_run_id(request, inputs), request, inputs, shards, software_versions(request.format)), table
 
 
 def _counted(request: Request, rows: int) -> Request:
@@ -118,8 +119,8 @@ def _run_id(request: Request, inputs: dict[str, str]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def software_versions() -> dict[str, str]:
-    return {name: _version(name) for name in SOFTWARE}
+def software_versions(format: str = "zarr") -> dict[str, str]:
+    return {name: _version(name) for name in (*SOFTWARE, *(["h5py"] if format == "hdf5" else []))}
 
 
 def _version(name: str) -> str:
@@ -253,7 +254,7 @@ def _fill(plan: Plan, table: "QueryTable | None", folder: Path) -> None:
         _keep_table(plan, table, folder)
     from ecg_batch.write import array_metadata
 
-    for name in (ECG, f"{ECG}/ecg"):  # never with parents: that would bring back a folder which was renamed this moment
+    for name in FORMAT_FOLDERS[plan.request.format]:  # never with parents: that would bring back a folder which was renamed this moment
         (folder / name).mkdir(exist_ok=True)
     for name, data in array_metadata(plan).items():
         if not (folder / name).exists() or (folder / name).read_bytes() != data:

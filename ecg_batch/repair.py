@@ -63,7 +63,7 @@ def _is_whole(plan: Plan, folder: Path, shard: Shard, sums: dict[str, str]) -> b
             return False
         if not (folder / part_file(shard.index)).exists():
             _split_rows(folder, shard)
-        names = (ecg_file(shard.index), part_file(shard.index))
+        names = (ecg_file(shard.index, plan.request.format), part_file(shard.index))
         return all(sha256_file(folder / name) == files[name]["sha256"] for name in names)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -30,7 +30,8 @@ NUMBERS = {
     "attempts": (int, 1, 100, 4),
     "temperature": (float, 0.01, 10.0, 1.0),
 }
-OTHERS = ("donor_folds", "device", "bank", "models", "mix", "table")
+FORMATS = ("zarr", "hdf5")
+OTHERS = ("donor_folds", "device", "format", "bank", "models", "mix", "table")
 KNOWN = tuple(sorted((*NUMBERS, *OTHERS)))
 MIX_KEYS = ("age", "hr_bpm", "labels", "sex")
 HR_LIMITS_BPM = (20.0, 300.0)
@@ -97,10 +98,12 @@ class Request:
     mix: Mix | None
     table: str | None  # a CSV or Parquet file
     source: str = ""  # the request file, for messages
+    format: str = "zarr"  # one of FORMATS
 
     def resolved(self) -> dict:
         """What enters the run id, as JSON values: all but paths, whose contents enter by their hashes instead."""
-        return {key: value for key, value in asdict(self).items() if key not in ("bank", "models", "table", "source")}
+        zarr = ["format"] if self.format == "zarr" else []  # left out, so that run ids from before there was a choice stay
+        return {key: value for key, value in asdict(self).items() if key not in ("bank", "models", "table", "source", *zarr)}
 
 
 def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
@@ -167,6 +170,7 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
         **numbers,
         donor_folds=_folds(raw.get("donor_folds", list(range(1, 9))), source),
         device=_choice(raw.get("device", "cpu"), ("cpu", "cuda"), "device", source),
+        format=_choice(raw.get("format", "zarr"), FORMATS, "format", source),
         bank=_path(raw.get("bank", "bundled"), "bank", source, folder),
         models=_path(raw.get("models", "bundled"), "models", source, folder),
         mix=_mix(raw["mix"], source) if "mix" in raw else None,
