@@ -60,6 +60,16 @@ class Records(ABC):
             mask &= _matches(table[name], value)
         return self.select(mask)
 
+    def where_text(self, name: str, text: str) -> "Records":
+        """where(name=text), the text read as what the column holds."""
+        import pyarrow as pa
+
+        column = self.columns([name])[name]
+        try:
+            return self.where(**{name: pa.scalar(text).cast(column.type)})
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise UserError(f"{name}={text}: the column {name} holds {column.type}, and {text!r} is none") from None
+
     def select(self, key) -> "Records":
         """These records only: a slice, a mask, or an array of indices."""
         if len(np.shape(key)) == 1 and np.asarray(key).dtype == bool and len(key) != len(self):
