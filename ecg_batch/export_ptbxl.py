@@ -63,21 +63,24 @@ def unit(dataset: OpenDataset, folder: Path, first: int, stop: int) -> list[str]
 
 
 def write_wfdb(path: Path, ecg_pieces: Iterable[np.ndarray], fs_hz: int, comment: str) -> None:
-    """A record in format 16 from pieces int16 (lead, time), of any length. The header is wfdb's own, and has the checksums."""
-    import wfdb
-
+    """A record in format 16 from pieces int16 (lead, time), of any length."""
     samples, checksum, first = 0, np.zeros(len(LEADS), np.int64), None
     with open(path.with_suffix(".dat"), "wb") as file:
         for piece in ecg_pieces:
             first = piece[:, 0].tolist() if first is None else first
             samples, checksum = samples + piece.shape[1], checksum + piece.sum(axis=1, dtype=np.int64)
             file.write(np.ascontiguousarray(piece.T, "<i2"))
-    each = {"file_name": f"{path.name}.dat", "fmt": "16", "adc_gain": STEPS_PER_MV, "baseline": 0, "units": "mV", "adc_res": 16,
-            "adc_zero": 0, "block_size": 0}  # fmt: skip
-    header = wfdb.Record(record_name=path.name, n_sig=len(LEADS), fs=fs_hz, sig_len=samples, sig_name=SIGNAL_NAMES, init_value=first,
-                         checksum=(checksum % 65536).tolist(), comments=[comment],
-                         **{key: [value] * len(LEADS) for key, value in each.items()})  # fmt: skip
-    header.wrheader(write_dir=str(path.parent))
+    path.with_suffix(".hea").write_text(header(path.name, fs_hz, samples, first, (checksum % 65536).tolist(), comment), "utf-8")
+
+
+def header(name: str, fs_hz: int, samples: int, first: list[int], checksum: list[int], comment: str) -> str:
+    """The WFDB header of a record, the very text that wfdb's own writer makes: that one takes 2.6 ms, 95 % of the whole export.
+
+    https://wfdb.io/spec/header-files.htm: file, format, steps per mV (baseline)/unit, bits, zero, first value, checksum, block size, name.
+    """
+    signals = [f"{name}.dat 16 {STEPS_PER_MV}(0)/mV 16 0 {value} {check} 0 {signal}"
+               for value, check, signal in zip(first, checksum, SIGNAL_NAMES, strict=True)]  # fmt: skip
+    return "\n".join([f"{name} {len(LEADS)} {fs_hz} {samples}", *signals, f"# {comment}"]) + "\n"
 
 
 def _beats(dataset: OpenDataset, records: np.ndarray) -> dict[int, dict] | None:
