@@ -131,7 +131,8 @@ def batch_bounds(records: int, batch: int, rank: int, ranks: int, drop_last: boo
     start, stop = records * rank // ranks, records * (rank + 1) // ranks
     if drop_last:
         return start + batch * np.arange(records // ranks // batch + 1)
-    batches = -(-(-(-records // ranks)) // batch)
+    longest = -(-records // ranks)
+    batches = -(-longest // batch)
     if records // ranks < batches:
         raise UserError(f"{records} records for {ranks} ranks in batches of {batch}: a rank would have a batch less than another, which "
                         "then waits for ever. Say drop_last=True, or use larger batches")  # fmt: skip

@@ -12,12 +12,14 @@ from ecg_batch.compose import Composed, compose, low_pass
 from ecg_batch.draws import Stream, uniforms
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_STEP
+from ecg_batch.plan import refuse_other_software
 from ecg_batch.query import Queries
 from ecg_batch.request import Request
 from ecg_batch.retime import DonorLoop, Timing, donor_loop, read_loop, time_beats
 from ecg_batch.retrieve import MAX_STRETCH, DonorIndex, contradictions, index_donors, retrieve
 
 M_MMAP_THRESHOLD = -3  # malloc.h
+TILE_SAMPLES = 16_000  # finished together, all leads of each: 1 MB an array in float64 stays in cache, and is no new memory map
 
 
 @dataclass
@@ -54,6 +56,7 @@ def open_assets(plan) -> Assets:
 
     from ecg_batch import decode
 
+    refuse_other_software(plan)
     if plan.request.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda but this machine shows no GPU to torch; results differ between CPU and GPU, so there is no "
                         "falling back. Run where a GPU is, or say device: cpu")  # fmt: skip
@@ -96,8 +99,16 @@ def synthesize_shard(plan, assets: Assets, shard, queries_of, on_batch):
 def make_batch(request: Request, assets: Assets, queries: Queries, samples: int) -> Batch:
     """Query -> donors -> texture -> beats -> record -> checked; what fails the gate is drawn again with its next donor."""
     candidates = retrieve(assets.donors, queries, uniforms(request.seed, queries.record, Stream.DONOR, request.k))
-    texture_mv = low_pass(texture(request, assets, queries, candidates[:, 0], samples), request.lowpass_hz, request.fs_hz)
     rhythm = uniforms(request.seed, queries.record, Stream.RHYTHM, 2)
+    texture_mv = texture(request, assets, queries, candidates[:, 0], samples)
+    count = max(1, TILE_SAMPLES // samples)
+    tiles = [slice(start, start + count) for start in range(0, len(texture_mv), count)]
+    return _joined([_finish(request, assets, _some(queries, at), candidates[at], rhythm[at], texture_mv[at]) for at in tiles])
+
+
+def _finish(request: Request, assets: Assets, queries: Queries, candidates, rhythm, texture_mv) -> Batch:
+    """The records of these textures, each with the first of its candidate donors that passes the gate."""
+    texture_mv = low_pass(texture_mv.astype(np.float64), request.lowpass_hz, request.fs_hz)
     batch = _try(request, assets, queries, candidates[:, 0], rhythm, texture_mv)
     for attempt in range(1, request.attempts):
         again = np.flatnonzero([bool(flags) for flags in batch.flags])
@@ -110,7 +121,7 @@ def make_batch(request: Request, assets: Assets, queries: Queries, samples: int)
 
 
 def texture(request: Request, assets: Assets, queries: Queries, donors: np.ndarray, samples: int) -> np.ndarray:
-    """Generated texture, float64 (record, 8, time) mV, decoded in a batch of the request's size, filled up where it is short."""
+    """Generated texture, float32 (record, 8, time) mV, decoded in a batch of the request's size, filled up where it is short."""
     import torch
 
     from ecg_batch import decode
@@ -126,7 +137,7 @@ def texture(request: Request, assets: Assets, queries: Queries, donors: np.ndarr
     decoded = decode.decode_texture(models, tokens, noise)[: len(queries.record), :, :samples]
     if not torch.isfinite(decoded).all():
         raise ValueError("the texture models gave NaN or infinity, so their weights are damaged; train or fetch them again")
-    return decoded.cpu().numpy().astype(np.float64)
+    return decoded.cpu().numpy()
 
 
 def _try(request: Request, assets: Assets, queries: Queries, donors, rhythm, texture_mv: np.ndarray) -> Batch:
@@ -153,7 +164,15 @@ def _checked(composed: Composed, timings: list[Timing], hr_bpm: np.ndarray, fs_h
     return np.array([measured for measured, _ in checked]), [flags for _, flags in checked]
 
 
-def _some(queries: Queries, at: np.ndarray) -> Queries:
+def _joined(parts: list[Batch]) -> Batch:
+    queries = Queries(*(np.concatenate([getattr(part.queries, name) for part in parts]) for name in Queries.__dataclass_fields__))
+    arrays = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("ecg", "donors", "measured_bpm", "prd_pct", "alpha")
+    )
+    return Batch(queries, *arrays, [flags for part in parts for flags in part.flags])
+
+
+def _some(queries: Queries, at: np.ndarray | slice) -> Queries:
     return Queries(*(getattr(queries, name)[at] for name in Queries.__dataclass_fields__))
 
 
