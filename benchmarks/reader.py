@@ -4,8 +4,8 @@ and the WFDB export.
     python -m benchmarks.reader [DATASET] [--records 32768]
 
 DATASET: a finished one, whose records are repeated to make one of --records (default: 2,048 made as by configs/demo.yaml). Each
-figure is the median of three after one run that warms the cache; the last column is of processor time (user + system, all processes),
-which other work on the machine changes less.
+figure is the median of three after one run that warms the cache. The last column is of processor time (user + system, all
+processes), which other work on the machine changes less.
 """
 
 import argparse
@@ -37,7 +37,9 @@ def main() -> int:
 
 
 def make_demo(out: Path) -> Path:
-    subprocess.run([sys.executable, ROOT / "jobs/synthesize.py", ROOT / "configs/demo.yaml", "--out", out, "--workers", "2"], check=True)
+    subprocess.run(
+        [sys.executable, ROOT / "jobs/synthesize.py", ROOT / "configs/demo.yaml", "--out", out, "--workers", "2"], check=True
+    )
     return out
 
 
@@ -45,8 +47,8 @@ def repeated(source: Path, out: Path, records: int) -> Path:
     """A finished dataset with the records of another over and over, written as any dataset is."""
     from ecg_batch.execute import run_missing
     from ecg_batch.finalise import finalise
-    from ecg_batch.plan import cut_shards, open_run, read_plan
     from ecg_batch.plan import _run_id as run_id
+    from ecg_batch.plan import cut_shards, open_run, read_plan
     from ecg_batch.worker import Generator
 
     plan = read_plan(source)
@@ -65,7 +67,9 @@ def _repeat(plan, source: str, shard, queries_of, on_batch):
     dataset, records = open_dataset(source), np.arange(shard.start, shard.stop)
     rows = dataset.records.take(records % len(dataset))
     rows = rows.set_column(0, "record", pa.array(records, pa.int64()))
-    return dataset.raw[records % len(dataset)], rows.set_column(1, "shard", pa.array(np.full(len(records), shard.index), pa.int32()))
+    return dataset.raw[records % len(dataset)], rows.set_column(
+        1, "shard", pa.array(np.full(len(records), shard.index), pa.int32())
+    )
 
 
 def measure(large: Path, small: Path, workers: int, scratch: Path) -> None:
@@ -178,13 +182,25 @@ def memory(path: Path) -> None:
     """Peak memory of a process that reads one epoch, and what it was before."""
     done = subprocess.run([sys.executable, "-c", MEMORY, path], capture_output=True, text=True, check=True)
     records, before, after = map(int, done.stdout.split())
-    print(f"{f'peak memory of one reading process, {records:,} records':58}{after:9,} MiB, of which {before} before the first batch")
+    print(
+        f"{f'peak memory of one reading process, {records:,} records':58}{after:9,} MiB, of which {before} before the first batch"
+    )
 
 
 def export(source: Path, scratch: Path, workers: int) -> tuple[float, float]:
     """Once, in new processes: its own start is part of what a user waits for."""
     start, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, ROOT / "jobs/export.py", source, "--format", "ptbxl", "--out", scratch / "ptbxl", "--workers", str(workers)]
+    command = [
+        sys.executable,
+        ROOT / "jobs/export.py",
+        source,
+        "--format",
+        "ptbxl",
+        "--out",
+        scratch / "ptbxl",
+        "--workers",
+        str(workers),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     wall, now = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     records = sum(1 for _ in (scratch / "ptbxl").rglob("*.dat"))

@@ -26,7 +26,7 @@ blosc.use_threads = False  # a process that loads is one of several, and may be 
 
 @dataclass(frozen=True)
 class ZarrChunks:
-    """Chunks of one array of write.py. shape (record, lead, time); a chunk is chunk_records of these, as is a file shard_records."""
+    """Chunks of one array of write.py. shape (record, lead, time); chunk_records and shard_records in a chunk and in a file."""
 
     folder: Path
     shape: tuple[int, int, int]

@@ -29,7 +29,8 @@ MEANING = {
     "hr_bpm_measured": "heart rate measured on the record, bpm", "age": "age of the donor, years", "sex": "0 male, 1 female",
     "donor_ecg_id": "ecg_id in PTB-XL of the donors", "donor_patient_id": "patient_id in PTB-XL of the donors: split by this",
     "donor_fold": "strat_fold in PTB-XL of the donors", "scp_codes": "SCP-ECG statements and likelihoods of the donor, as JSON",
-    "prd_pct": "difference from the skeleton, percent", "alpha": "share of generated texture", "flags": "remarks, empty when all is well",
+    "prd_pct": "difference from the skeleton, percent", "alpha": "share of generated texture",
+    "flags": "remarks, empty when all is well",
 }  # fmt: skip
 
 
@@ -41,9 +42,8 @@ def croissant(plan: Plan, folder: Path, content_root: str) -> dict:
 
     request = plan.request
     name = {"zarr": ECG, "hdf5": HDF5}[request.format]
-    samples = (
-        f"int16 (record, lead, time), {MV_PER_STEP} mV a step, {request.fs_hz} Hz; leads {', '.join(LEADS)}. "
-        + ("A Zarr v3 group: open it with xarray, zarr or tensorstore." if request.format == "zarr" else "One HDF5 file per shard.")
+    samples = f"int16 (record, lead, time), {MV_PER_STEP} mV a step, {request.fs_hz} Hz; leads {', '.join(LEADS)}. " + (
+        "A Zarr v3 group: open it with xarray, zarr or tensorstore." if request.format == "zarr" else "One HDF5 file per shard."
     )
     return {
         "@context": CONTEXT, "@type": "sc:Dataset", "conformsTo": "http://mlcommons.org/croissant/1.0",
@@ -54,7 +54,8 @@ def croissant(plan: Plan, folder: Path, content_root: str) -> dict:
         "url": f"urn:sha256:{content_root}", "license": LICENCE, "citeAs": CITATION,
         "isLiveDataset": False,
         "distribution": [
-            {"@type": "cr:FileObject", "@id": RECORDS, "name": RECORDS, "contentUrl": RECORDS, "sha256": sha256_file(folder / RECORDS),
+            {"@type": "cr:FileObject", "@id": RECORDS, "name": RECORDS, "contentUrl": RECORDS,
+             "sha256": sha256_file(folder / RECORDS),
              "contentSize": f"{(folder / RECORDS).stat().st_size} B", "encodingFormat": "application/x-parquet",
              "description": "one row per record"},
             {"@type": "cr:FileSet", "@id": name, "name": name, "includes": f"{name}/**", "description": samples,
@@ -72,7 +73,13 @@ def _field(field) -> dict:
 
     kind, repeated = (field.type.value_type, True) if types.is_list(field.type) else (field.type, False)
     found = (
-        "sc:Boolean" if types.is_boolean(kind) else "sc:Integer" if types.is_integer(kind) else "sc:Float" if types.is_floating(kind) else "sc:Text"
+        "sc:Boolean"
+        if types.is_boolean(kind)
+        else "sc:Integer"
+        if types.is_integer(kind)
+        else "sc:Float"
+        if types.is_floating(kind)
+        else "sc:Text"
     )
     stated = {"@type": "cr:Field", "@id": f"records/{field.name}", "name": field.name, "dataType": found,
               "description": MEANING.get(field.name, field.name.replace("_", " ")),

@@ -57,7 +57,9 @@ class Epoch:
     epoch's length is always the same. None: each once.
     """
 
-    def __init__(self, pool: Pool, seed: int, epoch: int, weights: np.ndarray | None = None, shuffle: bool = True, window: int = 4096):
+    def __init__(
+        self, pool: Pool, seed: int, epoch: int, weights: np.ndarray | None = None, shuffle: bool = True, window: int = 4096
+    ):
         self._seed, self._epoch, self._shuffle = seed, epoch, shuffle
         counts = np.ones(pool.records, np.int64) if weights is None else _draw_counts(weights, self._generator(0))
         chunk_of = np.repeat(np.arange(len(pool.stratum)), np.diff(pool.chunk_start))
@@ -113,7 +115,7 @@ def _parts(stratum: np.ndarray, records: int, window: int) -> np.ndarray:
 
 
 def interleave(strata: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A random order in which each stratum is spread evenly: its i-th of n stands at a random place in the i-th n-th of the whole."""
+    """A random order in which each stratum is spread evenly: its i-th of n stands somewhere in the i-th n-th of the whole."""
     order = generator.permutation(len(strata))
     place = np.empty(len(strata))
     for stratum in np.unique(strata):
@@ -134,8 +136,8 @@ def batch_bounds(records: int, batch: int, rank: int, ranks: int, drop_last: boo
     longest = -(-records // ranks)
     batches = -(-longest // batch)
     if records // ranks < batches:
-        raise UserError(f"{records} records for {ranks} ranks in batches of {batch}: a rank would have a batch less than another, which "
-                        "then waits for ever. Say drop_last=True, or use larger batches")  # fmt: skip
+        raise UserError(f"{records} records for {ranks} ranks in batches of {batch}: a rank would have a batch less than another, "
+                        "which then waits for ever. Say drop_last=True, or use larger batches")  # fmt: skip
     ends = np.arange(batches + 1)
     return start + np.minimum(ends * batch, stop - start - (batches - ends))
 

@@ -69,8 +69,8 @@ def export(dataset: OpenDataset, out: Path, format: str, workers: int) -> int:
     try:
         return _export(dataset, out, folder, format, workers)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror or error}. Free space or choose another --out, and run the same "
-                        "command again; finished parts are kept") from error  # fmt: skip
+        raise UserError(f"{folder}: cannot be written: {error.strerror or error}. Free space or choose another --out, and run the "
+                        "same command again; finished parts are kept") from error  # fmt: skip
 
 
 def _export(dataset: OpenDataset, out: Path, folder: Path, format: str, workers: int) -> int:

@@ -1,4 +1,4 @@
-"""Export to HDF5: ecg.hdf5/SHARD.h5, one file per shard of the dataset, as `format: hdf5` writes them; records.parquet beside it."""
+"""Export to HDF5: ecg.hdf5/SHARD.h5, one file per shard of the dataset, as `format: hdf5` writes them, and records.parquet."""
 
 import shutil
 from pathlib import Path

@@ -22,8 +22,8 @@ def begin(dataset: OpenDataset, folder: Path) -> None:
     shape = (len(dataset), len(LEADS), dataset.duration_s * dataset.fs_hz)
     size = 2 * int(np.prod(shape))
     if size > MOST_BYTES:
-        raise UserError(f"{dataset}: {size / 2**30:.0f} GiB as one .npy, which is for cuts up to {MOST_BYTES // 2**30}. Choose fewer "
-                        "records with --where or --records, or use --format hdf5")  # fmt: skip
+        raise UserError(f"{dataset}: {size / 2**30:.0f} GiB as one .npy, which is for cuts up to {MOST_BYTES // 2**30}. Choose "
+                        "fewer records with --where or --records, or use --format hdf5")  # fmt: skip
     if not (folder / ECG_FILE).exists():
         np.lib.format.open_memmap(folder / ECG_FILE, "w+", np.int16, shape)
 

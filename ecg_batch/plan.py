@@ -270,7 +270,9 @@ def _fill(plan: Plan, table: "QueryTable | None", folder: Path) -> None:
         _keep_table(plan, table, folder)
     from ecg_batch.write import array_metadata
 
-    for name in FORMAT_FOLDERS[plan.request.format]:  # never with parents: that would bring back a folder which was renamed this moment
+    for name in FORMAT_FOLDERS[
+        plan.request.format
+    ]:  # never with parents: that would bring back a folder which was renamed this moment
         (folder / name).mkdir(exist_ok=True)
     for name, data in array_metadata(plan).items():
         if not (folder / name).exists() or (folder / name).read_bytes() != data:

@@ -74,8 +74,8 @@ class OpenDataset(Records):
     @property
     def chunks(self):
         if not self._has_chunks():
-            raise UserError(f"{self}: records of {self.duration_s} s are read in pieces, with piece() or xarray, not in chunks of whole "
-                            "records; cut training examples from them")  # fmt: skip
+            raise UserError(f"{self}: records of {self.duration_s} s are read in pieces, with piece() or xarray, not in chunks "
+                            "of whole records; cut training examples from them")  # fmt: skip
         return self._chunks
 
     def read_table(self, names: list[str] | None):

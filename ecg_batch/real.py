@@ -19,7 +19,9 @@ from ecg_batch.statements import SUPERCLASSES
 DURATION_S = 10
 
 
-def open_ptbxl(folder: str | Path, fs_hz: int = 100, folds: Sequence[int] = range(1, 11), cache: str | Path | None = None) -> "RealRecords":
+def open_ptbxl(
+    folder: str | Path, fs_hz: int = 100, folds: Sequence[int] = range(1, 11), cache: str | Path | None = None
+) -> "RealRecords":
     """The records of these folds of a PTB-XL folder, read at once: 24 kB each at 100 Hz, about 300 a second.
 
     cache: a folder for a file of the samples; it is read from there the next time, at once, and all processes share its memory.
@@ -33,8 +35,8 @@ def open_ptbxl(folder: str | Path, fs_hz: int = 100, folds: Sequence[int] = rang
 
 
 class RealRecords(Records):
-    """Real records. Columns: ecg_id, patient_id, age, sex, fold, scp_codes, label and superclasses, as in a synthetic dataset; flags
-    is always empty. label: the superclass of the likeliest diagnostic statement, "" where there is none.
+    """Real records. Columns: ecg_id, patient_id, age, sex, fold, scp_codes, label and superclasses, as in a synthetic dataset;
+    flags is always empty. label: the superclass of the likeliest diagnostic statement, "" where there is none.
     """
 
     def __init__(self, release: Release, entries: tuple[Entry, ...], ecg: np.ndarray):
@@ -90,7 +92,9 @@ def _samples(release: Release, entries: Sequence[Entry]) -> np.ndarray:
         try:
             ecg[at] = read_record(release, entry)
         except (ValueError, OSError, IndexError) as error:
-            raise UserError(f"{release.folder / entry.path}: cannot be read: {error}. Fetch it again (jobs/prepare.py --download)") from None
+            raise UserError(
+                f"{release.folder / entry.path}: cannot be read: {error}. Fetch it again (jobs/prepare.py --download)"
+            ) from None
     return ecg
 
 

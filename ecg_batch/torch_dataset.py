@@ -59,8 +59,8 @@ class ECGIterable(IterableDataset):
     batch_size=None, num_workers=2) works too, and set_epoch(epoch) is then to be called before each epoch.
     """
 
-    def __init__(self, *datasets: Records, batch: int | None = 256, shuffle: bool = True, seed: int = 0, window: int = WINDOW_RECORDS,
-                 raw: bool = False, shares: Sequence[float] | None = None, balance: str | None = None, records: int | None = None,
+    def __init__(self, *datasets: Records, batch: int | None = 256, shuffle: bool = True, seed: int = 0,
+                 window: int = WINDOW_RECORDS, raw: bool = False, shares: Sequence[float] | None = None, balance: str | None = None, records: int | None = None,
                  drop_last: bool = False, labels: Sequence[str] = SUPERCLASSES, columns: Sequence[str] = ()):  # fmt: skip
         self.set = make_training_set(datasets, labels, columns, shares, balance, records)
         self.batch, self.shuffle, self.seed, self.window = batch, shuffle, seed, window
@@ -85,7 +85,9 @@ class ECGIterable(IterableDataset):
     def __iter__(self) -> Iterator[dict]:
         epoch, skip, rank, ranks = self._state.tolist()
         worker = get_worker_info()
-        bounds, done = worker_bounds(self._bounds(rank, ranks), worker.id if worker else 0, worker.num_workers if worker else 1, skip)
+        bounds, done = worker_bounds(
+            self._bounds(rank, ranks), worker.id if worker else 0, worker.num_workers if worker else 1, skip
+        )
         order = Epoch(self.set.pool, self.seed, epoch, self.set.weights, self.shuffle, self.window)
         step = max(self.window // (self.batch or 1), 1)  # batches of a window
         held = np.empty((min(step * (self.batch or 1), int(bounds[-1] - bounds[0])), *self.set.shape), np.int16)
@@ -117,13 +119,15 @@ class ECGLoader(DataLoader):
     """A DataLoader of an ECGIterable with batches that counts epochs, each in another order, and resumes in the middle of one.
 
     Workers hand over int16, which is scaled to float32 mV last, on `device`; not at all where the stream is raw, and to_mv does it
-    when it suits. state_dict() after any batch, load_state_dict() in a new process with as many ranks and workers: the next batch is
-    the one that would have come.
+    when it suits. state_dict() after any batch, load_state_dict() in a new process with as many ranks and workers: the next batch
+    is the one that would have come.
     """
 
     def __init__(self, stream: ECGIterable, num_workers: int = 0, device: str | torch.device | None = None, **options):
         if not stream.batch:
-            raise UserError("ECGLoader: the stream gives single records (batch=None); give the ECGIterable a batch, for example 256")
+            raise UserError(
+                "ECGLoader: the stream gives single records (batch=None); give the ECGIterable a batch, for example 256"
+            )
         self._raw, stream = stream.raw, copy(stream)
         stream.raw = True
         super().__init__(stream, batch_size=None, num_workers=num_workers, **options)
@@ -146,7 +150,9 @@ class ECGLoader(DataLoader):
         if state["drawn_by"] != self._drawn_by():
             changed = [f"{key} was {was}, is {self._drawn_by().get(key)}" for key, was in state["drawn_by"].items()
                        if was != self._drawn_by().get(key)]  # fmt: skip
-            raise UserError(f"the state is of another loader ({'; '.join(changed)}), whose batches are others. Make the loader as it was")
+            raise UserError(
+                f"the state is of another loader ({'; '.join(changed)}), whose batches are others. Make the loader as it was"
+            )
         self._epoch, self._done, self._resumed = state["epoch"], state["batches"], True
 
     def _drawn_by(self) -> dict:

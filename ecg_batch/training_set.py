@@ -1,4 +1,4 @@
-"""Training set: one or several sources of records as one, with labels, weights and what else is asked, as arrays in stored order."""
+"""Training set: one or several sources of records as one, with labels, weights and columns, as arrays in stored order."""
 
 import json
 from collections.abc import Sequence
@@ -60,7 +60,9 @@ def make_training_set(sources: Sequence[Records], labels: Sequence[str], columns
     record = np.concatenate([source.indices for source in sources])
     source_of = np.repeat(np.arange(len(sources), dtype=np.uint8), [len(source) for source in sources])
     hot = np.concatenate([multi_hot(source, labels) for source in sources])
-    chunk_of = np.concatenate([source.indices // source.chunks.chunk_records for source in sources]) + source_of.astype(np.int64) * 2**40
+    chunk_of = (
+        np.concatenate([source.indices // source.chunks.chunk_records for source in sources]) + source_of.astype(np.int64) * 2**40
+    )
     known = [metadata(source, columns) for source in sources]
     weights = _weights(sources, source_of, shares, balance, records)
     joined = {name: np.concatenate([part[name] for part in known]) for name in columns}
@@ -74,8 +76,8 @@ def _refuse_unlike(sources: Sequence[Records]) -> None:
     shapes = {(source.fs_hz, source.chunks.shape[1:]) for source in sources}
     if len(shapes) > 1:
         named = "; ".join(f"{source} of {source.chunks.shape[2]} samples" for source in sources)
-        raise UserError(f"records of one training set must be of one rate and length, found {named}. Make the dataset at the rate of "
-                        "the other (fs_hz in the request)")  # fmt: skip
+        raise UserError(f"records of one training set must be of one rate and length, found {named}. Make the dataset at the rate "
+                        "of the other (fs_hz in the request)")  # fmt: skip
 
 
 def multi_hot(source: Records, labels: Sequence[str]) -> np.ndarray:

@@ -28,7 +28,10 @@ from ecg_batch.rows import ROW_COLUMNS
 # again, and a repaired dataset splits records.parquet into the very bytes of its parts.
 PARQUET = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
 
-GROUP_ATTRIBUTES = {"title": "Synthetic 12-lead ECGs, made with ecg-batch from the beats of PTB-XL records", "Conventions": "CF-1.11"}
+GROUP_ATTRIBUTES = {
+    "title": "Synthetic 12-lead ECGs, made with ecg-batch from the beats of PTB-XL records",
+    "Conventions": "CF-1.11",
+}
 
 blosc.use_threads = False  # its threads put blocks down in the order they finish: other bytes each time
 
@@ -77,7 +80,9 @@ def _zarr_files(records: int, time_samples: int, shard_records: int, fs_hz: int)
 def _add_coordinate(group: zarr.Group, name: str, values: np.ndarray, attributes: dict) -> None:
     """A small array of one chunk that names one dimension, as xarray wants it. fill_value must be a value that does not occur."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnstableSpecificationWarning)  # fixed-length text is not in the core of Zarr's v3 specification
+        warnings.simplefilter(
+            "ignore", UnstableSpecificationWarning
+        )  # fixed-length text is not in the core of Zarr's v3 specification
         array = group.create_array(name, shape=values.shape, chunks=values.shape, dtype=values.dtype, dimension_names=(name,),
                                    compressors=[BloscCodec(typesize=4, cname="zstd", shuffle="bitshuffle"), Crc32cCodec()],
                                    chunk_key_encoding={"name": "default", "separator": "."}, attributes=attributes,

@@ -1,8 +1,8 @@
 """Write a finished dataset, or a part of it, in another format. Run it again to carry on where it stopped.
 
-    python jobs/export.py DIR --format ptbxl          WFDB records and tables in PTB-XL's layout; .atr beside long records
-    python jobs/export.py DIR --format hdf5           one HDF5 file per shard
-    python jobs/export.py DIR --format npy --where label=AFIB --where flags= --records 0:1000
+python jobs/export.py DIR --format ptbxl          WFDB records and tables in PTB-XL's layout; .atr beside long records
+python jobs/export.py DIR --format hdf5           one HDF5 file per shard
+python jobs/export.py DIR --format npy --where label=AFIB --where flags= --records 0:1000
 """
 
 import argparse

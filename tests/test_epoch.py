@@ -1,4 +1,4 @@
-"""The order of an epoch: every record once, on any number of ranks and workers; resumed = not interrupted; labels as in a full shuffle."""
+"""The order of an epoch: every record once, on any ranks and workers; resumed = not interrupted; labels as in a full shuffle."""
 
 import numpy as np
 import pytest

@@ -80,7 +80,7 @@ def test_a_selection_is_exported_by_any_column(dataset, tmp_path):
 def test_a_killed_export_goes_on(dataset, tmp_path, format, monkeypatch):
     module = f"ecg_batch.export_{format}"
     monkeypatch.setattr(f"{module}.units", lambda dataset: [(0, 128), (128, 256), (256, 512), (512, 540)])
-    whole_unit, calls = getattr(sys.modules.get(module) or __import__(module, fromlist=["unit"]), "unit"), []
+    whole_unit, calls = (sys.modules.get(module) or __import__(module, fromlist=["unit"])).unit, []
 
     def unit(dataset, folder, first, stop):
         calls.append(first)
@@ -160,14 +160,18 @@ def test_the_table_has_the_columns_of_ptbxl(layout):
 def test_a_public_loader_reads_it_unchanged(dataset, layout):
     """deepecgkit (PyPI), which nobody here wrote."""
     public = pytest.importorskip("deepecgkit.datasets.ptbxl")
-    read = public.PTBXLDataset(layout, sampling_rate=100, use_high_resolution=False, folds=[1, 2], normalization="none", verbose=False)
+    read = public.PTBXLDataset(
+        layout, sampling_rate=100, use_high_resolution=False, folds=[1, 2], normalization="none", verbose=False
+    )
     rows = [row for row in dataset.records.to_pylist() if row["donor_fold"][0] in (1, 2)]
     assert len(read) == len(rows)
     for at in (0, 50, len(rows) - 1):
         signal, labels = read[at][:2]
         np.testing.assert_allclose(np.asarray(signal), dataset[rows[at]["record"]], atol=1e-6)
         # rhythm statements alone (AFIB, SBRAD) belong to no superclass
-        assert np.asarray(labels).tolist() == [float(rows[at]["label"] == name) for name in public.PTBXLDataset.CLASS_LABELS_SUPERCLASS]
+        assert np.asarray(labels).tolist() == [
+            float(rows[at]["label"] == name) for name in public.PTBXLDataset.CLASS_LABELS_SUPERCLASS
+        ]
 
 
 # Long records ---------------------------------------------------------------------------------------------------------

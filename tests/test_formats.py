@@ -102,7 +102,9 @@ def test_both_formats_hold_the_same_records(zarr_and_hdf5):
     zarr, hdf5 = map(ecg_batch.open_dataset, zarr_and_hdf5)
     np.testing.assert_array_equal(hdf5.raw[:], zarr.raw[:])
     np.testing.assert_array_equal(hdf5.raw[[500, 3, 3, 130]], zarr.raw[[500, 3, 3, 130]])
-    assert hdf5.records.equals(zarr.records) and read_manifest(hdf5.path)["content_root"] == read_manifest(zarr.path)["content_root"]
+    assert (
+        hdf5.records.equals(zarr.records) and read_manifest(hdf5.path)["content_root"] == read_manifest(zarr.path)["content_root"]
+    )
     assert len(list((hdf5.path / "ecg.hdf5").iterdir())) == 5 and not (hdf5.path / "ecg.zarr").exists()
     assert [list(verify(folder)) for folder in zarr_and_hdf5] == [[], []]
 
