@@ -60,8 +60,9 @@ class ECGIterable(IterableDataset):
     """
 
     def __init__(self, *datasets: Records, batch: int | None = 256, shuffle: bool = True, seed: int = 0,
-                 window: int = WINDOW_RECORDS, raw: bool = False, shares: Sequence[float] | None = None, balance: str | None = None, records: int | None = None,
-                 drop_last: bool = False, labels: Sequence[str] = SUPERCLASSES, columns: Sequence[str] = ()):  # fmt: skip
+                 window: int = WINDOW_RECORDS, raw: bool = False, drop_last: bool = False, shares: Sequence[float] | None = None,
+                 balance: str | None = None, records: int | None = None, labels: Sequence[str] = SUPERCLASSES,
+                 columns: Sequence[str] = ()):  # fmt: skip
         self.set = make_training_set(datasets, labels, columns, shares, balance, records)
         self.batch, self.shuffle, self.seed, self.window = batch, shuffle, seed, window
         self.raw, self.drop_last, self.label_names = raw, drop_last, tuple(labels)
