@@ -8,6 +8,7 @@ records come too, so no patient of fold 10 is in both. --real-share 1 trains on 
 """
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -20,9 +21,7 @@ import ecg_batch
 def network(leads: int = 12, classes: int = 5, width: int = 32) -> nn.Module:
     """Five convolutions, each of half the length of the one before, and a mean over time."""
     sizes = [leads, width, width, 2 * width, 2 * width, 4 * width]
-    layers = [
-        nn.Sequential(nn.Conv1d(a, b, 9, stride=2, padding=4), nn.BatchNorm1d(b), nn.ReLU()) for a, b in zip(sizes, sizes[1:])
-    ]
+    layers = [nn.Sequential(nn.Conv1d(a, b, 9, stride=2, padding=4), nn.BatchNorm1d(b), nn.ReLU()) for a, b in pairwise(sizes)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(sizes[-1], classes))
 
 
