@@ -168,13 +168,13 @@ def epochs(dataset, raw: bool, workers: int) -> tuple[float, float]:
 
 
 MEMORY = """
-import resource, sys, ecg_batch
-dataset = ecg_batch.open_dataset(sys.argv[1])
-import torch
+import re, sys, torch, ecg_batch
 from ecg_batch import ECGIterable, ECGLoader
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_mib():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
+dataset, before = ecg_batch.open_dataset(sys.argv[1]), peak_mib()
 for batch in ECGLoader(ECGIterable(dataset, raw=True)): pass
-print(len(dataset), before // 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(len(dataset), before, peak_mib())
 """
 
 
