@@ -1,6 +1,7 @@
 """For torch: records as a map-style dataset, as a shuffled stream, and a loader that resumes. See docs/reading.md."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from copy import copy
 
 import numpy as np
@@ -15,6 +16,8 @@ from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.training_set import make_training_set, metadata, multi_hot
 
 WINDOW_RECORDS = 4096  # held in memory by each worker and shuffled: 98 MB of int16 at 100 Hz
+
+THREADS = 2  # that decode, where there are no worker processes
 
 
 class ECGDataset(Dataset):
@@ -92,14 +95,16 @@ class ECGIterable(IterableDataset):
         order = Epoch(self.set.pool, self.seed, epoch, self.set.weights, self.shuffle, self.window)
         step = max(self.window // (self.batch or 1), 1)  # batches of a window
         held = np.empty((min(step * (self.batch or 1), int(bounds[-1] - bounds[0])), *self.set.shape), np.int16)
-        for first in range(done - done % step, len(bounds) - 1, step):
-            yield from self._window(order, bounds[first : first + step + 1], held, max(done - first, 0))
+        with ThreadPoolExecutor(THREADS) as pool:
+            for first in range(done - done % step, len(bounds) - 1, step):
+                window = bounds[first : first + step + 1]
+                yield from self._window(order, window, held, max(done - first, 0), None if worker else pool)
 
-    def _window(self, order: Epoch, bounds: np.ndarray, held: np.ndarray, done: int) -> Iterator[dict]:
+    def _window(self, order: Epoch, bounds: np.ndarray, held: np.ndarray, done: int, pool: Executor | None) -> Iterator[dict]:
         """The batches of one window but the first `done`. held is overwritten: all that is yielded is copied out of it."""
         start, stop = int(bounds[0]), int(bounds[-1])
         pieces = order.pieces(start, stop)
-        rows, ecg = np.concatenate([piece.rows for piece in pieces]), self.set.read(pieces, held)
+        rows, ecg = np.concatenate([piece.rows for piece in pieces]), self.set.read(pieces, held, pool)
         shuffled = order.shuffled(start, stop)
         for first, last in zip(bounds[done:-1] - start, bounds[done + 1 :] - start, strict=True):
             batch = self._batch(ecg[shuffled[first:last]], rows[shuffled[first:last]])
