@@ -4,8 +4,9 @@ doi:10.1145/3650203.3663326). It says what the files are, their hashes, and ever
 
 from pathlib import Path
 
+from ecg_batch.files import sha256_file
 from ecg_batch.leads import LEADS, MV_PER_STEP
-from ecg_batch.plan import ECG, HDF5, RECORDS, Plan
+from ecg_batch.plan import BEATS, ECG, HDF5, RECORDS, Plan
 
 LICENCE = "https://creativecommons.org/licenses/by/4.0/"
 CITATION = (
@@ -31,16 +32,14 @@ MEANING = {
     "donor_fold": "strat_fold in PTB-XL of the donors", "scp_codes": "SCP-ECG statements and likelihoods of the donor, as JSON",
     "prd_pct": "difference from the skeleton, percent", "alpha": "share of generated texture",
     "flags": "remarks, empty when all is well",
+    "sample": "sample of the record", "symbol": "WFDB annotation code", "aux": "WFDB rhythm change",
 }  # fmt: skip
 
 
 def croissant(plan: Plan, folder: Path, content_root: str) -> dict:
     """The description of a dataset whose records.parquet stands in the folder. Hashes of the other files are in SHA256SUMS."""
-    import pyarrow.parquet as pq
-
-    from ecg_batch.files import sha256_file
-
     request = plan.request
+    tables = [name for name in (RECORDS, BEATS) if (folder / name).exists()]
     name = {"zarr": ECG, "hdf5": HDF5}[request.format]
     samples = f"int16 (record, lead, time), {MV_PER_STEP} mV a step, {request.fs_hz} Hz; leads {', '.join(LEADS)}. " + (
         "A Zarr v3 group: open it with xarray, zarr or tensorstore." if request.format == "zarr" else "One HDF5 file per shard."
@@ -54,34 +53,35 @@ def croissant(plan: Plan, folder: Path, content_root: str) -> dict:
         "url": f"urn:sha256:{content_root}", "license": LICENCE, "citeAs": CITATION,
         "isLiveDataset": False,
         "distribution": [
-            {"@type": "cr:FileObject", "@id": RECORDS, "name": RECORDS, "contentUrl": RECORDS,
-             "sha256": sha256_file(folder / RECORDS),
-             "contentSize": f"{(folder / RECORDS).stat().st_size} B", "encodingFormat": "application/x-parquet",
-             "description": "one row per record"},
+            *[_table(folder / file) for file in tables],
             {"@type": "cr:FileSet", "@id": name, "name": name, "includes": f"{name}/**", "description": samples,
              "encodingFormat": {"zarr": "application/x-zarr", "hdf5": "application/x-hdf5"}[request.format]},
         ],
-        "recordSet": [{
-            "@type": "cr:RecordSet", "@id": "records", "name": "records", "key": {"@id": "records/record"},
-            "field": [_field(field) for field in pq.read_schema(folder / RECORDS)],
-        }],
+        "recordSet": [_record_set(folder / file) for file in tables],
     }  # fmt: skip
 
 
-def _field(field) -> dict:
+def _table(path: Path) -> dict:
+    return {"@type": "cr:FileObject", "@id": path.name, "name": path.name, "contentUrl": path.name, "sha256": sha256_file(path),
+            "contentSize": f"{path.stat().st_size} B", "encodingFormat": "application/x-parquet",
+            "description": {RECORDS: "one row per record", BEATS: "one row per annotation of a record"}[path.name]}  # fmt: skip
+
+
+def _record_set(path: Path) -> dict:
+    import pyarrow.parquet as pq
+
+    fields = [_field(path, field) for field in pq.read_schema(path)]
+    key = {"key": {"@id": "records/record"}} if path.name == RECORDS else {}
+    return {"@type": "cr:RecordSet", "@id": path.stem, "name": path.stem, **key, "field": fields}
+
+
+def _field(path: Path, field) -> dict:
     import pyarrow.types as types
 
     kind, repeated = (field.type.value_type, True) if types.is_list(field.type) else (field.type, False)
-    found = (
-        "sc:Boolean"
-        if types.is_boolean(kind)
-        else "sc:Integer"
-        if types.is_integer(kind)
-        else "sc:Float"
-        if types.is_floating(kind)
-        else "sc:Text"
-    )
-    stated = {"@type": "cr:Field", "@id": f"records/{field.name}", "name": field.name, "dataType": found,
+    known = ((types.is_boolean, "sc:Boolean"), (types.is_integer, "sc:Integer"), (types.is_floating, "sc:Float"))
+    found = next((name for is_kind, name in known if is_kind(kind)), "sc:Text")
+    stated = {"@type": "cr:Field", "@id": f"{path.stem}/{field.name}", "name": field.name, "dataType": found,
               "description": MEANING.get(field.name, field.name.replace("_", " ")),
-              "source": {"fileObject": {"@id": RECORDS}, "extract": {"column": field.name}}}  # fmt: skip
+              "source": {"fileObject": {"@id": path.name}, "extract": {"column": field.name}}}  # fmt: skip
     return stated | ({"repeated": True} if repeated else {})

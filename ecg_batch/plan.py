@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 PLAN, ECG, RECORDS, MANIFEST, SUMS = "plan.json", "ecg.zarr", "records.parquet", "dataset.json", "SHA256SUMS"
 HDF5, CROISSANT = "ecg.hdf5", "croissant.json"
+BEATS = "beats.parquet"  # of long records
 RECEIPTS, PARTS, STAGING, FAILURES = "receipts", "parts", "staging", "failures"
 FORMAT_FOLDERS = {"zarr": (ECG, f"{ECG}/ecg", f"{ECG}/lead", f"{ECG}/time"), "hdf5": (HDF5,)}
 FOLDERS = (RECEIPTS, PARTS, STAGING, FAILURES)
