@@ -164,7 +164,7 @@ class ECGLoader(DataLoader):
     def _drawn_by(self) -> dict:
         """What a batch depends on, beside the data."""
         stream = self.dataset
-        return {"records": stream.set.records, "batch": stream.batch, "window": stream.window, "seed": stream.seed,
+        return {"data": stream.set.digest(), "batch": stream.batch, "window": stream.window, "seed": stream.seed,
                 "shuffle": stream.shuffle, "drop_last": stream.drop_last, "workers": max(self.num_workers, 1),
                 "ranks": _rank()[1]}  # fmt: skip
 

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--ptbxl", type=Path, required=True)
     parser.add_argument("--real-share", type=float, default=0.5)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=8)
     args = parser.parse_args()
     torch.manual_seed(0)
     synthetic = ecg_batch.open_dataset(args.dataset).where(flags="")

@@ -90,6 +90,8 @@ def test_a_state_of_another_loader_is_refused(dataset):
     state = ECGLoader(ECGIterable(dataset, batch=32)).state_dict()
     with pytest.raises(UserError, match="batch was 32, is 64; workers was 1, is 2.*Make the loader as it was"):
         ECGLoader(ECGIterable(dataset, batch=64), 2).load_state_dict(state)
+    with pytest.raises(UserError, match="data was .*, is "):
+        ECGLoader(ECGIterable(dataset.select(slice(0, 539)), batch=32)).load_state_dict(state)
 
 
 def test_a_loop_that_was_left_begins_the_next_epoch(dataset):
