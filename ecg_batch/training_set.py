@@ -4,12 +4,14 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from difflib import get_close_matches
 from hashlib import sha256
 
 import numpy as np
 
 from ecg_batch.epoch import Piece, Pool, make_pool
 from ecg_batch.errors import UserError
+from ecg_batch.ptbxl import statement_codes
 from ecg_batch.records import Records
 from ecg_batch.statements import SUPERCLASSES
 
@@ -56,10 +58,11 @@ class TrainingSet:
     def _read_piece(self, piece: Piece, out: np.ndarray) -> None:
         chunks, record = self.sources[int(self.source[piece.rows[0]])].chunks, self.record[piece.rows]
         chunk = int(record[0]) // chunks.chunk_records
-        if len(record) == chunks.chunk_records:
-            chunks.read(chunk, out)  # the whole chunk, in order
+        at = record % chunks.chunk_records
+        if np.array_equal(at, np.arange(chunks.chunk_records)):
+            chunks.read(chunk, out)
         else:
-            out[:] = chunks.read(chunk)[record % chunks.chunk_records]
+            out[:] = chunks.read(chunk)[at]
 
 
 def make_training_set(sources: Sequence[Records], labels: Sequence[str], columns: Sequence[str], shares: Sequence[float] | None,
@@ -91,7 +94,10 @@ def _refuse_unlike(sources: Sequence[Records]) -> None:
 
 
 def multi_hot(source: Records, labels: Sequence[str]) -> np.ndarray:
-    """uint8 (record, label). A label is a superclass of PTB-XL, or an SCP-ECG statement that the record holds at any likelihood."""
+    """uint8 (record, label). A label is a superclass of PTB-XL, or an SCP-ECG statement that the record holds at any likelihood.
+
+    UserError where no record holds a label and PTB-XL does not know it either: it is mistyped.
+    """
     hot = np.zeros((len(source), len(labels)), np.uint8)
     wanted = [label for label in labels if label not in SUPERCLASSES]
     table = source.columns([*(label for label in labels if label in SUPERCLASSES), *(["scp_codes"] if wanted else [])])
@@ -104,7 +110,18 @@ def multi_hot(source: Records, labels: Sequence[str]) -> np.ndarray:
         for at, label in enumerate(labels):
             if label in wanted:
                 hot[:, at] = np.array([label in code for code in codes], np.uint8)[held.indices.to_numpy()]
+                _refuse_unknown(label, hot[:, at], source)
     return hot
+
+
+def _refuse_unknown(label: str, held: np.ndarray, source: Records) -> None:
+    known = list(dict.fromkeys((*SUPERCLASSES, *statement_codes())))
+    if not held.any() and label not in known:
+        close = get_close_matches(label, known, n=3)
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        raise UserError(
+            f"{source}: no record holds the label {label!r}, nor does PTB-XL know it{hint}. Labels are {', '.join(known)}"
+        )
 
 
 def metadata(source: Records, columns: Sequence[str]) -> dict[str, np.ndarray]:

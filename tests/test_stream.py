@@ -111,6 +111,12 @@ def test_filters_by_label_quality_and_range(dataset):
         ECGIterable(dataset.where(label="none"))
 
 
+def test_a_mistyped_label_is_refused(dataset):
+    with pytest.raises(UserError, match="no record holds the label 'AFBI'.*did you mean .*AFIB"):
+        ECGIterable(dataset, labels=("NORM", "AFBI"))
+    assert not ECGDataset(dataset, labels=("WPW",)).labels.any(), "a statement that is only rare is no error"
+
+
 def test_classes_are_balanced(dataset):
     loader = ECGLoader(ECGIterable(dataset, batch=60, balance="label", columns=("label",)))
     labels = [label for _ in range(4) for batch in loader for label in batch["label"]]
