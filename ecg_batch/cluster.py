@@ -34,7 +34,7 @@ class Cluster:
 
     walltime_min: int = 60
     gpus: int = 0
-    cpus: int = 1
+    cpus: int = 1  # a worker process each; they share the task's GPU
     memory_gb: float = 4.0
     most_tasks: int = 32  # in the queue at once, running or pending
     shards_per_task: int = 4  # tasks submitted = missing shards / this; a task goes on while it has time left

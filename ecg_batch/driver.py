@@ -201,7 +201,8 @@ class Driver:
             say(f"submitted {size} task{'s'[: size != 1]}")
 
     def _task(self, index: int, count: int) -> ClusterTask:
-        return ClusterTask(str(self.folder.absolute()), self.generator, index, count, self.cluster.walltime_min, self.only)
+        cluster = self.cluster
+        return ClusterTask(str(self.folder.absolute()), self.generator, index, count, cluster.walltime_min, self.only, cluster.cpus)
 
     def _barren_text(self) -> str:
         left = len(self.plan.shards) - len(self.receipts)

@@ -50,7 +50,7 @@ class Task:
 
     keep_going is asked between batches, may_start before each shard. waits: for shards that others are making, to take
     over where one of them dies; a Slurm task does not, since its driver sees to that. only: the shards to make, None
-    for all.
+    for all. sharers: how many workers use this one's GPU.
     """
 
     plan: Plan
@@ -62,6 +62,7 @@ class Task:
     may_start: Callable[[], bool] = lambda: True
     waits: bool = True
     only: frozenset[int] | None = None
+    sharers: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Tools:
 
 def _open_tools(task: Task) -> Tools:
     assets = task.generator.open_assets(task.plan)
-    return Tools(assets, query_source(task.plan.request, task.folder), Meter(task.plan.request.device))
+    return Tools(assets, query_source(task.plan.request, task.folder), Meter(task.plan.request.device, task.sharers))
 
 
 def run_worker(task: Task) -> None:
