@@ -1,5 +1,6 @@
 """The stream for training: exactly once over ranks and workers, exact resume, filters, weights, mixing with real records."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -229,3 +230,12 @@ def test_lightning_trains_and_resumes_unchanged(dataset, tmp_path):
     assert sorted(i for batch in whole[:17] for i in batch) == list(range(540)) == sorted(i for batch in whole[17:] for i in batch)
     assert whole[:17] != whole[17:]
     assert train(tmp_path / "step=5.ckpt", max_epochs=2) == whole[5:]
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="no PTB-XL sample beside the repository")
+def test_the_example_trains_and_tests_on_real_patients(make_dataset, tmp_path):
+    command = [sys.executable, TESTS.parent / "examples/train_classifier.py", make_dataset(), "--ptbxl", SAMPLE, "--epochs", "1"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    )
+    assert "AUROC on 255 real records of fold 10: 0." in done.stdout, done.stderr
