@@ -35,9 +35,10 @@ NUMBERS = {
     "attempts": (int, 1, 100, 4),
     "temperature": (float, 0.01, 10.0, 1.0),
 }
-OTHERS = ("batch_on_oom", "donor_folds", "device", "bank", "models", "mix", "table", "rhythm")
+FORMATS = ("zarr", "hdf5")
+OTHERS = ("batch_on_oom", "donor_folds", "device", "format", "bank", "models", "mix", "table", "rhythm")
 KNOWN = tuple(sorted((*NUMBERS, *OTHERS)))
-LATER_DEFAULTS = (("batch_on_oom", "fail"), ("rhythm", None), ("start_hour", None))
+LATER_DEFAULTS = (("batch_on_oom", "fail"), ("format", "zarr"), ("rhythm", None), ("start_hour", None))
 MIX_KEYS = ("age", "hr_bpm", "labels", "sex")
 HR_LIMITS_BPM = (20.0, 300.0)
 AGE_LIMITS = (0.0, 120.0)
@@ -104,6 +105,7 @@ class Request:
     table: str | None  # a CSV or Parquet file
     batch_on_oom: str = "fail"  # or "halve": see batch.py
     source: str = ""  # the request file, for messages
+    format: str = "zarr"  # one of FORMATS
     rhythm: RhythmParameters | None = None  # of long records only
     start_hour: float | None = None  # time of day at which long records begin; None = drawn by record
 
@@ -184,6 +186,7 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
         **numbers,
         donor_folds=_folds(raw.get("donor_folds", list(range(1, 9))), source),
         device=_choice(raw.get("device", "cpu"), ("cpu", "cuda"), "device", source),
+        format=_choice(raw.get("format", "zarr"), FORMATS, "format", source),
         bank=_path(raw.get("bank", "bundled"), "bank", source, folder),
         models=_path(raw.get("models", "bundled"), "models", source, folder),
         batch_on_oom=_choice(raw.get("batch_on_oom", "fail"), ("fail", "halve"), "batch_on_oom", source),
@@ -212,6 +215,11 @@ def _refuse_contradictions(request: Request) -> None:
         )
     if request.is_long and request.mix and request.mix.hr_bpm:
         _refuse_rate(request)
+    if request.is_streamed and request.format != "zarr":
+        raise UserError(
+            f"{source}: format is {request.format}; records over {MINUTE_S} s are written by the minute, into Zarr alone. Leave "
+            "format out; jobs/export.py makes WFDB of them"
+        )
     step = math.lcm(request.batch, CHUNK_RECORDS)
     if not request.is_streamed and request.shard % step:
         raise UserError(
