@@ -30,7 +30,11 @@ NUMBERS = {
     "attempts": (int, 1, 100, 4),
     "temperature": (float, 0.01, 10.0, 1.0),
 }
-OTHERS = ("donor_folds", "device", "bank", "models", "mix", "table")
+# options inside a key of their own, same form; left out = off, and then they do not enter the run id
+VARIATION = {"rr_cv": (float, 0.0, 0.2, 0.0), "axis_deg": (float, 0.0, 20.0, 0.0), "electrode": (float, 0.0, 0.4, 0.0),
+             "gain_sd": (float, 0.0, 0.25, 0.0), "blend": (float, 0.0, 0.5, 0.0)}  # fmt: skip
+JUDGE = {"steps": (int, 0, 40, 20), "below": (float, 0.0, 1.0, 0.5)}
+OTHERS = ("donor_folds", "device", "bank", "models", "mix", "table", "variation", "judge")
 KNOWN = tuple(sorted((*NUMBERS, *OTHERS)))
 MIX_KEYS = ("age", "hr_bpm", "labels", "sex")
 HR_LIMITS_BPM = (20.0, 300.0)
@@ -75,6 +79,25 @@ class Mix:
 
 
 @dataclass(frozen=True)
+class Variation:
+    """How much each donor's beats are varied; what the parts mean: ecg_batch/variation.py."""
+
+    rr_cv: float = 0.0
+    axis_deg: float = 0.0
+    electrode: float = 0.0
+    gain_sd: float = 0.0
+    blend: float = 0.0
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """Gradient steps on the texture's latent for records that the judge gives less than `below` for the asked superclass."""
+
+    steps: int
+    below: float
+
+
+@dataclass(frozen=True)
 class Request:
     """A checked request. Exactly one of mix and table is set; records may be None until the table is counted."""
 
@@ -97,10 +120,13 @@ class Request:
     mix: Mix | None
     table: str | None  # a CSV or Parquet file
     source: str = ""  # the request file, for messages
+    variation: Variation | None = None
+    judge: Refinement | None = None
 
     def resolved(self) -> dict:
         """What enters the run id, as JSON values: all but paths, whose contents enter by their hashes instead."""
-        return {key: value for key, value in asdict(self).items() if key not in ("bank", "models", "table", "source")}
+        absent = [key for key in ("variation", "judge") if getattr(self, key) is None]  # so that older run ids stay
+        return {key: value for key, value in asdict(self).items() if key not in ("bank", "models", "table", "source", *absent)}
 
 
 def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
@@ -109,7 +135,9 @@ def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
     if mix is not None:
         drawn = {key: Distribution(**mix[key]) if mix[key] else None for key in ("hr_bpm", "age")}
         mix = Mix(labels=tuple((label, share) for label, share in mix["labels"]), female=mix["female"], **drawn)
-    fields = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix}
+    options = {"variation": Variation, "judge": Refinement}
+    options = {key: kind(**resolved[key]) for key, kind in options.items() if resolved.get(key)}
+    fields = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix, **options}
     return Request(**fields, bank=bank, models=models, table=None)
 
 
@@ -172,6 +200,8 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
         mix=_mix(raw["mix"], source) if "mix" in raw else None,
         table=_path(raw["table"], "table", source, folder) if "table" in raw else None,
         source=source,
+        variation=_options(raw, "variation", VARIATION, Variation, source),
+        judge=_options(raw, "judge", JUDGE, Refinement, source),
     )
     _refuse_contradictions(request)
     return request
@@ -215,6 +245,18 @@ def _number(value, kind: type, low: float, high: float, key: str, source: str):
     if not low <= value <= high:
         raise UserError(f"{source}: {key} is {value:g}, outside {low:g} to {high:g}; choose a value in that range")
     return kind(value)
+
+
+def _options(raw: Mapping, key: str, rules: dict, kind: type, source: str):
+    """The options below a key as a dataclass, or None where the key is absent or switches nothing on."""
+    given = raw.get(key)
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise UserError(f"{source}: {key} is {given!r}; needed options below it: {', '.join(rules)}")
+    _refuse_unknown(given, tuple(rules), source, f"{key}.")
+    values = {name: _number(given.get(name, rule[3]), *rule[:3], f"{key}.{name}", source) for name, rule in rules.items()}
+    return kind(**values) if any(values.values()) else None
 
 
 def _choice(value, allowed: Sequence, key: str, source: str):

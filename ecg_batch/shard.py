@@ -14,8 +14,9 @@ from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_STEP
 from ecg_batch.query import Queries
 from ecg_batch.request import Request
-from ecg_batch.retime import DonorLoop, Timing, donor_loop, read_loop, time_beats
+from ecg_batch.retime import DonorLoop, Timing, donor_loop
 from ecg_batch.retrieve import MAX_STRETCH, DonorIndex, contradictions, index_donors, retrieve
+from ecg_batch.skeleton import make_skeleton
 
 M_MMAP_THRESHOLD = -3  # malloc.h
 
@@ -46,6 +47,9 @@ class Batch:
     prd_pct: np.ndarray
     alpha: np.ndarray
     flags: list[list[str]]
+    blended: list[tuple[int, ...]]  # the donors after the first
+    skeleton_mv: np.ndarray  # low-passed, float64 (record, 8, time)
+    timings: list[Timing]
 
 
 def open_assets(plan) -> Assets:
@@ -95,16 +99,26 @@ def synthesize_shard(plan, assets: Assets, shard, queries_of, on_batch):
 
 def make_batch(request: Request, assets: Assets, queries: Queries, samples: int) -> Batch:
     """Query -> donors -> texture -> beats -> record -> checked; what fails the gate is drawn again with its next donor."""
-    candidates = retrieve(assets.donors, queries, uniforms(request.seed, queries.record, Stream.DONOR, request.k))
+    candidates = donors_of(request, assets, queries)
     texture_mv = low_pass(texture(request, assets, queries, candidates[:, 0], samples), request.lowpass_hz, request.fs_hz)
+    return with_texture(request, assets, queries, candidates, texture_mv)
+
+
+def donors_of(request: Request, assets: Assets, queries: Queries) -> np.ndarray:
+    """Donors in the order in which they are tried: rows of the bank, (record, k)."""
+    return retrieve(assets.donors, queries, uniforms(request.seed, queries.record, Stream.DONOR, request.k))
+
+
+def with_texture(request: Request, assets: Assets, queries: Queries, candidates: np.ndarray, texture_mv: np.ndarray) -> Batch:
+    """Beats -> record -> checked, with this low-passed texture (record, 8, time) mV."""
     rhythm = uniforms(request.seed, queries.record, Stream.RHYTHM, 2)
-    batch = _try(request, assets, queries, candidates[:, 0], rhythm, texture_mv)
+    batch = _try(request, assets, queries, candidates, rhythm, texture_mv)
     for attempt in range(1, request.attempts):
         again = np.flatnonzero([bool(flags) for flags in batch.flags])
         if not len(again):
             break
-        donors = candidates[again, attempt % request.k]
-        retried = _try(request, assets, _some(queries, again), donors, rhythm[again], texture_mv[again])
+        ranked = np.roll(candidates[again], -(attempt % request.k), axis=1)
+        retried = _try(request, assets, _some(queries, again), ranked, rhythm[again], texture_mv[again])
         batch = _better(batch, retried, again)
     return batch
 
@@ -129,22 +143,22 @@ def texture(request: Request, assets: Assets, queries: Queries, donors: np.ndarr
     return decoded.cpu().numpy().astype(np.float64)
 
 
-def _try(request: Request, assets: Assets, queries: Queries, donors, rhythm, texture_mv: np.ndarray) -> Batch:
-    """One attempt: the records with these donors, checked."""
-    fs_hz, samples = request.fs_hz, texture_mv.shape[-1]
+def _try(request: Request, assets: Assets, queries: Queries, ranked: np.ndarray, rhythm, texture_mv: np.ndarray) -> Batch:
+    """One attempt: the records with the first of their ranked donors (record, k), checked."""
+    fs_hz, samples, donors = request.fs_hz, texture_mv.shape[-1], ranked[:, 0]
     hr_bpm = np.where(np.isnan(queries.hr_bpm), assets.bank.table.hr_bpm[donors], queries.hr_bpm).astype(np.float64)
-    loops = [assets.loop(int(donor)) for donor in donors]
-    timings = [time_beats(loop, 60 * fs_hz / hr, samples, fs_hz, u) for loop, hr, u in zip(loops, hr_bpm, rhythm, strict=True)]
-    skeleton = np.stack([read_loop(loop, timing.donor_time) for loop, timing in zip(loops, timings, strict=True)])
-    composed = compose(
-        low_pass(skeleton * MV_PER_STEP, request.lowpass_hz, fs_hz), texture_mv, request.alpha, request.prd_limit_pct
-    )
+    each = zip(queries.record, ranked, 60 * fs_hz / hr_bpm, rhythm, strict=True)
+    made = [make_skeleton(request, assets, int(record), row, rr, samples, u) for record, row, rr, u in each]
+    timings = [skeleton.timing for skeleton in made]
+    skeleton_mv = low_pass(np.stack([skeleton.steps for skeleton in made]) * MV_PER_STEP, request.lowpass_hz, fs_hz)
+    composed = compose(skeleton_mv, texture_mv, request.alpha, request.prd_limit_pct)
     measured, flags = _checked(composed, timings, hr_bpm, fs_hz)
     far = np.abs(np.log([timing.stretch for timing in timings])) > np.log(MAX_STRETCH)
     for flag, contradicts, is_far in zip(flags, contradictions(assets.donors, donors, hr_bpm), far, strict=True):
         flag.extend(["rate_statement"] * bool(contradicts) + ["stretch"] * bool(is_far))
     ecg = np.clip(composed.steps, -32768, 32767).astype(np.int16)
-    return Batch(queries, ecg, donors, measured, composed.prd_pct, composed.alpha, flags)
+    blended = [skeleton.donors[1:] for skeleton in made]
+    return Batch(queries, ecg, donors, measured, composed.prd_pct, composed.alpha, flags, blended, skeleton_mv, timings)
 
 
 def _checked(composed: Composed, timings: list[Timing], hr_bpm: np.ndarray, fs_hz: float):
@@ -161,6 +175,6 @@ def _better(batch: Batch, retried: Batch, again: np.ndarray) -> Batch:
     """The batch with each retried record in its place where it has fewer flags than before."""
     for at, row in enumerate(again):
         if len(retried.flags[at]) < len(batch.flags[row]):
-            for name in ("ecg", "donors", "measured_bpm", "prd_pct", "alpha", "flags"):
+            for name in ("ecg", "donors", "measured_bpm", "prd_pct", "alpha", "flags", "blended", "skeleton_mv", "timings"):
                 getattr(batch, name)[row] = getattr(retried, name)[at]
     return batch
