@@ -15,23 +15,25 @@ from ecg_batch.request import Request
 TextureOf = Callable[[object, np.ndarray], np.ndarray]  # (assets, texture (record, 8, time), donors) -> texture
 
 
-def ablations(plan, assets, records: int, changes: Mapping[str, dict], textures: Mapping[str, TextureOf] | None = None, show=iter):
-    """{name: Labelled} of the first `records` records of a plan's mix; changes: name -> fields of the request that differ.
+def ablations(
+    plan, assets, records: int, changes: Mapping[str, dict], queries_of, textures: Mapping[str, TextureOf], show=iter
+) -> dict[str, Labelled]:
+    """{name: the first `records` records of a plan}; changes: name -> fields of the request that differ.
 
-    textures: name -> what stands in for the generated texture. show: wraps the batches, for a progress bar.
+    textures: name -> what stands in for the generated texture. show: wraps the batches, for a progress bar. Batches are as
+    large as the plan's and begin where its batches do, so without a change the records are the dataset's own.
     """
     from ecg_batch import shard
     from ecg_batch.compose import low_pass
-    from ecg_batch.query import mix_queries
     from ecg_batch.rows import rows_table
 
     base, parts = plan.request, {name: [] for name in changes}
     for start in show(range(0, records, base.batch)):
-        queries = mix_queries(base, start, min(start + base.batch, records))
+        queries = queries_of(start, min(start + base.batch, records))
         candidates = shard.donors_of(base, assets, queries)
         drawn = shard.texture(base, assets, queries, candidates[:, 0], plan.time_samples)
         for name, change in changes.items():
-            stand_in = (textures or {}).get(name)
+            stand_in = textures.get(name)
             texture = drawn if stand_in is None else stand_in(assets, drawn, candidates[:, 0])
             request = replace(base, **change)
             smooth = low_pass(texture, base.lowpass_hz, base.fs_hz)
@@ -58,16 +60,3 @@ def noise_texture(assets, texture: np.ndarray, donors: np.ndarray) -> np.ndarray
     rng = np.random.default_rng([int(donors[0]), len(donors)])
     normal = np.fft.rfft(rng.standard_normal(texture.shape), axis=-1) / np.sqrt(texture.shape[-1])
     return np.fft.irfft(mean * normal, n=texture.shape[-1], axis=-1)
-
-
-def plan_in_memory(request: Request):
-    """The plan of a request that is not written anywhere."""
-    from ecg_batch.plan import make_plan
-
-    return make_plan(request)[0]
-
-
-def base_request(path: Path, **changes) -> Request:
-    from ecg_batch.request import load_request
-
-    return replace(load_request(path), **changes)

@@ -29,6 +29,7 @@ class Assets:
     donors: DonorIndex
     models: "decode.Models"  # noqa: F821
     loops: dict[int, DonorLoop]
+    judge: "judge.Judge | None" = None  # noqa: F821  where the request refines
 
     def loop(self, donor: int) -> DonorLoop:
         if donor not in self.loops:
@@ -66,7 +67,15 @@ def open_assets(plan) -> Assets:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     bank = read_bank(Path(plan.request.bank))
     models = decode.load_models(Path(plan.request.models), plan.request.device)
-    return Assets(bank, index_donors(bank.table, plan.request.donor_folds), models, {})
+    return Assets(bank, index_donors(bank.table, plan.request.donor_folds), models, {}, _judge(plan.request))
+
+
+def _judge(request: Request):
+    if request.judge is None:
+        return None
+    from ecg_batch.judge import load_judge
+
+    return load_judge(Path(request.models) / "judge.safetensors")[0]
 
 
 def _return_large_blocks() -> None:
@@ -100,8 +109,14 @@ def synthesize_shard(plan, assets: Assets, shard, queries_of, on_batch):
 def make_batch(request: Request, assets: Assets, queries: Queries, samples: int) -> Batch:
     """Query -> donors -> texture -> beats -> record -> checked; what fails the gate is drawn again with its next donor."""
     candidates = donors_of(request, assets, queries)
-    texture_mv = low_pass(texture(request, assets, queries, candidates[:, 0], samples), request.lowpass_hz, request.fs_hz)
-    return with_texture(request, assets, queries, candidates, texture_mv)
+    drawn = draw_tokens(request, assets, queries, candidates[:, 0], samples)
+    texture_mv = low_pass(decoded(assets, drawn, len(queries), samples), request.lowpass_hz, request.fs_hz)
+    batch = with_texture(request, assets, queries, candidates, texture_mv)
+    if request.judge is None:
+        return batch
+    from ecg_batch.refine import refine
+
+    return refine(request, assets, batch, *drawn)
 
 
 def donors_of(request: Request, assets: Assets, queries: Queries) -> np.ndarray:
@@ -124,7 +139,12 @@ def with_texture(request: Request, assets: Assets, queries: Queries, candidates:
 
 
 def texture(request: Request, assets: Assets, queries: Queries, donors: np.ndarray, samples: int) -> np.ndarray:
-    """Generated texture, float64 (record, 8, time) mV, decoded in a batch of the request's size, filled up where it is short."""
+    """Generated texture, float64 (record, 8, time) mV."""
+    return decoded(assets, draw_tokens(request, assets, queries, donors, samples), len(queries), samples)
+
+
+def draw_tokens(request: Request, assets: Assets, queries: Queries, donors: np.ndarray, samples: int):
+    """Tokens and decoder noise of a batch of the request's size, filled up where there are fewer records."""
     import torch
 
     from ecg_batch import decode
@@ -136,11 +156,19 @@ def texture(request: Request, assets: Assets, queries: Queries, donors: np.ndarr
     draws = torch.from_numpy(uniforms(request.seed, queries.record, Stream.TOKENS, count))
     noise = decode.draw_noise(models, request.seed, queries.record, count)
     conditions, draws, noise = (torch.cat([x, x[:1].expand(fill, *x.shape[1:])]) for x in (conditions, draws, noise))
-    tokens = decode.sample_tokens(models, conditions, draws, request.temperature)
-    decoded = decode.decode_texture(models, tokens, noise)[: len(queries.record), :, :samples]
-    if not torch.isfinite(decoded).all():
+    return decode.sample_tokens(models, conditions, draws, request.temperature), noise
+
+
+def decoded(assets: Assets, drawn: tuple, records: int, samples: int) -> np.ndarray:
+    """Texture of tokens and noise, float64 (record, 8, time) mV."""
+    import torch
+
+    from ecg_batch import decode
+
+    texture = decode.decode_texture(assets.models, *drawn)[:records, :, :samples]
+    if not torch.isfinite(texture).all():
         raise ValueError("the texture models gave NaN or infinity, so their weights are damaged; train or fetch them again")
-    return decoded.cpu().numpy().astype(np.float64)
+    return texture.cpu().numpy().astype(np.float64)
 
 
 def _try(request: Request, assets: Assets, queries: Queries, ranked: np.ndarray, rhythm, texture_mv: np.ndarray) -> Batch:

@@ -1,8 +1,8 @@
 """Usefulness: what a classifier for real patients gains from synthetic records, beside what costs nothing.
 
 Every row trains the same network for the same number of steps on another mixture, chooses its step and thresholds on real fold
-9 and is tested on real fold 10. Trainings are pure functions of (row, seed), spread over processes of one thread each; each is written to
-trainings.jsonl when it is done, so a killed evaluation goes on where it stopped.
+9 and is tested on real fold 10. Trainings are pure functions of (row, seed), spread over processes of one
+thread each; each is written to trainings.jsonl when it is done, so a killed evaluation goes on where it stopped.
 """
 
 import json
@@ -17,7 +17,7 @@ import torch
 from scipy.stats import t as student
 from tqdm import tqdm
 
-from ecg_batch.judge import JudgeConfig, filtered, predict
+from ecg_batch.judge import SMALL, filtered, predict
 from ecg_batch.labelled import Labelled
 from ecg_batch.scores import fast_macro_auroc, macro_auroc, macro_f1, thresholds_of
 from ecg_batch.statements import SUPERCLASSES
@@ -83,12 +83,12 @@ def class_weight(labels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return (labels / (labels * weight[:, None]).sum(0).clamp(min=1)).amax(1)
 
 
-def train_row(folder: Path, row: Row, seed: int, config: JudgeConfig, training: JudgeTraining) -> dict:
+def train_row(folder: Path, row: Row, seed: int, training: JudgeTraining) -> dict:
     """One training: probabilities on fold 10, and the scores that need fold 9."""
     torch.set_num_threads(1)
     choice, test = load_set(folder, "fold 9")[0], load_set(folder, "fold 10")[0]
     choice, test = (replace(part, x=part.x.float()) for part in (choice, test))
-    judge = fit(examples_of_row(folder, row, seed), choice, config, replace(training, seed=seed, augment=row.augment))
+    judge = fit(examples_of_row(folder, row, seed), choice, SMALL, replace(training, seed=seed, augment=row.augment))
     p_choice, p_test = predict(judge, choice.x), predict(judge, test.x)
     thresholds = thresholds_of(choice.labels.numpy(), p_choice)
     return {
@@ -99,13 +99,13 @@ def train_row(folder: Path, row: Row, seed: int, config: JudgeConfig, training: 
     }  # fmt: skip
 
 
-def train_rows(folder: Path, out: Path, jobs: Iterable[tuple[Row, int]], config, training, workers: int) -> list[dict]:
+def train_rows(folder: Path, out: Path, jobs: Iterable[tuple[Row, int]], training: JudgeTraining, workers: int) -> list[dict]:
     """All trainings, in the order of `jobs`; those found in OUT/trainings.jsonl with the same settings are not repeated."""
     jobs, log = list(jobs), out / "trainings.jsonl"
     done = {key_of(run["row"], run["seed"], run["training"]): run for run in read_lines(log)}
     wanted = [(row, seed) for row, seed in jobs if key_of(asdict(row), seed, asdict(training)) not in done]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool, open(log, "a", encoding="utf-8") as file:
-        runs = [pool.submit(train_row, folder, row, seed, config, training) for row, seed in wanted]
+        runs = [pool.submit(train_row, folder, row, seed, training) for row, seed in wanted]
         for run in tqdm(runs, desc="classifiers", unit="training", disable=None):
             result = json.loads(json.dumps(run.result()))
             done[key_of(result["row"], result["seed"], result["training"])] = result
