@@ -5,12 +5,10 @@ A row of the evaluation then differs from the next one in that option and in not
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from ecg_batch.labelled import from_rows, together
-from ecg_batch.request import Request
+from ecg_batch.labelled import Labelled, from_rows, together
 
 TextureOf = Callable[[object, np.ndarray], np.ndarray]  # (assets, texture (record, 8, time), donors) -> texture
 
@@ -24,7 +22,6 @@ def ablations(
     large as the plan's and begin where its batches do, so without a change the records are the dataset's own.
     """
     from ecg_batch import shard
-    from ecg_batch.compose import low_pass
     from ecg_batch.rows import rows_table
 
     base, parts = plan.request, {name: [] for name in changes}
@@ -36,8 +33,7 @@ def ablations(
             stand_in = textures.get(name)
             texture = drawn if stand_in is None else stand_in(assets, drawn, candidates[:, 0])
             request = replace(base, **change)
-            smooth = low_pass(texture, base.lowpass_hz, base.fs_hz)
-            batch = shard.with_texture(request, assets, queries, candidates, smooth)
+            batch = shard.with_texture(request, assets, queries, candidates, texture)
             parts[name].append(from_rows(batch.ecg, rows_table(assets.bank.table, batch, 0), base.fs_hz))
     return {name: together(*held) for name, held in parts.items()}
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ecg_batch import draws
+from ecg_batch import decode_kernel, draws
 from ecg_batch.conditions import condition_of
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
@@ -22,7 +22,7 @@ from ecg_batch.vqvae import VqVae, VqVaeConfig
 
 VQVAE_FORMAT = "ecg-batch vqvae 1"
 MAMBA_FORMAT = "ecg-batch mamba 1"
-TILE = 32  # records the texture decoder takes at a time: their activations, 2 MB a layer at 250 tokens, stay in cache
+TILE = 4  # records the texture decoder takes at a time: their activations, 250 KB a layer at 250 tokens, stay in cache
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,15 @@ def continue_tokens(
 
     `state` moves on in place: to go on, call again with the last column of the result and the same state.
     """
+    loop = decode_kernel.continue_tokens if decode_kernel.fits(mamba) else plain_tokens
+    return loop(mamba, last, state, uniforms, temperature)
+
+
+@torch.inference_mode()
+def plain_tokens(
+    mamba: MambaLM, last: torch.Tensor, state: MambaState, uniforms: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """continue_tokens step by step: the reference, and what runs where no kernel does."""
     uniforms = torch.as_tensor(uniforms).to(last.device)  # (b, l) float64
     tokens = torch.empty(uniforms.shape, dtype=torch.int64, device=last.device)  # (b, l)
     for t in range(uniforms.shape[1]):

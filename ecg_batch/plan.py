@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ecg_batch import decode_kernel
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file, sync, to_json, write_new, write_over
 from ecg_batch.request import Request, request_from_resolved
@@ -100,7 +101,7 @@ def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
     if table:
         inputs["table"] = table.sha256()
     shards = cut_shards(request.records, request.shard)
-    return Plan(_run_id(request, inputs), request, inputs, shards, software_versions()), table
+    return Plan(_run_id(request, inputs), request, inputs, shards, software_versions(request.device)), table
 
 
 def _counted(request: Request, rows: int) -> Request:
@@ -117,8 +118,22 @@ def _run_id(request: Request, inputs: dict[str, str]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def software_versions() -> dict[str, str]:
-    return {name: _version(name) for name in SOFTWARE}
+def software_versions(device: str) -> dict[str, str]:
+    """What a byte can depend on here, beside the request and its inputs."""
+    token_loop = {"token loop": decode_kernel.token_loop()} if device == "cpu" else {}
+    return {name: _version(name) for name in SOFTWARE} | token_loop
+
+
+def refuse_other_software(plan: Plan) -> None:
+    """UserError where this machine would make other bytes than the one that planned."""
+    here = software_versions(plan.request.device)
+    if here != plan.versions:
+        changed = [f"{name} {plan.versions.get(name)} there, {here.get(name)} here" for name in sorted({*here, *plan.versions})
+                   if here.get(name) != plan.versions.get(name)]  # fmt: skip
+        raise UserError(
+            f"the run was begun with other software ({'; '.join(changed)}); the shards of one dataset must not differ in "
+            "that. Install those versions on every machine, or give another --out"
+        )
 
 
 def _version(name: str) -> str:
@@ -280,13 +295,8 @@ def _refuse_other(plan: Plan, folder: Path) -> None:
             f"{folder}: holds another run: {_difference(there, plan)}. A folder holds one run: give another --out"
             + ("" if finished else f", or delete {folder} to start over")
         )
-    if there.versions != plan.versions and not finished:
-        changed = [f"{name} {there.versions.get(name)} there, {new} here" for name, new in plan.versions.items()
-                   if there.versions.get(name) != new]  # fmt: skip
-        raise UserError(
-            f"{folder}: was begun with other software ({'; '.join(changed)}); the shards of one dataset must not "
-            "differ in that. Install those versions, or give another --out"
-        )
+    if not finished:
+        refuse_other_software(there)
 
 
 def _difference(there: Plan, here: Plan) -> str:

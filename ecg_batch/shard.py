@@ -12,6 +12,7 @@ from ecg_batch.compose import Composed, compose, low_pass
 from ecg_batch.draws import Stream, uniforms
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_STEP
+from ecg_batch.plan import refuse_other_software
 from ecg_batch.query import Queries
 from ecg_batch.request import Request
 from ecg_batch.retime import DonorLoop, Timing, donor_loop
@@ -19,6 +20,7 @@ from ecg_batch.retrieve import MAX_STRETCH, DonorIndex, contradictions, index_do
 from ecg_batch.skeleton import make_skeleton
 
 M_MMAP_THRESHOLD = -3  # malloc.h
+TILE_SAMPLES = 16_000  # finished together, all leads of each: 1 MB an array in float64 stays in cache, and is no new memory map
 
 
 @dataclass
@@ -49,8 +51,8 @@ class Batch:
     alpha: np.ndarray
     flags: list[list[str]]
     blended: list[tuple[int, ...]]  # the donors after the first
-    skeleton_mv: np.ndarray  # low-passed, float64 (record, 8, time)
     timings: list[Timing]
+    skeleton_mv: np.ndarray | None  # low-passed, float64 (record, 8, time), where the request refines
 
 
 def open_assets(plan) -> Assets:
@@ -59,6 +61,7 @@ def open_assets(plan) -> Assets:
 
     from ecg_batch import decode
 
+    refuse_other_software(plan)
     if plan.request.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda but this machine shows no GPU to torch; results differ between CPU and GPU, so there is no "
                         "falling back. Run where a GPU is, or say device: cpu")  # fmt: skip
@@ -110,8 +113,7 @@ def make_batch(request: Request, assets: Assets, queries: Queries, samples: int)
     """Query -> donors -> texture -> beats -> record -> checked; what fails the gate is drawn again with its next donor."""
     candidates = donors_of(request, assets, queries)
     drawn = draw_tokens(request, assets, queries, candidates[:, 0], samples)
-    texture_mv = low_pass(decoded(assets, drawn, len(queries), samples), request.lowpass_hz, request.fs_hz)
-    batch = with_texture(request, assets, queries, candidates, texture_mv)
+    batch = with_texture(request, assets, queries, candidates, decoded(assets, drawn, len(queries), samples))
     if request.judge is None:
         return batch
     from ecg_batch.refine import refine
@@ -125,8 +127,16 @@ def donors_of(request: Request, assets: Assets, queries: Queries) -> np.ndarray:
 
 
 def with_texture(request: Request, assets: Assets, queries: Queries, candidates: np.ndarray, texture_mv: np.ndarray) -> Batch:
-    """Beats -> record -> checked, with this low-passed texture (record, 8, time) mV."""
+    """The records of these textures (record, 8, time) mV, finished in tiles that stay in cache."""
     rhythm = uniforms(request.seed, queries.record, Stream.RHYTHM, 2)
+    count = max(1, TILE_SAMPLES // texture_mv.shape[-1])
+    tiles = [slice(start, start + count) for start in range(0, len(texture_mv), count)]
+    return _joined([_finish(request, assets, _some(queries, at), candidates[at], rhythm[at], texture_mv[at]) for at in tiles])
+
+
+def _finish(request: Request, assets: Assets, queries: Queries, candidates, rhythm, texture_mv) -> Batch:
+    """The records of these textures, each with the first of its candidate donors that passes the gate."""
+    texture_mv = low_pass(texture_mv.astype(np.float64), request.lowpass_hz, request.fs_hz)
     batch = _try(request, assets, queries, candidates, rhythm, texture_mv)
     for attempt in range(1, request.attempts):
         again = np.flatnonzero([bool(flags) for flags in batch.flags])
@@ -139,7 +149,7 @@ def with_texture(request: Request, assets: Assets, queries: Queries, candidates:
 
 
 def texture(request: Request, assets: Assets, queries: Queries, donors: np.ndarray, samples: int) -> np.ndarray:
-    """Generated texture, float64 (record, 8, time) mV."""
+    """Generated texture, float32 (record, 8, time) mV."""
     return decoded(assets, draw_tokens(request, assets, queries, donors, samples), len(queries), samples)
 
 
@@ -160,7 +170,7 @@ def draw_tokens(request: Request, assets: Assets, queries: Queries, donors: np.n
 
 
 def decoded(assets: Assets, drawn: tuple, records: int, samples: int) -> np.ndarray:
-    """Texture of tokens and noise, float64 (record, 8, time) mV."""
+    """Texture of tokens and noise, float32 (record, 8, time) mV."""
     import torch
 
     from ecg_batch import decode
@@ -168,7 +178,7 @@ def decoded(assets: Assets, drawn: tuple, records: int, samples: int) -> np.ndar
     texture = decode.decode_texture(assets.models, *drawn)[:records, :, :samples]
     if not torch.isfinite(texture).all():
         raise ValueError("the texture models gave NaN or infinity, so their weights are damaged; train or fetch them again")
-    return texture.cpu().numpy().astype(np.float64)
+    return texture.cpu().numpy()
 
 
 def _try(request: Request, assets: Assets, queries: Queries, ranked: np.ndarray, rhythm, texture_mv: np.ndarray) -> Batch:
@@ -186,7 +196,8 @@ def _try(request: Request, assets: Assets, queries: Queries, ranked: np.ndarray,
         flag.extend(["rate_statement"] * bool(contradicts) + ["stretch"] * bool(is_far))
     ecg = np.clip(composed.steps, -32768, 32767).astype(np.int16)
     blended = [skeleton.donors[1:] for skeleton in made]
-    return Batch(queries, ecg, donors, measured, composed.prd_pct, composed.alpha, flags, blended, skeleton_mv, timings)
+    return Batch(queries, ecg, donors, measured, composed.prd_pct, composed.alpha, flags, blended, timings,
+                 skeleton_mv if request.judge else None)  # fmt: skip
 
 
 def _checked(composed: Composed, timings: list[Timing], hr_bpm: np.ndarray, fs_hz: float):
@@ -195,7 +206,17 @@ def _checked(composed: Composed, timings: list[Timing], hr_bpm: np.ndarray, fs_h
     return np.array([measured for measured, _ in checked]), [flags for _, flags in checked]
 
 
-def _some(queries: Queries, at: np.ndarray) -> Queries:
+def _joined(parts: list[Batch]) -> Batch:
+    queries = Queries(*(np.concatenate([getattr(part.queries, name) for part in parts]) for name in Queries.__dataclass_fields__))
+    arrays = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("ecg", "donors", "measured_bpm", "prd_pct", "alpha")
+    )
+    lists = ([one for part in parts for one in getattr(part, name)] for name in ("flags", "blended", "timings"))
+    refines = parts[0].skeleton_mv is not None
+    return Batch(queries, *arrays, *lists, np.concatenate([part.skeleton_mv for part in parts]) if refines else None)
+
+
+def _some(queries: Queries, at: np.ndarray | slice) -> Queries:
     return Queries(*(getattr(queries, name)[at] for name in Queries.__dataclass_fields__))
 
 
@@ -203,6 +224,7 @@ def _better(batch: Batch, retried: Batch, again: np.ndarray) -> Batch:
     """The batch with each retried record in its place where it has fewer flags than before."""
     for at, row in enumerate(again):
         if len(retried.flags[at]) < len(batch.flags[row]):
-            for name in ("ecg", "donors", "measured_bpm", "prd_pct", "alpha", "flags", "blended", "skeleton_mv", "timings"):
-                getattr(batch, name)[row] = getattr(retried, name)[at]
+            for name in ("ecg", "donors", "measured_bpm", "prd_pct", "alpha", "flags", "blended", "timings", "skeleton_mv"):
+                if getattr(batch, name) is not None:
+                    getattr(batch, name)[row] = getattr(retried, name)[at]
     return batch

@@ -1,0 +1,134 @@
+"""The token loop as a compiled kernel, decode_kernel.cpp, where one was built and this CPU can run it.
+
+Its reference is the plain loop of decode.py: the same mathematics and draws, but sums that round in another order, so
+that a record in many comes out with other tokens (docs/performance.md). Which of the two made a dataset stands in its plan.
+"""
+
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.util import find_spec
+
+VERSION = 1  # to be raised with every change of decode_kernel.cpp that can change a bit
+BUILDS = (("_decode_avx512", 16), ("_decode_avx2", 8))  # extension modules of pyproject.toml and their lanes, widest first
+LOG2_E = 1.4426950408889634
+
+FLOATS = ctypes.POINTER(ctypes.c_float)
+DOUBLES = ctypes.POINTER(ctypes.c_double)
+INTS = ctypes.POINTER(ctypes.c_int64)
+LAYER = ("norm", "in_proj", "conv_weight", "conv_bias", "x_proj", "dt_weight", "dt_bias", "A2", "D", "out_proj")
+SIZES = ("layers", "d", "d_in", "n", "k", "r", "texture_tokens")
+
+
+class Layer(ctypes.Structure):
+    """The struct of this name in decode_kernel.cpp; so are Model and Call."""
+
+    _fields_ = [(name, FLOATS) for name in LAYER]
+
+
+class Model(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in SIZES),
+        ("layer", ctypes.POINTER(Layer)),
+        ("embedding", FLOATS),
+        ("norm_f", FLOATS),
+    ]
+
+
+class Call(ctypes.Structure):
+    _fields_ = [
+        ("records", ctypes.c_int64),
+        ("first", ctypes.c_int64),
+        ("stop", ctypes.c_int64),
+        ("tokens", ctypes.c_int64),
+        ("last", INTS),
+        ("conv", FLOATS),
+        ("ssm", FLOATS),
+        ("uniform", DOUBLES),
+        ("out", INTS),
+        ("temperature", ctypes.c_double),
+    ]
+
+
+@cache
+def kernel(name: str | None = None) -> tuple[ctypes.CDLL, int] | None:
+    """The widest build that runs here, or the one named, and its lanes.
+
+    None where none was built (no compiler at the time of installing) or the CPU lacks AVX2 with FMA.
+    """
+    for build, lanes in BUILDS:
+        found = find_spec(f"ecg_batch.{build}")
+        if found and name in (None, build):
+            library = ctypes.CDLL(found.origin)
+            library.ecg_decode_compiler.restype = ctypes.c_char_p
+            if library.ecg_decode_runs_here():
+                return library, lanes
+    return None
+
+
+def token_loop() -> str:
+    """What makes the tokens on this machine's CPU, for the plan. Another compiler may fuse other products and sums."""
+    return f"compiled {VERSION} by {kernel()[0].ecg_decode_compiler().decode()}" if kernel() else "plain"
+
+
+def fits(mamba) -> bool:
+    """Whether the kernel can stand in for the plain loop on this model."""
+    import torch
+
+    weight = mamba.lm_head.weight
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel() is not None
+
+
+def continue_tokens(mamba, last, state, uniforms, temperature: float, build: str | None = None):
+    """decode.continue_tokens on as many threads as torch has: (b,), state, (b, l) float64 -> tokens (b, l) int64."""
+    import torch
+
+    library, lanes = kernel(build)
+    last, uniforms = last.clone(), uniforms.to(torch.float64).contiguous()  # (b,), (b, l)
+    tokens = torch.empty(uniforms.shape, dtype=torch.int64)  # (b, l)
+    if not (state.conv.is_contiguous() and state.ssm.is_contiguous()):
+        raise ValueError("the state of the token loop must be contiguous, as MambaLM.empty_state gives it")
+    model, held = _model(mamba)
+    records, length = uniforms.shape
+
+    def decode(first: int, stop: int) -> None:
+        call = Call(
+            records, first, stop, length, _at(last), _at(state.conv), _at(state.ssm), _at(uniforms), _at(tokens), temperature
+        )
+        if library.ecg_decode(ctypes.byref(model), ctypes.byref(call)):  # ctypes lets other threads run meanwhile
+            raise MemoryError("no memory for the token loop, about 500 KB a thread")
+
+    tiles, threads = -(-records // lanes), torch.get_num_threads()
+    share = -(-tiles // threads) * lanes
+    starts = range(0, records, share)
+    if len(starts) == 1:
+        decode(0, records)
+    else:
+        with ThreadPoolExecutor(len(starts)) as pool:
+            list(pool.map(decode, starts, (min(start + share, records) for start in starts)))
+    return tokens
+
+
+def _model(mamba) -> tuple[Model, list]:
+    """The model as the kernel takes it, and the tensors that must live as long."""
+    config, held, layers = mamba.config, [], []
+    for block in mamba.backbone.layers:
+        mixer = block.mixer
+        weights = (
+            block.norm.weight, mixer.in_proj.weight, mixer.conv1d.weight, mixer.conv1d.bias, mixer.x_proj.weight,
+            mixer.dt_proj.weight, mixer.dt_proj.bias, -mixer.A_log.exp() * LOG2_E, mixer.D, mixer.out_proj.weight,
+        )  # fmt: skip
+        weights = [weight.detach().contiguous() for weight in weights]
+        held += weights
+        layers.append(Layer(*map(_at, weights)))
+    ends = [mamba.backbone.embedding.weight.detach().contiguous(), mamba.backbone.norm_f.weight.detach().contiguous()]
+    sizes = (config.n_layer, config.d_model, config.d_inner, config.d_state, config.d_conv, config.dt_rank, config.texture_tokens)
+    model = Model(*sizes, (Layer * len(layers))(*layers), *map(_at, ends))
+    return model, [held, ends]
+
+
+def _at(tensor):
+    """The address of a tensor's first element, as the struct fields take it."""
+    import torch
+
+    return ctypes.cast(tensor.data_ptr(), {torch.float32: FLOATS, torch.float64: DOUBLES, torch.int64: INTS}[tensor.dtype])
