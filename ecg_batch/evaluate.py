@@ -28,12 +28,12 @@ CLINICAL_CODES = ("AFIB", "CLBBB", "CRBBB", "1AVB", "LVH", "PVC")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the evaluation spends. Defaults: about 45 minutes of one core."""
+    """What the evaluation spends."""
 
     seeds: int = 5
-    few_seeds: int = 3  # of ablation rows and the low-data curve
-    steps: int = 600  # of each classifier
-    records: int = 3072  # of each synthetic set that trains
+    few_seeds: int = 2  # of ablation rows and the low-data curve
+    steps: int = 400  # of each classifier
+    records: int = 2048  # of each synthetic set that trains
     compared: int = 484  # pairs in fidelity and validity at most
     delineated: int = 150  # records a side for NeuroKit2
     workers: int = 2
@@ -49,6 +49,7 @@ class Sets:
     made: Labelled
     rows: object  # records.parquet of `made`
     variants: dict[str, Labelled]
+    prd_limit_pct: float
 
 
 def variants_of(request) -> dict[str, dict]:
@@ -82,7 +83,15 @@ def read_sets(folder: Path, real: Labelled, settings: Settings, show=iter) -> Se
     changes = variants_of(plan.request)
     stand_ins = {"noise-shaped texture": noise_texture, "real texture": real_texture}
     queries = query_source(plan.request, folder)
-    return Sets(train, choice, test, made, rows, ablations(plan, open_assets(plan), count, changes, queries, stand_ins, show))
+    variants = ablations(plan, open_assets(with_this_software(plan)), count, changes, queries, stand_ins, show)
+    return Sets(train, choice, test, made, rows, variants, plan.request.prd_limit_pct)
+
+
+def with_this_software(plan):
+    """The same plan for records that are compared among themselves and never join its dataset."""
+    from ecg_batch.plan import software_versions
+
+    return replace(plan, versions=software_versions(plan.request.device))
 
 
 def refuse_leak(folder: Path, made: Labelled, *held_out: Labelled) -> None:
@@ -192,7 +201,7 @@ def validity_section(sets: Sets, settings: Settings) -> dict:
                                             for m in ("PR", "QRS", "QT")},
         "asked and got": validity.asked_and_got(sets.rows),
         "largest identity residual, steps": validity.identities(sets.made.ecg),
-        "PRD against the skeleton, %": {"largest": float(np.max(sets.rows["prd_pct"].to_numpy()))},
+        "PRD against the skeleton, %": {"largest": float(np.max(sets.rows["prd_pct"].to_numpy())), "limit": sets.prd_limit_pct},
         "measures": {name: {m: table[m].round(2).tolist() for m in validity.MEASURES} for name, table in ours.items()},
     }  # fmt: skip
 
@@ -233,11 +242,43 @@ def judge_section(sets: Sets, nets: dict[str, tuple[Judge, dict]]) -> dict:
     return out
 
 
+def refinement_section(plan, nets: dict[str, tuple[Judge, dict]], folder: Path, records: int = 256) -> dict:
+    """The first records of the request with and without refinement: what both networks say of the asked class, and the time."""
+    import time
+
+    from ecg_batch.query import query_source
+    from ecg_batch.refine import confidence, targets
+    from ecg_batch.request import Refinement
+    from ecg_batch.shard import make_batch, open_assets
+
+    bare = replace(plan, request=replace(plan.request, judge=None))
+    assets = replace(open_assets(with_this_software(bare)), judge=nets["judge"][0])
+    request = replace(plan.request, judge=plan.request.judge or Refinement(steps=20, below=0.5))
+    queries = query_source(plan.request, folder)(0, min(records, plan.request.batch, plan.request.records))
+    made, seconds = {}, {}
+    for name, asked in (("before", bare.request), ("after", request)):
+        start = time.process_time()
+        made[name] = make_batch(asked, assets, queries, plan.time_samples)
+        seconds[name] = time.process_time() - start
+    target = targets(queries.label, assets.bank.table.superclass_of)
+    said = {f"{net}, {name}": confidence(nets[net][0], batch.ecg, request.fs_hz, target) for net in nets for name, batch in made.items()}
+    doubted = (said["judge, before"] < request.judge.below) & (target >= 0)
+    out = {"records": len(queries), "steps": request.judge.steps, "below": request.judge.below, "doubted": int(doubted.sum())}
+    if doubted.any():
+        out |= {f"{name}, mean of the doubted": float(p[doubted].mean()) for name, p in said.items()}
+        out |= {f"{net}, share of the doubted that rose": float((said[f"{net}, after"] > said[f"{net}, before"])[doubted].mean()) for net in nets}
+        out["still doubted"] = int((said["judge, after"] < request.judge.below)[doubted].sum())
+    return out | {"largest PRD after, %": float(made["after"].prd_pct.max()),
+                  "CPU seconds a record it changed": (seconds["after"] - seconds["before"]) / max(int(doubted.sum()), 1)}  # fmt: skip
+
+
 # Usefulness -----------------------------------------------------------------------------------------------------------
 
 REAL, CLASSICAL, COPIES, SYNTHETIC = "real alone", "real + classical", "real, classes balanced by copies", "real + synthetic"
 BOTH, ONLY, DONORS = "real + synthetic + classical", "synthetic alone", "real donors alone"
 BEST, BEST_BOTH = "real + varied synthetic", "real + varied synthetic + classical"
+FIRST = "varied synthetic first, then real, + classical"
+CANDIDATES = (SYNTHETIC, BOTH, BEST, BEST_BOTH, FIRST)
 VARIED = "all variation, no PRD limit"
 
 
@@ -253,6 +294,7 @@ def main_rows() -> list[Row]:
         mixed(BOTH, "synthetic", augment=1),
         mixed(BEST, VARIED),
         mixed(BEST_BOTH, VARIED, augment=1),
+        Row(FIRST, ((VARIED, 1.0), ("real", 1.0)), augment=1, in_turn=1),
         Row(ONLY, (("synthetic", 1.0),)),
         Row("varied synthetic alone", ((VARIED, 1.0),)),
         Row(DONORS, (("donors", 1.0),)),
@@ -270,7 +312,7 @@ def low_data_rows(shares=(0.05, 0.10, 0.25)) -> list[Row]:
     return [replace(row, share=share, name=f"{row.name}, {100 * share:g} %") for share in shares for row in kinds]
 
 
-def usefulness_section(sets: Sets, out: Path, settings: Settings) -> dict:
+def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -> dict:
     """All trainings, summarised against real alone, and the varied synthetic rows against the best cheap baseline."""
     from tempfile import TemporaryDirectory
 
@@ -282,7 +324,7 @@ def usefulness_section(sets: Sets, out: Path, settings: Settings) -> dict:
     with TemporaryDirectory(prefix="evaluate-") as scratch:
         for name, records in held.items():
             usefulness.save_set(Path(scratch), name, records)
-        runs = usefulness.train_rows(Path(scratch), out, jobs, training, settings.workers)
+        runs = usefulness.train_rows(Path(scratch), out, jobs, training, settings.workers, f"{run_id} {len(sets.made)} {len(sets.train)}")
     by_row: dict[str, list[dict]] = {}
     for run in runs:
         by_row.setdefault(run["row"]["name"], []).append(run)
@@ -290,7 +332,7 @@ def usefulness_section(sets: Sets, out: Path, settings: Settings) -> dict:
     rows = {name: usefulness.summarise(held, truth, None if name == REAL else by_row[base_of(name)]) for name, held in by_row.items()}
     cheap = max((CLASSICAL, COPIES, "real + donors copied", "real + retrieval only (alpha 0)", "real + noise-shaped texture"),
                 key=lambda name: rows[name]["F1"][0])  # fmt: skip
-    against = {name: usefulness.summarise(by_row[name], truth, by_row[cheap]) for name in (SYNTHETIC, BOTH, BEST, BEST_BOTH)}
+    against = {name: usefulness.summarise(by_row[name], truth, by_row[cheap]) for name in CANDIDATES}
     only = usefulness.summarise(by_row[ONLY], truth, by_row[DONORS])
     return {"settings": asdict(settings), "real records": len(sets.train), "real patients": len(set(sets.train.patient_id.tolist())),
             "donor records": len(donors), "test records": len(sets.test), "rows": rows, "best cheap baseline": cheap,

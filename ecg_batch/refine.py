@@ -16,7 +16,7 @@ from ecg_batch.leads import MV_PER_STEP
 from ecg_batch.statements import SUPERCLASSES
 
 TILE = 16  # records optimised at a time, the last tile filled up
-STEP = 0.1  # length of a step, of the latent's own norm
+REACH = 0.5  # of the latent's own norm: how far all steps together can carry it
 
 
 def targets(labels: np.ndarray, superclass_of: dict[str, str]) -> np.ndarray:
@@ -37,7 +37,7 @@ def refine_latents(request, models, judge: Judge, tokens, noise, skeleton_mv: np
     for start in range(0, count, TILE):
         rows = np.minimum(np.arange(start, start + TILE), count - 1)  # the last record stands in for what is missing
         latent = models.vqvae.embed(tokens[rows]).clone()  # (tile, d, l)
-        reach = STEP * latent.flatten(1).norm(dim=1)[:, None, None]
+        reach = REACH * latent.flatten(1).norm(dim=1)[:, None, None]
         skeleton = torch.from_numpy(skeleton_mv[rows]).float()
         with torch.enable_grad():
             for _ in range(request.judge.steps):

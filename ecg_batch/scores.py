@@ -37,7 +37,9 @@ def thresholds_of(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
 
 
 def macro_f1(truth: np.ndarray, probability: np.ndarray, thresholds: np.ndarray) -> float:
-    return float(f1_score(truth.astype(int), (probability >= thresholds).astype(int), average="macro", zero_division=0.0))
+    """Mean over classes of F1 at each class's threshold."""
+    said = probability >= thresholds
+    return float(np.mean([f1_score(y, x, zero_division=0.0) for y, x in zip(truth.astype(bool).T, said.T, strict=True)]))
 
 
 def calibration(truth: np.ndarray, probability: np.ndarray) -> tuple[float, np.ndarray]:

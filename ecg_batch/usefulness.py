@@ -28,13 +28,17 @@ DRAWS = 400  # bootstrap over test records
 
 @dataclass(frozen=True)
 class Row:
-    """One way to train. parts: (name of a set, its share of each batch); balance: every class equally often; share: of patients."""
+    """One way to train. parts: (name of a set, its share of each batch); balance: every class equally often; share: of patients.
+
+    in_turn: the parts one after the other, each for the same number of steps, instead of mixed.
+    """
 
     name: str
     parts: tuple[tuple[str, float], ...]
     augment: int = 0
     balance: int = 0
     share: float = 1.0
+    in_turn: int = 0
 
 
 def mixed(name: str, synthetic: str, augment: int = 0, real_share: float = 0.5) -> Row:
@@ -75,7 +79,8 @@ def examples_of_row(folder: Path, row: Row, seed: int) -> Examples:
         xs.append(examples.x[torch.from_numpy(keep)])
         labels.append(examples.labels[torch.from_numpy(keep)])
         weights.append(share * (weight / weight.sum())[torch.from_numpy(keep)])
-    return Examples(torch.cat(xs), torch.cat(labels), torch.cat(weights))
+    phases = torch.block_diag(*weights) if row.in_turn else torch.cat(weights)[None]
+    return Examples(torch.cat(xs), torch.cat(labels), phases)
 
 
 def class_weight(labels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -99,23 +104,27 @@ def train_row(folder: Path, row: Row, seed: int, training: JudgeTraining) -> dic
     }  # fmt: skip
 
 
-def train_rows(folder: Path, out: Path, jobs: Iterable[tuple[Row, int]], training: JudgeTraining, workers: int) -> list[dict]:
-    """All trainings, in the order of `jobs`; those found in OUT/trainings.jsonl with the same settings are not repeated."""
+def train_rows(folder: Path, out: Path, jobs: Iterable[tuple[Row, int]], training: JudgeTraining, workers: int, data: str) -> list[dict]:
+    """All trainings, in the order of `jobs`; those found in OUT/trainings.jsonl with the same settings and data are not repeated."""
     jobs, log = list(jobs), out / "trainings.jsonl"
-    done = {key_of(run["row"], run["seed"], run["training"]): run for run in read_lines(log)}
-    wanted = [(row, seed) for row, seed in jobs if key_of(asdict(row), seed, asdict(training)) not in done]
+    done = {key_of(run): run for run in read_lines(log)}
+    wanted = [(row, seed) for row, seed in jobs if key_of(stated(row, seed, training, data)) not in done]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool, open(log, "a", encoding="utf-8") as file:
         runs = [pool.submit(train_row, folder, row, seed, training) for row, seed in wanted]
         for run in tqdm(runs, desc="classifiers", unit="training", disable=None):
-            result = json.loads(json.dumps(run.result()))
-            done[key_of(result["row"], result["seed"], result["training"])] = result
+            result = json.loads(json.dumps(run.result() | {"data": data}))
+            done[key_of(result)] = result
             file.write(json.dumps(result) + "\n")
             file.flush()
-    return [done[key_of(asdict(row), seed, asdict(training))] for row, seed in jobs]
+    return [done[key_of(stated(row, seed, training, data))] for row, seed in jobs]
 
 
-def key_of(row: dict, seed: int, training: dict) -> str:
-    return json.dumps([row, seed, training], sort_keys=True)
+def stated(row: Row, seed: int, training: JudgeTraining, data: str) -> dict:
+    return {"row": asdict(row), "seed": seed, "training": asdict(training), "data": data}
+
+
+def key_of(run: dict) -> str:
+    return json.dumps([run[name] for name in ("row", "seed", "training", "data")], sort_keys=True)
 
 
 def read_lines(path: Path) -> list[dict]:
