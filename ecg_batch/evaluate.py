@@ -12,7 +12,6 @@ import numpy as np
 from ecg_batch import fidelity, privacy, usefulness, validity
 from ecg_batch.ablate import ablations, noise_texture, real_texture
 from ecg_batch.errors import UserError
-from ecg_batch.files import sha256_file
 from ecg_batch.judge import Judge, embed, filtered, load_judge, predict
 from ecg_batch.labelled import CHOICE_FOLD, TEST_FOLD, TRAIN_FOLDS, Labelled, from_rows
 from ecg_batch.leads import MV_PER_STEP
@@ -100,8 +99,8 @@ def refuse_leak(folder: Path, made: Labelled, *held_out: Labelled) -> None:
     leaked = sorted(donors & {int(patient) for part in held_out for patient in part.patient_id})
     if leaked:
         raise UserError(
-            f"{folder}: patients {', '.join(map(str, leaked[:5]))}{' ...' * (len(leaked) > 5)} of PTB-XL's folds 9 and 10 are among "
-            "the donors; a score on these folds would measure memory. Make the dataset with donor_folds within 1 to 8"
+            f"{folder}: patients {', '.join(map(str, leaked[:5]))}{' ...' * (len(leaked) > 5)} of PTB-XL's folds 9 and 10 are "
+            "among the donors; a score on these folds would measure memory. Make the dataset with donor_folds within 1 to 8"
         )
 
 
@@ -113,7 +112,7 @@ def networks(models: Path = BUNDLED) -> dict[str, tuple[Judge, dict]]:
 # Fidelity -------------------------------------------------------------------------------------------------------------
 
 
-def fidelity_section(sets: Sets, encoder: Judge, settings: Settings) -> dict:
+def fidelity_section(sets: Sets, encoder: Judge, settings: Settings, encoder_sha256: str) -> dict:
     """Distances in features to real held-out patients (folds 9 and 10), each beside real training patients against the same."""
     from ecg_batch.labelled import together
 
@@ -134,7 +133,7 @@ def fidelity_section(sets: Sets, encoder: Judge, settings: Settings) -> dict:
     lowest = rows["real, other patients (floor)"]["Frechet"]
     for row in rows.values():
         row["ratio to floor"] = row["Frechet"] / lowest
-    return {"N": len(both), "encoder sha256": sha256_file(BUNDLED / "encoder.safetensors"), "features": target.shape[1],
+    return {"N": len(both), "encoder sha256": encoder_sha256, "features": target.shape[1],
             "class mix": "each held-out record matched by one with the same superclasses", "rows": rows}  # fmt: skip
 
 
@@ -150,7 +149,9 @@ def distortion_section(sets: Sets, encoder: Judge, count: int = 200) -> dict:
     donors = sets.train.ecg[[by_id[int(ecg_id)] for ecg_id in sets.made.ecg_id[chosen]]] * MV_PER_STEP
     same = (sets.made.ecg_id == sets.variants["alpha 0"].ecg_id)[chosen]  # a redrawn record may have another donor
     features = embed(encoder, filtered(sets.train.ecg, sets.train.fs_hz))
-    near = nearest_other(embed(encoder, filtered(sets.made.ecg[chosen], sets.made.fs_hz)), sets.made.patient_id[chosen], sets, features)
+    near = nearest_other(
+        embed(encoder, filtered(sets.made.ecg[chosen], sets.made.fs_hz)), sets.made.patient_id[chosen], sets, features
+    )
     real = np.random.default_rng(0).choice(len(sets.train), min(count, len(sets.train)), replace=False)
     near_real = nearest_other(features[real], sets.train.patient_id[real], sets, features)
     real_mv = sets.train.ecg * MV_PER_STEP
@@ -186,24 +187,25 @@ def validity_section(sets: Sets, settings: Settings) -> dict:
     ours = {name: validity.table(part) for name, part in parts.items()}
     some = {name: part.take(np.arange(min(settings.delineated, len(part)))) for name, part in parts.items()}
     theirs = {name: validity.table(part, validity.measure_by_neurokit) for name, part in some.items()}
-    labels = {name: part.labels for name, part in parts.items()}
+    ks = {}
+    for name in ("synthetic", "real"):
+        x, y, labels = ours[name], ours["held-out"], (parts[name].labels, parts["held-out"].labels)
+        ks.setdefault("KS", {})[name] = {m: validity.ks(x[m], y[m]) for m in validity.MEASURES}
+        ks.setdefault("KS by class", {})[name] = validity.ks_by_class(x, labels[0], y, labels[1])
+        pairs = {m: (theirs[name][m], theirs["held-out"][m]) for m in validity.SECOND}
+        ks.setdefault("KS by NeuroKit2", {})[name] = {m: validity.ks(*pair) for m, pair in pairs.items()}
+    count = len(some["held-out"])
+    bias = {m: disagreement(ours["held-out"][m][:count], theirs["held-out"][m]) for m in ("PR", "QRS", "QT")}
     return {
         "N": len(both),
-        "KS by class": {
-            name: validity.ks_by_class(ours[name], labels[name], ours["held-out"], labels["held-out"]) for name in ("synthetic", "real")
-        },
-        "KS": {name: {m: validity.ks(ours[name][m], ours["held-out"][m]) for m in validity.MEASURES} for name in ("synthetic", "real")},
-        "KS by NeuroKit2": {
-            name: {m: validity.ks(theirs[name][m], theirs["held-out"][m]) for m in validity.SECOND} for name in ("synthetic", "real")
-        },
-        "N by NeuroKit2": len(some["held-out"]),
-        "delineators on real records, ms": {m: disagreement(ours["held-out"][m][: len(some["held-out"])], theirs["held-out"][m])
-                                            for m in ("PR", "QRS", "QT")},
+        **ks,
+        "N by NeuroKit2": count,
+        "delineators on real records, ms": bias,
         "asked and got": validity.asked_and_got(sets.rows),
         "largest identity residual, steps": validity.identities(sets.made.ecg),
         "PRD against the skeleton, %": {"largest": float(np.max(sets.rows["prd_pct"].to_numpy())), "limit": sets.prd_limit_pct},
         "measures": {name: {m: table[m].round(2).tolist() for m in validity.MEASURES} for name, table in ours.items()},
-    }  # fmt: skip
+    }
 
 
 def disagreement(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
@@ -233,12 +235,19 @@ def judge_section(sets: Sets, nets: dict[str, tuple[Judge, dict]]) -> dict:
     for name, (judge, stated) in nets.items():
         seen = set(json.loads(stated["patients"]))
         if seen & set(sets.test.patient_id.tolist()):
-            raise UserError(f"{name}: its weights were trained on patients of this test fold. Train it on this PTB-XL: jobs/train.py judge")
+            raise UserError(
+                f"{name}: its weights were trained on patients of this test fold. Train it on this PTB-XL: jobs/train.py judge"
+            )
         thresholds = np.array(json.loads(stated["thresholds"]))
         p = predict(judge, filtered(sets.test.ecg, sets.test.fs_hz))
         said = predict(judge, filtered(sets.made.ecg, sets.made.fs_hz))
-        out[name] = {"fold 10": judged(sets.test.labels, p, thresholds), "AUROC on synthetic labels": macro_auroc(sets.made.labels, said),
-                     "thresholds": thresholds.tolist(), "probabilities": p.round(4).tolist(), "truth": sets.test.labels.astype(int).tolist()}  # fmt: skip
+        out[name] = {
+            "fold 10": judged(sets.test.labels, p, thresholds),
+            "AUROC on synthetic labels": macro_auroc(sets.made.labels, said),
+            "thresholds": thresholds.tolist(),
+            "probabilities": p.round(4).tolist(),
+            "truth": sets.test.labels.astype(int).tolist(),
+        }
     return out
 
 
@@ -261,15 +270,21 @@ def refinement_section(plan, nets: dict[str, tuple[Judge, dict]], folder: Path, 
         made[name] = make_batch(asked, assets, queries, plan.time_samples)
         seconds[name] = time.process_time() - start
     target = targets(queries.label, assets.bank.table.superclass_of)
-    said = {f"{net}, {name}": confidence(nets[net][0], batch.ecg, request.fs_hz, target) for net in nets for name, batch in made.items()}
+    said = {
+        f"{net}, {name}": confidence(nets[net][0], batch.ecg, request.fs_hz, target) for net in nets for name, batch in made.items()
+    }
     doubted = (said["judge, before"] < request.judge.below) & (target >= 0)
     out = {"records": len(queries), "steps": request.judge.steps, "below": request.judge.below, "doubted": int(doubted.sum())}
     if doubted.any():
         out |= {f"{name}, mean of the doubted": float(p[doubted].mean()) for name, p in said.items()}
-        out |= {f"{net}, share of the doubted that rose": float((said[f"{net}, after"] > said[f"{net}, before"])[doubted].mean()) for net in nets}
+        out |= {
+            f"{net}, share of the doubted that rose": float((said[f"{net}, after"] > said[f"{net}, before"])[doubted].mean())
+            for net in nets
+        }
         out["still doubted"] = int((said["judge, after"] < request.judge.below)[doubted].sum())
-    return out | {"largest PRD after, %": float(made["after"].prd_pct.max()),
-                  "CPU seconds a record it changed": (seconds["after"] - seconds["before"]) / max(int(doubted.sum()), 1)}  # fmt: skip
+    out["largest PRD after, %"] = float(made["after"].prd_pct.max())
+    out["CPU seconds a doubted record"] = (seconds["after"] - seconds["before"]) / max(int(doubted.sum()), 1)
+    return out
 
 
 # Usefulness -----------------------------------------------------------------------------------------------------------
@@ -308,7 +323,12 @@ def ablation_rows() -> list[Row]:
 
 def low_data_rows(shares=(0.05, 0.10, 0.25)) -> list[Row]:
     """Few patients: real records and donors are cut to the same patients."""
-    kinds = (Row(REAL, (("real", 1.0),)), Row(CLASSICAL, (("real", 1.0),), augment=1), mixed(BEST, VARIED), mixed(BEST_BOTH, VARIED, augment=1))
+    kinds = (
+        Row(REAL, (("real", 1.0),)),
+        Row(CLASSICAL, (("real", 1.0),), augment=1),
+        mixed(BEST, VARIED),
+        mixed(BEST_BOTH, VARIED, augment=1),
+    )
     return [replace(row, share=share, name=f"{row.name}, {100 * share:g} %") for share in shares for row in kinds]
 
 
@@ -318,23 +338,35 @@ def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -
 
     training = JudgeTraining(steps=settings.steps, look_every=max(settings.steps // 6, 1))
     donors = sets.train.take(np.isin(sets.train.ecg_id, sets.made.ecg_id))
-    held = {"real": sets.train, "fold 9": sets.choice, "fold 10": sets.test, "synthetic": sets.made, "donors": donors, **sets.variants}
+    held = {
+        "real": sets.train,
+        "fold 9": sets.choice,
+        "fold 10": sets.test,
+        "synthetic": sets.made,
+        "donors": donors,
+        **sets.variants,
+    }
     jobs = [(row, seed) for row in main_rows() for seed in range(settings.seeds)]
     jobs += [(row, seed) for row in (*low_data_rows(), *ablation_rows()) for seed in range(settings.few_seeds)]
     with TemporaryDirectory(prefix="evaluate-") as scratch:
         for name, records in held.items():
             usefulness.save_set(Path(scratch), name, records)
-        runs = usefulness.train_rows(Path(scratch), out, jobs, training, settings.workers, f"{run_id} {len(sets.made)} {len(sets.train)}")
+        runs = usefulness.train_rows(
+            Path(scratch), out, jobs, training, settings.workers, f"{run_id} {len(sets.made)} {len(sets.train)}"
+        )
     by_row: dict[str, list[dict]] = {}
     for run in runs:
         by_row.setdefault(run["row"]["name"], []).append(run)
     truth = sets.test.labels
-    rows = {name: usefulness.summarise(held, truth, None if name == REAL else by_row[base_of(name)]) for name, held in by_row.items()}
+    rows = {
+        name: usefulness.summarise(held, truth, None if name == REAL else by_row[base_of(name)]) for name, held in by_row.items()
+    }
     cheap = max((CLASSICAL, COPIES, "real + donors copied", "real + retrieval only (alpha 0)", "real + noise-shaped texture"),
                 key=lambda name: rows[name]["F1"][0])  # fmt: skip
     against = {name: usefulness.summarise(by_row[name], truth, by_row[cheap]) for name in CANDIDATES}
     only = usefulness.summarise(by_row[ONLY], truth, by_row[DONORS])
-    return {"settings": asdict(settings), "real records": len(sets.train), "real patients": len(set(sets.train.patient_id.tolist())),
+    return {"settings": asdict(settings), "real records": len(sets.train),
+            "real patients": len(set(sets.train.patient_id.tolist())),
             "donor records": len(donors), "test records": len(sets.test), "rows": rows, "best cheap baseline": cheap,
             "against it": against, "synthetic alone against its donors": only}  # fmt: skip
 

@@ -122,12 +122,12 @@ def gallery(made, train, rows, varied) -> bytes:
             continue
         asked = rows["hr_bpm_requested"][at].as_py()
         hr = f"HR {asked:.0f} asked" if asked is not None else "HR of the donor"
-        codes = ", ".join(made.codes[at])
-        sheets.append((
-            Sheet(made.ecg[at] * MV_PER_STEP, made.fs_hz, f"Synthetic record {at}: {SUPERCLASSES[k]}", f"{hr}   {codes}"),
-            Sheet(varied.ecg[at] * MV_PER_STEP, made.fs_hz, f"The same with all variation: {SUPERCLASSES[k]}", f"{hr}   {', '.join(varied.codes[at])}"),
-            Sheet(train.ecg[by_id[int(made.ecg_id[at])]] * MV_PER_STEP, made.fs_hz, f"Its donor: PTB-XL {made.ecg_id[at]}", codes),
-        ))  # fmt: skip
+        codes, name = ", ".join(made.codes[at]), SUPERCLASSES[k]
+        donor = train.ecg[by_id[int(made.ecg_id[at])]]
+        titles = (f"Synthetic record {at}: {name}", f"The same with all variation: {name}", f"Its donor: PTB-XL {made.ecg_id[at]}")
+        facts = (f"{hr}   {codes}", f"{hr}   {', '.join(varied.codes[at])}", codes)
+        traces = (made.ecg[at], varied.ecg[at], donor)
+        sheets.append(tuple(Sheet(x * MV_PER_STEP, made.fs_hz, *words) for x, *words in zip(traces, titles, facts, strict=True)))
     with TemporaryDirectory() as scratch:
         draw(sheets, Path(scratch) / "gallery.png", dpi=70)
         return (Path(scratch) / "gallery.png").read_bytes()

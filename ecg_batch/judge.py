@@ -155,7 +155,7 @@ def _parts(x) -> list:
 def predict(judge: Judge, x: torch.Tensor) -> np.ndarray:
     """Probabilities (record, 5) of filtered records."""
     judge.eval()
-    return torch.cat([judge.probabilities(part) for part in _parts(x)]).double().numpy()
+    return torch.cat([judge.probabilities(part.to(judge.mean.device)).cpu() for part in _parts(x)]).double().numpy()
 
 
 @torch.inference_mode()

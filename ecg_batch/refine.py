@@ -2,8 +2,8 @@
 
 The latent before the VQ-VAE's decoder is moved by normalised gradient steps up the judge's log probability of the asked superclass.
 Beats, noise and everything else stay. The record is composed again through `compose`, so the PRD limit of the request holds as
-before, and checked again; a refined record that got flags, or did not gain, is dropped. Records go through in tiles of a fixed size,
-so a record's result does not depend on its neighbours.
+before, and checked again; a refined record that got flags, or did not gain, is dropped. Records go through in tiles of a fixed
+size, so a record's result does not depend on its neighbours.
 """
 
 import numpy as np
@@ -43,7 +43,9 @@ def refine_latents(request, models, judge: Judge, tokens, noise, skeleton_mv: np
             for _ in range(request.judge.steps):
                 latent = latent.detach().requires_grad_()
                 ecg = composed(request, skeleton, models.vqvae.decode(latent, noise[rows])[..., :samples])
-                said = judge.probabilities(band_pass(at_judge_rate(ecg, request.fs_hz)))[range(TILE), torch.from_numpy(target[rows])]
+                said = judge.probabilities(band_pass(at_judge_rate(ecg, request.fs_hz)))[
+                    range(TILE), torch.from_numpy(target[rows])
+                ]
                 (gradient,) = torch.autograd.grad(said.clamp(min=1e-6).log().sum(), latent)
                 size = gradient.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-12)
                 latent = latent + reach / request.judge.steps * gradient / size
@@ -88,7 +90,9 @@ def refine(request, assets, batch, tokens: torch.Tensor, noise: torch.Tensor):
     if not len(doubtful) or not request.judge.steps or not request.alpha:
         return batch
     rows = torch.from_numpy(doubtful)
-    texture = refine_latents(request, assets.models, assets.judge, tokens[rows], noise[rows], batch.skeleton_mv[doubtful], target[doubtful])
+    texture = refine_latents(
+        request, assets.models, assets.judge, tokens[rows], noise[rows], batch.skeleton_mv[doubtful], target[doubtful]
+    )
     texture = low_pass(texture, request.lowpass_hz, request.fs_hz)
     made = compose(batch.skeleton_mv[doubtful], texture, request.alpha, request.prd_limit_pct)
     ecg = np.clip(made.steps, -32768, 32767).astype(np.int16)
@@ -102,4 +106,3 @@ def refine(request, assets, batch, tokens: torch.Tensor, noise: torch.Tensor):
             batch.ecg[row], batch.measured_bpm[row], batch.flags[row] = ecg[at], measured, flags + kept
             batch.prd_pct[row], batch.alpha[row] = made.prd_pct[at], made.alpha[at]
     return batch
-

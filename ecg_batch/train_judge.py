@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ecg_batch.errors import UserError
 from ecg_batch.judge import JUDGE_FORMAT, JUDGE_HZ, Judge, JudgeConfig, filtered, predict
 from ecg_batch.labelled import CHOICE_FOLD, TEST_FOLD, TRAIN_FOLDS, Labelled
-from ecg_batch.scores import bootstrap, calibration, macro_auroc, macro_f1, thresholds_of
+from ecg_batch.scores import bootstrap, calibration, fast_macro_auroc, macro_auroc, macro_f1, thresholds_of
 from ecg_batch.statements import SUPERCLASSES
 
 
@@ -52,14 +52,16 @@ def train_judge(records: Labelled, out: Path, config: JudgeConfig, training: Jud
 
     The report names every patient the weights have seen (folds 1-8) or were chosen on (fold 9).
     """
-    from ecg_batch.training import save_curves, save_report, save_weights
+    from ecg_batch.training import best_device, save_curves, save_report, save_weights
 
     taught, chosen, tested = (records.in_folds(*folds) for folds in (TRAIN_FOLDS, (CHOICE_FOLD,), (TEST_FOLD,)))
     refuse_shared_patients(taught, chosen, tested)
     train, choice, test = (examples_of(part) for part in (taught, chosen, tested))
     curve = []
     with tqdm(total=training.steps, desc=name, unit="step", disable=None) as bar:
-        judge = fit(train, choice, config, training, lambda step, auroc: (curve.append(auroc), bar.update(step - bar.n)))
+        judge = fit(
+            train, choice, config, training, lambda step, auroc: (curve.append(auroc), bar.update(step - bar.n)), best_device()
+        )
     p_choice, p_test = predict(judge, choice.x), predict(judge, test.x)
     thresholds = thresholds_of(chosen.labels, p_choice)
     report = {
@@ -86,7 +88,7 @@ def judged(truth: np.ndarray, probability: np.ndarray, thresholds: np.ndarray) -
     }  # fmt: skip
     return {
         "records": len(truth),
-        "macro AUROC": [macro_auroc(truth, probability), *bootstrap(macro_auroc, truth, probability)],
+        "macro AUROC": [macro_auroc(truth, probability), *bootstrap(fast_macro_auroc, truth, probability)],
         "macro F1": [f1(truth, probability), *bootstrap(f1, truth, probability)],
         "calibration error": calibration(truth, probability)[0],
         "by class": by_class,
@@ -108,22 +110,25 @@ def examples_of(records: Labelled) -> Examples:
     return Examples(filtered(records.ecg, records.fs_hz), torch.from_numpy(records.labels).float())
 
 
-def fit(train: Examples, choice: Examples, config: JudgeConfig, training: JudgeTraining, on_look=lambda step, auroc: None) -> Judge:
-    """The judge at the step at which fold 9's macro AUROC was best. A pure function of its arguments on one machine."""
+def fit(
+    train: Examples, choice: Examples, config: JudgeConfig, training: JudgeTraining, on_look=lambda step, auroc: None, device="cpu"
+) -> Judge:
+    """The judge at the step at which fold 9's macro AUROC was best. A pure function of its arguments on one machine's CPU."""
     torch.manual_seed(training.seed)
-    judge = Judge(config)
+    judge, kind = Judge(config), torch.device(device).type
     some = train.x[:: max(len(train) // 1000, 1)].float()  # enough for two numbers a lead
     judge.mean.copy_(some.mean((0, 2)))
     judge.scale.copy_(some.std((0, 2)))
+    judge.to(device)
     optimizer = torch.optim.AdamW(judge.parameters(), training.learning_rate, weight_decay=training.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, training.steps, pct_start=0.2)
     rng, best = np.random.default_rng(training.seed), (-1.0, None)
     for step, rows in enumerate(batches(train, training, rng), start=1):
         x = pieces_at_random(train.x[rows], config.window, rng)
         judge.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast()):
-            logits = judge(augmented(x, rng) if training.augment else x)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), train.labels[rows])
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" or bf16_is_fast()):
+            logits = judge((augmented(x, rng) if training.augment else x).to(device))
+        loss = F.binary_cross_entropy_with_logits(logits.float(), train.labels[rows].to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -134,7 +139,7 @@ def fit(train: Examples, choice: Examples, config: JudgeConfig, training: JudgeT
             if auroc > best[0]:
                 best = auroc, {name: tensor.clone() for name, tensor in judge.state_dict().items()}
     judge.load_state_dict(best[1])
-    return judge.eval()
+    return judge.eval().cpu()
 
 
 def pieces_at_random(x: torch.Tensor, window: int, rng: np.random.Generator) -> torch.Tensor:

@@ -73,6 +73,8 @@ def examples_of_row(folder: Path, row: Row, seed: int) -> Examples:
         keep = np.ones(len(patients), bool)
         if allowed is not None:
             keep = (np.isin(patients, allowed) | (patients < 0)).all(1)
+        if not keep.any():  # no donor among so few patients
+            continue
         weight = torch.from_numpy(keep).float()
         if row.balance:
             weight = weight * class_weight(examples.labels, weight)
@@ -93,7 +95,8 @@ def train_row(folder: Path, row: Row, seed: int, training: JudgeTraining) -> dic
     torch.set_num_threads(1)
     choice, test = load_set(folder, "fold 9")[0], load_set(folder, "fold 10")[0]
     choice, test = (replace(part, x=part.x.float()) for part in (choice, test))
-    judge = fit(examples_of_row(folder, row, seed), choice, SMALL, replace(training, seed=seed, augment=row.augment))
+    settings, device = replace(training, seed=seed, augment=row.augment), "cuda" if torch.cuda.is_available() else "cpu"
+    judge = fit(examples_of_row(folder, row, seed), choice, SMALL, settings, device=device)
     p_choice, p_test = predict(judge, choice.x), predict(judge, test.x)
     thresholds = thresholds_of(choice.labels.numpy(), p_choice)
     return {
@@ -104,8 +107,10 @@ def train_row(folder: Path, row: Row, seed: int, training: JudgeTraining) -> dic
     }  # fmt: skip
 
 
-def train_rows(folder: Path, out: Path, jobs: Iterable[tuple[Row, int]], training: JudgeTraining, workers: int, data: str) -> list[dict]:
-    """All trainings, in the order of `jobs`; those found in OUT/trainings.jsonl with the same settings and data are not repeated."""
+def train_rows(
+    folder: Path, out: Path, jobs: Iterable[tuple[Row, int]], training: JudgeTraining, workers: int, data: str
+) -> list[dict]:
+    """All trainings, in the order of `jobs`; those in OUT/trainings.jsonl with the same settings and data are not repeated."""
     jobs, log = list(jobs), out / "trainings.jsonl"
     done = {key_of(run): run for run in read_lines(log)}
     wanted = [(row, seed) for row, seed in jobs if key_of(stated(row, seed, training, data)) not in done]
@@ -181,5 +186,4 @@ def paired_bootstrap(pairs: list[tuple[dict, dict]], truth: np.ndarray, score: s
 def _score(truth, p, thresholds, score: str) -> float:
     if score == "AUROC":
         return fast_macro_auroc(truth, p)
-    said, true = p >= thresholds, truth.astype(bool)
-    return float(np.mean(2 * (said & true).sum(0) / np.maximum(said.sum(0) + true.sum(0), 1)))
+    return macro_f1(truth, p, thresholds)

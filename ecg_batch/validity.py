@@ -1,7 +1,7 @@
 """Clinical validity: what a cardiologist would measure, by two delineators, synthetic against real and real against real.
 
-The first delineator is delineate.py on eight leads, the second NeuroKit2's wavelets on lead II. Each is applied to both sides, so its own bias
-cancels in the distance; how far the two disagree on real records is reported as their calibration.
+The first delineator is delineate.py on eight leads, the second NeuroKit2's wavelets on lead II. Each is applied to both sides,
+so its own bias cancels in the distance; how far the two disagree on real records is reported as their calibration.
 """
 
 import warnings
@@ -101,7 +101,11 @@ def asked_and_got(rows) -> dict:
         both = np.isfinite(asked) & np.isfinite(came)
         gap = np.abs(asked - came)[both]
         if len(gap):
-            out[name.removesuffix("_requested")] = {"N": len(gap), "median gap": float(np.median(gap)), "95 %": float(np.quantile(gap, 0.95))}
+            out[name.removesuffix("_requested")] = {
+                "N": len(gap),
+                "median gap": float(np.median(gap)),
+                "95 %": float(np.quantile(gap, 0.95)),
+            }
     if "hr_bpm" in out:
         asked, came = (rows[f"hr_bpm_{key}"].to_numpy(zero_copy_only=False).astype(float) for key in ("requested", "measured"))
         out["hr_bpm"]["within 3 bpm"] = float((np.abs(asked - came) <= 3)[np.isfinite(asked)].mean())

