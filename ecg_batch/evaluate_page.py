@@ -13,8 +13,11 @@ from ecg_batch.statements import SUPERCLASSES
 
 matplotlib.use("agg")
 STYLE = (
-    ""
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}table{border-collapse:collapse;margin:1rem 0;font-size:14px}td,th{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right}td:first-child,th:first-child{text-align:left}img{max-width:100%}.yes{color:#176b2c}.no{color:#a11}p.note{color:#555}"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "table{border-collapse:collapse;margin:1rem 0;font-size:14px}"
+    "td,th{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right}"
+    "td:first-child,th:first-child{text-align:left}"
+    "img{max-width:100%}.yes{color:#176b2c}.no{color:#a11}p.note{color:#555}"
 )
 
 
