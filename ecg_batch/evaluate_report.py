@@ -57,9 +57,18 @@ def evaluate_dataset(
     report["bars"] = bars(report)
     report["first lines"] = first_lines(report)
     figures = draw(report, sets)
-    (out / "report.json").write_bytes(to_json(report))
+    (out / "report.json").write_bytes(to_json(without_nan(report)))
     write_page(out / "report.html", report, figures)
     return report
+
+
+def without_nan(value):
+    """null for what could not be measured: NaN is no JSON."""
+    if isinstance(value, dict):
+        return {str(name): without_nan(held) for name, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(held) for held in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def made_with(folder: Path, plan, ptbxl: Path, sets: Sets, settings: Settings, wall_s: float) -> dict:
