@@ -120,8 +120,16 @@ def continue_tokens(
 
     `state` moves on in place: to go on, call again with the last column of the result and the same state.
     """
-    loop = decode_kernel.continue_tokens if decode_kernel.fits(mamba) else plain_tokens
-    return loop(mamba, last, state, uniforms, temperature)
+    return _token_loop(mamba)(mamba, last, state, uniforms, temperature)
+
+
+def _token_loop(mamba: MambaLM):
+    """The fastest loop for where the model is. All are plain_tokens but for the order in which sums round."""
+    if mamba.lm_head.weight.is_cuda:
+        from ecg_batch import decode_graph
+
+        return decode_graph.continue_tokens
+    return decode_kernel.continue_tokens if decode_kernel.fits(mamba) else plain_tokens
 
 
 @torch.inference_mode()

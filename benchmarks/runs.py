@@ -1,0 +1,55 @@
+"""Whole runs as a user starts them, from the command to the finished dataset; and what a second thread would give one worker."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.turns import median_seconds
+from ecg_batch.plan import make_plan
+from ecg_batch.query import query_source
+from ecg_batch.request import load_request
+from ecg_batch.shard import make_batch, open_assets
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "configs" / "demo.yaml"
+FEW, MANY = 1024, 8192  # the difference of two runs has no start-up in it
+
+
+def measure(rounds: int) -> list[dict]:
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
+        for workers in (2, 1):
+            few, many = (_run_seconds(Path(scratch) / f"{workers}-{records}", workers, records) for records in (FEW, MANY))
+            rate = (MANY - FEW) / (many - few)
+            beside = f"and a start-up of {few - FEW / rate:.1f} s; a million in {1e6 / rate / 60:.0f} min"
+            rows.append({"what": f"{workers} worker(s), checked, written", "value": rate, "unit": "records/s", "beside": beside})
+    return rows + _threads(rounds)
+
+
+def _run_seconds(out: Path, workers: int, records: int) -> float:
+    command = [sys.executable, str(ROOT / "jobs" / "synthesize.py"), str(DEMO), "--out", str(out), "--workers", str(workers)]
+    start = time.perf_counter()
+    subprocess.run([*command, "--set", f"records={records}", "shard=512"], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def _threads(rounds: int) -> list[dict]:
+    """Making a batch, nothing written, on one thread and on two. (A worker always takes one.)"""
+    plan, _ = make_plan(load_request(DEMO))
+    assets, queries = open_assets(plan), query_source(plan.request, Path("no table"))(0, plan.request.batch)
+
+    def run(threads: int) -> None:
+        torch.set_num_threads(threads)
+        make_batch(plan.request, assets, queries, plan.time_samples)
+
+    seconds = median_seconds({threads: lambda threads=threads: run(threads) for threads in (1, 2)}, rounds)
+    torch.set_num_threads(1)
+    unit = {"unit": "records/s"}
+    return [
+        {"what": f"one worker on {threads} thread(s), not written", "value": plan.request.batch / took, **unit}
+        for threads, took in seconds.items()
+    ]

@@ -1,0 +1,71 @@
+"""One batch of configs/demo.yaml by stage, on one thread as a worker runs it; the rest is what no named stage holds."""
+
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+from ecg_batch import decode, shard
+from ecg_batch.plan import Shard, make_plan
+from ecg_batch.query import query_source
+from ecg_batch.request import load_request
+from ecg_batch.rows import rows_table
+from ecg_batch.write import build_shard
+
+DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
+STAGES = {  # name in the table: the function whose time it is
+    "retrieve": (shard, "retrieve"),
+    "draw noise": (decode, "draw_noise"),
+    "decode tokens (Mamba)": (decode, "sample_tokens"),
+    "decode texture (VQ-VAE)": (decode, "decode_texture"),
+    "low-pass": (shard, "low_pass"),
+    "re-time": (shard, "time_beats"),
+    "read the donor's loop": (shard, "read_loop"),
+    "compose": (shard, "compose"),
+    "check": (shard, "_checked"),
+}
+
+
+def measure(rounds: int) -> list[dict]:
+    plan, _ = make_plan(load_request(DEMO))
+    size = plan.request.batch
+    plan = replace(plan, request=replace(plan.request, shard=size), shards=(Shard(0, 0, size),))
+    assets, queries_of = shard.open_assets(plan), query_source(plan.request, Path("no table"))
+    times = [_one(plan, assets, queries_of(0, size)) for _ in range(rounds + 1)][1:]
+    median = {name: statistics.median(took[name] for took in times) for name in times[0]}
+    median["rest"] = median["all"] - sum(took for name, took in median.items() if name != "all")
+    rows = [
+        {"what": name, "value": took * 1e6 / size, "unit": "us/record", "beside": f"{took / median['all']:.0%}"}
+        for name, took in median.items()
+    ]
+    rows.append({"what": "one worker, one thread", "value": size / median["all"], "unit": "records/s"})
+    return rows
+
+
+def _one(plan, assets, queries) -> dict[str, float]:
+    """Processor seconds by stage of one batch, made and written."""
+    took = defaultdict(float)
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        for name, (module, function) in STAGES.items():
+            stack.enter_context(patch.object(module, function, _timed(getattr(module, function), took, name)))
+        start = time.process_time()
+        batch = shard.make_batch(plan.request, assets, queries, plan.time_samples)
+        rows = rows_table(assets.bank.table, batch, 0)
+        _timed(build_shard, took, "write, read back, hash")(plan, plan.shards[0], batch.ecg, rows, Path(folder))
+        took["all"] = time.process_time() - start
+    return took
+
+
+def _timed(function, took: dict, name: str):
+    def timed(*args, **kwargs):
+        start = time.process_time()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            took[name] += time.process_time() - start
+
+    return timed
