@@ -1,12 +1,16 @@
 """Variation: anatomy and bounds of each option, and that a varied record is still a pure function."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_shard import make, plan_of
 
 from ecg_batch import variation
+from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED, identity_residual
-from ecg_batch.request import Variation
+from ecg_batch.request import Variation, request_from_resolved
 
 ALL = {"rr_cv": 0.05, "axis_deg": 10, "electrode": 0.25, "gain_sd": 0.12, "blend": 0.4}
 
@@ -89,5 +93,26 @@ def test_a_varied_record_is_a_pure_function(made, tmp_path):
     assert np.array_equal(ecg, made["all"][0][64:128])
 
 
-def test_zero_variation_is_the_request_without_it(tmp_path):
-    assert plan_of(tmp_path, variation={"blend": 0}).run_id == plan_of(tmp_path).run_id
+def test_zero_variation_is_the_request_without_it_and_older_run_ids_stay(tmp_path):
+    plain = plan_of(tmp_path)
+    assert plan_of(tmp_path, variation={"blend": 0}).run_id == plain.run_id
+    assert not {"variation", "judge"} & set(plain.request.resolved())
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"variation": {"axis_deg": 50}}, "variation.axis_deg is 50, outside 0 to 20"),
+    ({"variation": {"axis": 5}}, "unknown key 'variation.axis'"),
+    ({"variation": 3}, "needed options below it"),
+    ({"judge": {"steps": 41}}, "judge.steps is 41, outside 0 to 40"),
+    ({"judge": {"below": "half"}}, "judge.below is 'half'"),
+])  # fmt: skip
+def test_options_out_of_range_are_refused(tmp_path, changes, says):
+    with pytest.raises(UserError, match=says):
+        plan_of(tmp_path, **changes)
+
+
+def test_options_survive_the_plan(tmp_path):
+    request = plan_of(tmp_path, variation=ALL, judge={"below": 0.3}).request
+    assert request_from_resolved(json.loads(json.dumps(request.resolved())), request.bank, request.models) == replace(
+        request, source="", table=None
+    )
