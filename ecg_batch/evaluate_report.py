@@ -15,6 +15,7 @@ from ecg_batch.evaluate_page import write_page
 from ecg_batch.files import sha256_file, to_json
 from ecg_batch.labelled import from_ptbxl
 from ecg_batch.plan import read_plan
+from ecg_batch.read import open_dataset
 from ecg_batch.request import BUNDLED
 
 PUBLISHED_GAIN = 0.022  # class-wise mean macro F1 of the published system, 0.726 -> 0.748
@@ -29,6 +30,7 @@ def evaluate_dataset(
     """
     from tqdm import tqdm
 
+    open_dataset(folder)  # whether it is one at all
     out.mkdir(parents=True, exist_ok=True)
     started, plan = time.monotonic(), read_plan(folder)
     real = from_ptbxl(ptbxl, plan.request.fs_hz)

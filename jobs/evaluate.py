@@ -33,6 +33,9 @@ def main() -> int:
 def run(args: argparse.Namespace) -> int:
     from train import settings
 
+    from ecg_batch.errors import need
+
+    need("evaluate", "sklearn", "neurokit2")
     from ecg_batch.evaluate import Settings
     from ecg_batch.evaluate_report import evaluate_dataset
     from ecg_batch.request import BUNDLED

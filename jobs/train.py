@@ -72,6 +72,9 @@ def mamba(args: argparse.Namespace) -> None:
 
 
 def judge(args: argparse.Namespace) -> None:
+    from ecg_batch.errors import need
+
+    need("evaluate", "sklearn")
     from ecg_batch.judge import ENCODER, JudgeConfig
     from ecg_batch.labelled import from_ptbxl
     from ecg_batch.train_judge import JudgeTraining, train_judge

@@ -1,16 +1,18 @@
 """The evaluation exposes what it is meant to expose, and runs from a dataset to a page."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from ptbxl_layout import write_record, write_tables
 from real_sets import bundled_records
-from test_shard import write_request
+from test_shard import ROOT, write_request
 
 from ecg_batch import bank, evaluate, fidelity, privacy, validity
-from ecg_batch.errors import UserError
+from ecg_batch.errors import UserError, need
 from ecg_batch.evaluate_report import evaluate_dataset
 from ecg_batch.execute import synthesize
 from ecg_batch.judge import JudgeConfig, embed, filtered, load_judge, predict
@@ -203,6 +205,21 @@ def test_a_judge_that_saw_the_test_fold_is_refused(dataset, ptbxl, tmp_path):
     """The bundled judge was trained on the patients who play fold 10 here."""
     with pytest.raises(UserError, match="trained on patients of this test fold"):
         evaluate_dataset(dataset, ptbxl, tmp_path, TINY, skip=("usefulness",))
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["nowhere", "--ptbxl", "x"], "no dataset"),
+    (["nowhere", "--ptbxl", "x", "--set", "seed=3"], "unknown key 'seed'"),
+])  # fmt: skip
+def test_the_job_says_what_is_wrong(tmp_path, words, says):
+    job = [sys.executable, str(ROOT / "jobs" / "evaluate.py"), *words, "--out", str(tmp_path)]
+    done = subprocess.run(job, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_missing_extra_is_named():
+    with pytest.raises(UserError, match=r"no_such_package not installed.*\.\[evaluate\]"):
+        need("evaluate", "json", "no_such_package")
 
 
 def test_an_ablation_without_a_change_is_the_dataset(dataset, made):
