@@ -1,6 +1,5 @@
 # make demo    2,048 synthetic ECGs and a picture, from the bundled bank and models
-# make test    all tests but those on a real Slurm cluster
-# make test-slurm  those: 18 tests, 330 s, as root on Debian with slurm-wlm munge slurmdbd mariadb-server-core installed
+# make test    all tests; those on a real Slurm cluster skip, saying so, unless root on Debian with what .ci/run installs
 # make bundled rebuilds the bundled bank and models from PTB-XL: make bundled PTBXL=/path/to/ptbxl
 
 # the first Python 3.11 or 3.12 on the PATH; or make PYTHON=/path/to/python
@@ -10,7 +9,7 @@ BIN := .venv/bin
 PINS := pyproject.toml constraints.txt ecg_batch/decode_kernel.cpp
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test test-slurm bundled clean
+.PHONY: demo test bundled clean
 
 demo: .venv/installed
 	$(BIN)/python jobs/synthesize.py configs/demo.yaml --out runs/demo --workers 2
@@ -18,11 +17,7 @@ demo: .venv/installed
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest --ignore tests/test_slurm.py
-	@echo "not run here: tests/test_slurm.py, which starts a real Slurm cluster; make test-slurm runs it"
-
-test-slurm: .venv/installed-dev
-	$(BIN)/python -m pytest tests/test_slurm.py
+	$(BIN)/python -m pytest
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or 3.12 found; install one, or say make PYTHON=/path/to/python"; exit 1; }

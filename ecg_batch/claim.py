@@ -25,12 +25,13 @@ HEARTBEAT = "progress.json"
 
 @dataclass(frozen=True)
 class Claim:
-    """One attempt at one shard. staging: its folder; started: Unix time, s."""
+    """One attempt at one shard. staging: its folder; started: Unix time, s; batch: records in one model call."""
 
     shard: Shard
     attempt: int
     staging: Path
     started: float
+    batch: int = 0
 
     def beat(self, done_records: int) -> None:
         """Say how far the shard is. FileNotFoundError where another task has taken it over, or the run is over."""
@@ -52,18 +53,26 @@ class Progress:
     started: float
     age_s: float
     job: str = ""  # slurm.incarnation() of its maker
+    batch: int = 0
 
     @property
     def is_fresh(self) -> bool:
         """Whether somebody is likely still at it."""
         return self.age_s < STALE_S and (self.host != node_name() or _is_alive(self.pid))
 
+    @property
+    def is_freed(self) -> bool:
+        """Whether its maker was found to be gone (`age`). Its job's id may since be another's: a controller that lost its last
+        seconds in a crash gives ids away again.
+        """
+        return self.age_s > time.time() - 0.5
+
 
 def node_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def claim_shard(folder: Path, shard: Shard) -> Claim | None:
+def claim_shard(folder: Path, shard: Shard, batch: int = 0) -> Claim | None:
     """Claim a shard, or None where somebody is freshly at work on it. Stale attempts are cleared away.
 
     The heartbeat is written first and the folder renamed into place, which fails on a claim that is there already: of
@@ -73,7 +82,7 @@ def claim_shard(folder: Path, shard: Shard) -> Claim | None:
     if any(progress.is_fresh for progress in former):
         return None
     attempt = max((progress.attempt for progress in former), default=0) + 1
-    claim = Claim(shard, attempt, folder / STAGING / f"{shard.index}.{attempt}", time.time())
+    claim = Claim(shard, attempt, folder / STAGING / f"{shard.index}.{attempt}", time.time(), batch)
     aside = folder / STAGING / f"claim-{uuid4().hex}"
     aside.mkdir()
     try:
@@ -123,7 +132,7 @@ def _read_heartbeat(staging: Path) -> Progress | None:
 
 def _write_heartbeat(staging: Path, claim: Claim, done_records: int) -> None:
     beat = {"done_records": done_records, "host": node_name(), "pid": os.getpid(), "started": claim.started}
-    beat["job"] = incarnation()
+    beat |= {"job": incarnation(), "batch": claim.batch}
     aside = staging / f"{HEARTBEAT}.new"
     aside.write_bytes(to_json(beat))
     os.replace(aside, staging / HEARTBEAT)

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ecg_batch.errors import UserError
+from ecg_batch.files import read_yaml
 
 # key -> (type, lowest, highest, default)
 NUMBERS = {
@@ -33,7 +34,7 @@ class Cluster:
 
     walltime_min: int = 60
     gpus: int = 0
-    cpus: int = 1
+    cpus: int = 1  # a worker process each; they share the task's GPU
     memory_gb: float = 4.0
     most_tasks: int = 32  # in the queue at once, running or pending
     shards_per_task: int = 4  # tasks submitted = missing shards / this; a task goes on while it has time left
@@ -57,16 +58,7 @@ class Cluster:
 
 def load_cluster(path: Path) -> Cluster:
     """Read and check a cluster file. UserError naming file and key."""
-    import yaml
-
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the cluster file: {error}. Give the path of a YAML file") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}. Mend that line") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: found {type(raw).__name__}, needed 'key: value' lines; known keys: {', '.join(KNOWN)}")
+    raw = read_yaml(path, "the cluster file", KNOWN)
     return parse_cluster({key: value for key, value in raw.items() if value is not None}, str(path))
 
 

@@ -94,6 +94,7 @@ def _receipt(plan: Plan, claim: Claim, built: "Built", joules: dict[str, float])
         "shard": claim.shard.index,
         "records": claim.shard.records,
         "files": built.files,
+        "batch": plan.request.batch,
         "content_sha256": built.content_sha256,
         "bytes": sum(stated["bytes"] for stated in built.files.values()),
         "seconds": round(time.time() - claim.started, 3),

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ecg_batch.batch import batch_of, halve
 from ecg_batch.claim import Progress, age, read_progress
 from ecg_batch.cluster import TASKS, Cluster, cut_arrays, sbatch_parameters
 from ecg_batch.commit import read_receipts
 from ecg_batch.errors import UserError
 from ecg_batch.files import remove_tree
 from ecg_batch.plan import FAILURES, PLAN, Plan, Shard, final_name
-from ecg_batch.slurm import Job, ask_queue, cancel_pending, forget_own_job, max_array_size, require_slurm
+from ecg_batch.slurm import Job, ask_out_of_memory, ask_queue, cancel_pending, forget_own_job, max_array_size, require_slurm
 from ecg_batch.status import read_failures
 from ecg_batch.task import ClusterTask, run_cluster_task
 from ecg_batch.worker import Generator, failure_path
@@ -92,8 +93,11 @@ class Driver:
         _remove_files(files, queue)
         todo = self.unsettled()  # without what was just put aside
         elsewhere = {claim.shard for claim in claims if claim.is_fresh and not claim.job}  # made by workers outside of Slurm
-        beating, silent = ({claim.job for claim in claims if claim.is_fresh == fresh} for fresh in (True, False))
-        live = [job for job in queue if job.is_live and job.incarnation not in silent - beating]  # a hung task is no help
+        beating, silent = (
+            {claim.job for claim in claims if claim.is_fresh == fresh and not claim.is_freed} for fresh in (True, False)
+        )
+        hung = {job.id for job in queue if job.is_at_work and job.incarnation in silent - beating}
+        live = [job for job in queue if job.is_live and job.id not in hung]
         self._speak(todo, queue)
         wanted = self.cluster.tasks_for(len([shard for shard in todo if shard.index not in elsewhere]))
         if wanted > len(live):
@@ -104,17 +108,33 @@ class Driver:
         that is not in it was gone by then.
         """
         at_work = {job.incarnation for job in queue if job.is_at_work}
-        for claim in claims:
-            if claim.job and claim.job not in at_work:
-                age(self.folder, claim)
-                if claim.attempt >= DEATHS:
-                    self._put_aside(claim)
+        gone = [claim for claim in claims if claim.job and claim.job not in at_work]
+        starved = ask_out_of_memory(self.name) if gone else set()
+        for claim in gone:
+            age(self.folder, claim)
+            if claim.job in starved and claim.batch and self._halve(claim):
+                continue
+            if claim.attempt >= DEATHS:
+                self._put_aside(claim, claim.job in starved)
 
-    def _put_aside(self, claim: Progress) -> None:
+    def _halve(self, claim: Progress) -> bool:
+        """Have a shard that ran out of memory made with half the batch, where the request allows it."""
+        former = batch_of(self.plan, self.folder, claim.shard)
+        if not halve(self.plan, self.folder, claim.shard, claim.batch):
+            return False
+        if (batch := batch_of(self.plan, self.folder, claim.shard)) < former:
+            self.barren = 0
+            say(f"shard {claim.shard} ran out of memory with batch {former}; it is made with batch {batch}, as the request allows")
+        return True
+
+    def _put_aside(self, claim: Progress, starved: bool) -> None:
         """What no traceback can tell: a shard that takes its process with it, again and again."""
+        why = "out of memory, or a walltime_min shorter than one shard?"
+        if starved:
+            why = "out of memory, as Slurm says. Raise memory_gb, or allow a smaller batch in the request (batch_on_oom: halve)."
         failure_path(self.folder, claim.shard).write_text(
             f"shard {claim.shard}, attempt {claim.attempt}, job {claim.job} on {claim.host}\n\nUserError: its task was ended "
-            f"{claim.attempt} times before it was done: out of memory, or a walltime_min shorter than one shard? See {self.logs}\n",
+            f"{claim.attempt} times before it was done: {why} See {self.logs}\n",
             encoding="utf-8",
         )
 
@@ -181,14 +201,19 @@ class Driver:
             say(f"submitted {size} task{'s'[: size != 1]}")
 
     def _task(self, index: int, count: int) -> ClusterTask:
-        return ClusterTask(str(self.folder.absolute()), self.generator, index, count, self.cluster.walltime_min, self.only)
+        cluster = self.cluster
+        return ClusterTask(str(self.folder.absolute()), self.generator, index, count, cluster.walltime_min, self.only, cluster.cpus)
 
     def _barren_text(self) -> str:
         left = len(self.plan.shards) - len(self.receipts)
         words = [path.read_text(encoding="utf-8").strip().splitlines()[-1] for path in (self.folder / FAILURES).glob("task-*.txt")]
+        starved = ask_out_of_memory(self.name)
+        for claim in read_progress(self.folder)[:5]:
+            why = ", out of memory, as Slurm says" * (claim.job in starved)
+            words.append(f"shard {claim.shard} was begun {claim.attempt} times and its task ended{why}")
         return (
             f"{self.barren} rounds of tasks in a row made no shard; {left:,} of {len(self.plan.shards):,} are missing: "
-            f"{'; '.join(words[:3]) or 'the tasks ended without a word'}. Their logs are in {self.logs}. After mending the cause, "
+            f"{'; '.join(words[:6]) or 'the tasks ended without a word'}. Their logs are in {self.logs}. After mending the cause, "
             "run the same command again; finished shards are kept"
         )
 

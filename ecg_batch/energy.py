@@ -37,7 +37,9 @@ class Reading:
 class Meter:
     """The counters of this process: its GPU where it uses one, and the node's CPU packages."""
 
-    def __init__(self, device: str):
+    def __init__(self, device: str, sharers: int = 1):
+        """device: the request's; sharers: how many workers use its GPU at once."""
+        self.sharers = sharers
         self.counters = (gpu_counters() if device == "cuda" else []) + package_counters()
 
     def read(self) -> Reading:
@@ -45,7 +47,7 @@ class Meter:
 
     def since(self, start: Reading) -> dict[str, float]:
         """Joules by part since a reading. The packages count whatever runs on the node, so this process is given its
-        share of the node's CPU time. A GPU is taken to be ours alone.
+        share of the node's CPU time. A GPU is taken to be used by its sharers alike and by nobody else.
         """
         now, joules = self.read(), {}
         busy_s = now.busy_s - start.busy_s
@@ -54,7 +56,7 @@ class Meter:
             spent = after - before
             if spent < 0 and counter.wrap_j:  # at most once in a shard: a package wraps in about 40 min at 100 W
                 spent += counter.wrap_j
-            joules[counter.part] = joules.get(counter.part, 0.0) + spent * (share if counter.part == "cpu" else 1.0)
+            joules[counter.part] = joules.get(counter.part, 0.0) + spent * (share if counter.part == "cpu" else 1 / self.sharers)
         return joules
 
 

@@ -205,7 +205,9 @@ def run_workers(plan: Plan, folder: Path, workers: int, generator: Generator, on
     count = min(workers, len(missing(plan, folder, only)))
     # kept out of the dataset's folder: submitit leaves pickles and logs, and they are of no use after the round
     with TemporaryDirectory(prefix="ecg-batch-", ignore_cleanup_errors=True) as scratch, _leash(scratch) as leash:
-        jobs = _submit([Task(plan, folder, generator, index, count, leash.held, only=only) for index in range(count)], scratch)
+        sharers = _gpu_sharers(plan, count)
+        tasks = [Task(plan, folder, generator, index, count, leash.held, only=only, sharers=sharers) for index in range(count)]
+        jobs = _submit(tasks, scratch)
         try:
             while not all(job.done() for job in jobs):
                 time.sleep(0.05)
@@ -246,6 +248,14 @@ def _gpu(task: Task) -> dict:
     import torch
 
     return {"gpus_per_node": 1, "visible_gpus": (task.index % max(torch.cuda.device_count(), 1),)}
+
+
+def _gpu_sharers(plan: Plan, workers: int) -> int:
+    if plan.request.device != "cuda":
+        return 1
+    import torch
+
+    return -(-workers // max(torch.cuda.device_count(), 1))
 
 
 def _problem(job) -> str:

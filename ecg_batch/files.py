@@ -6,8 +6,11 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
+
+from ecg_batch.errors import UserError
 
 
 def sha256_file(path: Path) -> str:
@@ -19,6 +22,21 @@ def to_json(value) -> bytes:
     """Readable JSON, the same bytes for the same value: a key per line, innermost lists on one line."""
     text = json.dumps(value, indent=1, ensure_ascii=False)  # strings hold no bare line break, so only layout is touched
     return (re.sub(r"\[\n[^][{}]*\]", _on_one_line, text) + "\n").encode()
+
+
+def read_yaml(path: Path, what: str, known: Sequence[str]) -> dict:
+    """The keys of a YAML file that a user wrote. UserError naming the file; what, known: to say what it should have been."""
+    import yaml
+
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read {what}: {error}. Give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}. Mend that line") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: found {type(raw).__name__}, needed 'key: value' lines; known keys: {', '.join(known)}")
+    return raw
 
 
 def _on_one_line(found: re.Match) -> str:

@@ -6,14 +6,17 @@ again, and a run in between refuses the damage.
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from ecg_batch.batch import keep_batch, smaller_batches
 from ecg_batch.commit import read_receipts, receipt_path
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
-from ecg_batch.finalise import read_sums
+from ecg_batch.finalise import read_sums, row_groups
 from ecg_batch.plan import (
     FOLDERS,
+    MANIFEST,
     PLAN,
     RECORDS,
     SUMS,
@@ -37,6 +40,8 @@ def repair(folder: Path) -> tuple[Path, list[int]]:
     if sums.get(PLAN, plan_sum := sha256_file(folder / PLAN)) != plan_sum:
         raise UserError(f"{folder / PLAN}: damaged, and nothing else says what the data are. Restore it from a copy")
     folder = _reopen(folder)
+    _split_records(plan, folder)
+    _keep_batches(plan, folder, sums)
     damaged = [shard.index for shard in plan.shards if not _is_whole(plan, folder, shard, sums)]
     for index in damaged:
         receipt_path(folder, index).unlink(missing_ok=True)
@@ -54,6 +59,17 @@ def _reopen(folder: Path) -> Path:
     return partial
 
 
+def _keep_batches(plan: Plan, folder: Path, sums: dict[str, str]) -> None:
+    """Shards that were made with a smaller batch are to be made with that again."""
+    smaller = smaller_batches(plan, read_receipts(plan, folder).values())
+    with suppress(OSError):
+        if sums.get(MANIFEST) == sha256_file(folder / MANIFEST):
+            smaller = json.loads((folder / MANIFEST).read_bytes()).get("smaller_batch", {})
+    for batch, shards in smaller.items():
+        for shard in shards:
+            keep_batch(folder, shard, int(batch))
+
+
 def _is_whole(plan: Plan, folder: Path, shard: Shard, sums: dict[str, str]) -> bool:
     """Whether the files of a shard are those of its receipt, and that is the one in the sums."""
     path = receipt_path(folder, shard.index)
@@ -61,22 +77,25 @@ def _is_whole(plan: Plan, folder: Path, shard: Shard, sums: dict[str, str]) -> b
         files = json.loads(path.read_bytes())["files"]
         if sums and sums.get(f"receipts/{path.name}") != sha256_file(path):
             return False
-        if not (folder / part_file(shard.index)).exists():
-            _split_rows(folder, shard)
         names = (ecg_file(shard.index), part_file(shard.index))
         return all(sha256_file(folder / name) == files[name]["sha256"] for name in names)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _split_rows(folder: Path, shard: Shard) -> None:
-    """The rows of a shard out of records.parquet again, as its task wrote them. OSError where they are damaged."""
+def _split_records(plan: Plan, folder: Path) -> None:
+    """The absent parts out of records.parquet again, as their tasks wrote them. Those of a damaged row group stay absent."""
     import pyarrow.parquet as pq
 
     from ecg_batch.write import write_rows
 
-    with pq.ParquetFile(folder / RECORDS, page_checksum_verification=True) as file:
-        write_rows(file.read_row_group(shard.index), folder / part_file(shard.index))
+    with suppress(OSError, ValueError), pq.ParquetFile(folder / RECORDS, page_checksum_verification=True) as file:
+        for index, group in enumerate(row_groups(plan)):
+            absent = [shard for shard in group if not (folder / part_file(shard.index)).exists()]
+            with suppress(OSError, ValueError):
+                rows = file.read_row_group(index) if absent else None
+                for shard in absent:
+                    write_rows(rows.slice(shard.start - group[0].start, shard.records), folder / part_file(shard.index))
 
 
 def describe_repair(folder: Path) -> str:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ecg_batch.errors import UserError
+from ecg_batch.files import read_yaml
 from ecg_batch.statements import rate_range_bpm, rate_rule
 
 CHUNK_RECORDS = 64  # records per Zarr chunk: about 1.5 MB at 100 Hz, read and decoded as one
@@ -30,12 +31,13 @@ NUMBERS = {
     "attempts": (int, 1, 100, 4),
     "temperature": (float, 0.01, 10.0, 1.0),
 }
-# options inside a key of their own, same form; left out = off, and then they do not enter the run id
+# options inside a key of their own, same form; left out = off
 VARIATION = {"rr_cv": (float, 0.0, 0.2, 0.0), "axis_deg": (float, 0.0, 20.0, 0.0), "electrode": (float, 0.0, 0.4, 0.0),
              "gain_sd": (float, 0.0, 0.25, 0.0), "blend": (float, 0.0, 0.5, 0.0)}  # fmt: skip
 JUDGE = {"steps": (int, 0, 40, 20), "below": (float, 0.0, 1.0, 0.5)}
-OTHERS = ("donor_folds", "device", "bank", "models", "mix", "table", "variation", "judge")
+OTHERS = ("batch_on_oom", "donor_folds", "device", "bank", "models", "mix", "table", "variation", "judge")
 KNOWN = tuple(sorted((*NUMBERS, *OTHERS)))
+LATER_DEFAULTS = (("batch_on_oom", "fail"), ("variation", None), ("judge", None))
 MIX_KEYS = ("age", "hr_bpm", "labels", "sex")
 HR_LIMITS_BPM = (20.0, 300.0)
 AGE_LIMITS = (0.0, 120.0)
@@ -119,14 +121,17 @@ class Request:
     models: str  # a folder
     mix: Mix | None
     table: str | None  # a CSV or Parquet file
+    batch_on_oom: str = "fail"  # or "halve": see batch.py
     source: str = ""  # the request file, for messages
     variation: Variation | None = None
     judge: Refinement | None = None
 
     def resolved(self) -> dict:
-        """What enters the run id, as JSON values: all but paths, whose contents enter by their hashes instead."""
-        absent = [key for key in ("variation", "judge") if getattr(self, key) is None]  # so that older run ids stay
-        return {key: value for key, value in asdict(self).items() if key not in ("bank", "models", "table", "source", *absent)}
+        """What enters the run id, as JSON values: all but paths, whose contents enter by their hashes instead, and but keys
+        that were added later and say what was always done, so that older runs keep their id.
+        """
+        entering = {key: value for key, value in asdict(self).items() if key not in ("bank", "models", "table", "source")}
+        return {key: value for key, value in entering.items() if (key, value) not in LATER_DEFAULTS}
 
 
 def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
@@ -146,16 +151,7 @@ def load_request(path: Path, overrides: Sequence[str] = ()) -> Request:
 
     Paths inside, also those of overrides, are relative to the file. Raises UserError naming file and key.
     """
-    import yaml
-
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the request: {error}. Give the path of a YAML file") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}. Mend that line") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: found {type(raw).__name__}, needed 'key: value' lines; known keys: {', '.join(KNOWN)}")
+    raw = read_yaml(path, "the request", KNOWN)
     for override in overrides:
         _override(raw, override)
     source = str(path) + (f" with --set {' '.join(overrides)}" if overrides else "")
@@ -197,6 +193,7 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
         device=_choice(raw.get("device", "cpu"), ("cpu", "cuda"), "device", source),
         bank=_path(raw.get("bank", "bundled"), "bank", source, folder),
         models=_path(raw.get("models", "bundled"), "models", source, folder),
+        batch_on_oom=_choice(raw.get("batch_on_oom", "fail"), ("fail", "halve"), "batch_on_oom", source),
         mix=_mix(raw["mix"], source) if "mix" in raw else None,
         table=_path(raw["table"], "table", source, folder) if "table" in raw else None,
         source=source,

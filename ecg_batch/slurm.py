@@ -14,6 +14,8 @@ from ecg_batch.errors import UserError
 ANSWER_S = 60.0  # a busy controller may take this long
 COLUMNS = "JobID:.24,ArrayJobID:.24,RestartCnt:.12,StateCompact:.6,Reason:.100"
 AT_WORK = ("R", "CF", "S", "SO", "SI", "ST")
+ENDS = "JobID:.24,RestartCnt:.12,StateCompact:.6,DerivedEC:.12"
+STARVED = ("253", "0:125")  # the exit code of a step out of memory, as a number and in sacct's way; its job may just be FAILED
 DEFAULT_MAX_ARRAY = 1001  # Slurm's own default
 KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK")
@@ -76,6 +78,13 @@ def ask_queue(name: str) -> list[Job] | None:
     options = ("--noheader", "--array", f"--user={getpass.getuser()}", f"--name={name}", f"--Format={COLUMNS}")
     answer = _ask("squeue", *options)
     return None if answer is None else [job for line in answer.splitlines() if (job := _read_job(line))]
+
+
+def ask_out_of_memory(name: str) -> set[str]:
+    """Incarnations of tasks of this job name that ran out of memory, as far as Slurm says: it forgets after MinJobAge (300 s)."""
+    options = ("--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", f"--name={name}", f"--Format={ENDS}")
+    lines = [line.split() for line in (_ask("squeue", *options) or "").splitlines()]
+    return {f"{words[0]}.{words[1]}" for words in lines if len(words) == 4 and (words[2] == "OOM" or words[3] in STARVED)}
 
 
 def _read_job(line: str) -> Job | None:

@@ -102,10 +102,13 @@ def describe(folder: Path) -> tuple[str, bool]:
 
 
 def describe_finished(folder: Path, manifest: dict) -> str:
+    smaller = sum(map(len, manifest.get("smaller_batch", {}).values()))
     return (
         f"{folder}: finished. {manifest['records']:,} records in {manifest['shards']:,} shards, "
         f"{manifest['bytes'] / 1e6:,.1f} MB, {duration(manifest['seconds'])} of work; energy {_energy(manifest)}; content root "
         f"{manifest['content_root'][:16]}"
+        + f"; {smaller:,} shards made with a smaller batch, for want of memory: {MANIFEST} names them"
+        * bool(smaller)
     )
 
 

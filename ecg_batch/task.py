@@ -4,9 +4,11 @@ Nothing is resubmitted or handed over here: whatever ends a task, what it has no
 submits tasks for what is missing.
 """
 
+import os
 import signal
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 from ecg_batch.claim import node_name
@@ -17,7 +19,7 @@ from ecg_batch.worker import Generator, Stopped, Task, run_worker
 
 @dataclass(frozen=True)
 class ClusterTask:
-    """Task `index` of `count`, as it travels to its node. only: the shards asked for, None for all."""
+    """Task `index` of `count`, as it travels to its node: so many workers. only: the shards asked for, None for all."""
 
     folder: str
     generator: Generator
@@ -25,6 +27,7 @@ class ClusterTask:
     count: int
     walltime_min: int
     only: frozenset[int] | None = None
+    workers: int = 1
 
 
 def run_cluster_task(work: ClusterTask) -> None:
@@ -34,14 +37,43 @@ def run_cluster_task(work: ClusterTask) -> None:
     TERM (scancel, or the limit itself): ends at once and gives the claim back. What goes wrong outside of any shard
     is left for the driver under failures/, one file per node.
     """
+    print(f"task {work.index} of {work.count}, job {incarnation()} on {node_name()}", flush=True)
+    if work.workers > 1:
+        _run_processes(work)
+    else:
+        _run(work, sharers=1)
+
+
+def _run_processes(work: ClusterTask) -> None:
+    """A process for each worker, its stripe one of count * workers. They share the task's GPU: one decodes while others write."""
+    context, sharers = get_context("spawn"), work.workers  # a fork would take a half-made CUDA or thread pool along
+    alone = [replace(work, index=work.index * sharers + worker, count=work.count * sharers, workers=1) for worker in range(sharers)]
+    processes = [context.Process(target=_run, args=(one, sharers)) for one in alone]
+
+    def pass_on(number: int, frame) -> None:
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if ended := [process.exitcode for process in processes if process.exitcode]:
+        raise RuntimeError(
+            f"{len(ended)} of {sharers} workers of the task ended with {sorted(set(ended))}; -9: killed, out of memory?"
+        )
+
+
+def _run(work: ClusterTask, sharers: int) -> None:
     folder = Path(work.folder)
     warned = _note_usr2()
     has_time = TimeLeft(end_time(work.walltime_min))
-    print(f"task {work.index} of {work.count}, job {incarnation()} on {node_name()}", flush=True)
     try:
-        plan = read_plan(folder)
-        may_start = lambda: not warned and has_time()  # noqa: E731
-        run_worker(Task(plan, folder, work.generator, work.index, work.count, may_start=may_start, waits=False, only=work.only))
+        task = Task(read_plan(folder), folder, work.generator, work.index, work.count, waits=False, only=work.only, sharers=sharers)
+        run_worker(replace(task, may_start=lambda: not warned and has_time()))
     except (Stopped, KeyboardInterrupt):
         print(f"job {incarnation()}: told to end, or no time for another shard", flush=True)
     except FileNotFoundError:

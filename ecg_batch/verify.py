@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ecg_batch.batch import smaller_batches
 from ecg_batch.commit import read_receipts
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
-from ecg_batch.finalise import content_root, damaged_files, dataset_files, read_sums
+from ecg_batch.finalise import content_root, damaged_files, dataset_files, read_sums, row_groups
 from ecg_batch.leads import identity_residual
 from ecg_batch.plan import ECG, FOLDERS, MANIFEST, PARTS, PLAN, RECORDS, SUMS, Plan, Shard, ecg_file, read_plan
 from ecg_batch.request import CHUNK_RECORDS
@@ -140,10 +141,13 @@ def _manifest(plan: Plan, folder: Path, receipts: dict[int, dict], wrong: dict[s
     complete = len(receipts) == len(plan.shards) and not any(name.startswith("receipts/") for name in wrong)
     if complete and stated[3] != content_root([receipts[shard.index] for shard in plan.shards]):
         yield f"{MANIFEST}: its content root is not that of the receipts"
+    smaller = smaller_batches(plan, [receipts[shard.index] for shard in plan.shards]) if complete else {}
+    if complete and (manifest.get("smaller_batch", {}) != smaller or (smaller and plan.request.batch_on_oom != "halve")):
+        yield f"{MANIFEST}: shards made with a smaller batch are not as the receipts say, or not allowed by the request"
 
 
 def _records(plan: Plan, folder: Path, wrong: dict[str, str]) -> Iterator[str]:
-    """records.parquet holds each record once, in order, a row group per shard."""
+    """records.parquet holds each record once, in order, in the row groups that the plan says."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -151,12 +155,13 @@ def _records(plan: Plan, folder: Path, wrong: dict[str, str]) -> Iterator[str]:
         return
     try:
         with pq.ParquetFile(folder / RECORDS) as file:
-            if file.metadata.num_rows != plan.request.records or file.num_row_groups != len(plan.shards):
+            groups = row_groups(plan)
+            if file.metadata.num_rows != plan.request.records or file.num_row_groups != len(groups):
                 yield f"{RECORDS}: {file.metadata.num_rows:,} rows in {file.num_row_groups} groups, not as planned"
                 return
-            for shard in plan.shards:
-                found = file.read_row_group(shard.index, columns=["record"])["record"].to_numpy()
-                if not np.array_equal(found, np.arange(shard.start, shard.stop)):
-                    yield f"{RECORDS}: row group {shard.index} does not hold the records of its shard in order"
+            for index, group in enumerate(groups):
+                found = file.read_row_group(index, columns=["record"])["record"].to_numpy()
+                if not np.array_equal(found, np.arange(group[0].start, group[-1].stop)):
+                    yield f"{RECORDS}: row group {index} does not hold the records of its shards in order"
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         yield f"{RECORDS}: cannot be read: {error}"

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecg_batch.claim import Claim, claim_shard, node_name
+from ecg_batch.batch import batch_of, halve, is_out_of_memory, with_batch
+from ecg_batch.claim import Claim, claim_shard, node_name, read_progress
 from ecg_batch.commit import commit_shard, missing, read_receipt
 from ecg_batch.energy import Meter
 from ecg_batch.errors import UserError
@@ -49,7 +50,7 @@ class Task:
 
     keep_going is asked between batches, may_start before each shard. waits: for shards that others are making, to take
     over where one of them dies; a Slurm task does not, since its driver sees to that. only: the shards to make, None
-    for all.
+    for all. sharers: how many workers use this one's GPU.
     """
 
     plan: Plan
@@ -61,6 +62,7 @@ class Task:
     may_start: Callable[[], bool] = lambda: True
     waits: bool = True
     only: frozenset[int] | None = None
+    sharers: int = 1
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Tools:
 
 def _open_tools(task: Task) -> Tools:
     assets = task.generator.open_assets(task.plan)
-    return Tools(assets, query_source(task.plan.request, task.folder), Meter(task.plan.request.device))
+    return Tools(assets, query_source(task.plan.request, task.folder), Meter(task.plan.request.device, task.sharers))
 
 
 def run_worker(task: Task) -> None:
@@ -130,7 +132,7 @@ def _take(task: Task, tools: Tools, shard: Shard) -> bool:
         raise Stopped
     claim = None
     try:
-        claim = claim_shard(task.folder, shard)
+        claim = claim_shard(task.folder, shard, batch_of(task.plan, task.folder, shard.index))
         if claim and not _is_settled(task, shard):  # looked at again: its maker may have ended just before the claim
             _make(task, tools, claim)
     except Exception as error:
@@ -148,27 +150,39 @@ def _make(task: Task, tools: Tools, claim: Claim) -> None:
         claim.beat(done_records)
         _check(task)
 
-    start = tools.meter.read()
-    ecg, rows = task.generator.synthesize_shard(task.plan, tools.assets, claim.shard, tools.queries_of, on_batch)
-    built = build_shard(task.plan, claim.shard, ecg, rows, claim.staging)
+    start, plan = tools.meter.read(), with_batch(task.plan, claim.batch)
+    ecg, rows = task.generator.synthesize_shard(plan, tools.assets, claim.shard, tools.queries_of, on_batch)
+    built = build_shard(plan, claim.shard, ecg, rows, claim.staging)
     _check(task)
-    commit_shard(task.plan, task.folder, claim, built, tools.meter.since(start))
+    if claim.batch == batch_of(task.plan, task.folder, claim.shard.index):  # else thought dead for want of memory, and decided anew
+        commit_shard(plan, task.folder, claim, built, tools.meter.since(start))
 
 
 def _handle(task: Task, shard: Shard, claim: Claim | None, error: Exception) -> None:
-    """Stop, go on quietly, or put the shard aside. Whatever is not understood is the shard's own failure."""
+    """Stop, go on quietly, have it made with a smaller batch, or put it aside. What is not understood is its own failure."""
     if isinstance(error, Stopped):
         raise error
     if getattr(error, "errno", None) in DISK_FULL:
         raise UserError(disk_full_text(task.plan, task.folder)) from error
-    lost = claim is None or not claim.staging.exists()
-    if isinstance(error, FileNotFoundError) and lost:
-        return  # taken over by another task, or the run is over: whoever did that has the shard
     if claim is None:
-        raise error
+        if not isinstance(error, FileNotFoundError):
+            raise error
+        return  # the run is over
+    if _is_lost(task, claim):
+        return
+    if is_out_of_memory(error) and halve(task.plan, task.folder, shard.index, claim.batch):
+        return
     head = f"shard {shard.index}, records {shard.start} to {shard.stop - 1}, on {node_name()}, attempt {claim.attempt}"
     trace = "".join(traceback.format_exception(error))
     failure_path(task.folder, shard.index).write_text(f"{head}\n\n{trace}", encoding="utf-8")
+
+
+def _is_lost(task: Task, claim: Claim) -> bool:
+    """Whether another task took the shard over, or the run is over. Whatever went wrong here then comes of that: the staging
+    folder vanishes file by file under its maker. A newer claim is there before the older one is removed.
+    """
+    newer = any(progress.attempt > claim.attempt for progress in read_progress(task.folder, claim.shard.index))
+    return newer or not claim.staging.exists() or read_receipt(task.plan, task.folder, claim.shard.index) is not None
 
 
 def disk_full_text(plan: Plan, folder: Path) -> str:

@@ -1,6 +1,7 @@
 """Small inputs and a quick deterministic generator, so that the system around the generator is tested by itself.
 
-Also a program, for tests that kill it: python tests/fakes.py REQUEST OUT WORKERS [PAUSE_S [CLUSTER [POISONED ...]]]
+Also a program, for tests that kill it: python tests/fakes.py REQUEST OUT WORKERS [PAUSE_S [CLUSTER [HUNGRY [POISONED ...]]]]
+HUNGRY: shards that take 8 MB for each record of a batch, as 5,45.
 """
 
 import json
@@ -20,12 +21,14 @@ from ecg_batch.rows import ROW_COLUMNS
 from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.worker import Generator
 
+HUNGER_BYTES = 8_000_000
 CODES = ("NORM", "AFIB", "IMI", "SBRAD", "STACH", "CLBBB", "LVH", "NDT", "WPW")
 SUPERCLASS_OF = {"NORM": "NORM", "IMI": "MI", "CLBBB": "CD", "LVH": "HYP", "NDT": "STTC", "WPW": "CD"}
 
 
-def synthesize_fake(plan, assets, shard, queries_of, on_batch, pause_s=0.0, poisoned=()):
+def synthesize_fake(plan, assets, shard, queries_of, on_batch, pause_s=0.0, poisoned=(), hungry=()):
     """A shard of random walks by record. Raises on the records in `poisoned`; pauses after each batch."""
+    eaten = np.ones(plan.request.batch * HUNGER_BYTES * (shard.index in hungry), np.uint8)
     ecg = np.empty((shard.records, 12, plan.time_samples), np.int16)
     labels, rates = [], []
     for start in range(shard.start, shard.stop, plan.request.batch):
@@ -40,6 +43,7 @@ def synthesize_fake(plan, assets, shard, queries_of, on_batch, pause_s=0.0, pois
         rates.append(queries.hr_bpm)
         on_batch(stop - shard.start)
         time.sleep(pause_s)
+    del eaten
     return ecg, _rows(shard, labels, np.concatenate(rates))
 
 
@@ -55,8 +59,8 @@ def open_fake(plan):
     return None
 
 
-def fake(pause_s: float = 0.0, poisoned: tuple = ()) -> Generator:
-    return Generator(open_fake, partial(synthesize_fake, pause_s=pause_s, poisoned=poisoned))
+def fake(pause_s: float = 0.0, poisoned: tuple = (), hungry: tuple = ()) -> Generator:
+    return Generator(open_fake, partial(synthesize_fake, pause_s=pause_s, poisoned=poisoned, hungry=hungry))
 
 
 def write_fake_bank(folder: Path, fs_hz: int = 100) -> None:
@@ -94,9 +98,9 @@ def _write_header(path: Path, metadata: dict[str, str]) -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    request, out, workers, pause_s, cluster, *poisoned = given + ["0", ""][len(given) - 3 :]
+    request, out, workers, pause_s, cluster, hungry, *poisoned = given + ["0", "", ""][len(given) - 3 :]
     # by its module name, so that worker processes find the functions too
     import fakes
 
-    generator = fakes.fake(float(pause_s), tuple(map(int, poisoned)))
+    generator = fakes.fake(float(pause_s), tuple(map(int, poisoned)), tuple(map(int, filter(None, hungry.split(",")))))
     sys.exit(synthesize_job(Path(request), [], Path(out), int(workers), generator, Path(cluster) if cluster else None))

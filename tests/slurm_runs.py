@@ -40,11 +40,11 @@ class SlurmRun:
     def logs(self) -> Path:
         return self.out.with_name(f"{self.out.name}.logs")
 
-    def drive(self, *poisoned: int, environment: dict[str, str] | None = None) -> subprocess.Popen:
+    def drive(self, *poisoned: int, hungry: str = "", environment: dict[str, str] | None = None) -> subprocess.Popen:
         """Start a driver, as `python jobs/synthesize.py REQUEST --out OUT --cluster FILE` does, with the fake generator."""
         cluster = self.request.with_name("cluster.yaml")
         cluster.write_text(yaml.safe_dump({**CLUSTER, **self.settings}))
-        words = [TESTS / "fakes.py", self.request, self.out, 1, self.pause_s, cluster, *poisoned]
+        words = [TESTS / "fakes.py", self.request, self.out, 1, self.pause_s, cluster, hungry, *poisoned]
         log = open(self.request.with_name(f"driver{len(self.drivers)}.log"), "w")
         path = f"{TESTS}{os.pathsep}{TESTS.parent}"
         driver = subprocess.Popen(
@@ -96,5 +96,4 @@ class SlurmRun:
         for driver in self.drivers:
             driver.kill()
             driver.wait()
-        self.lab.run("scancel", "--user=root", check=False)
-        self.lab.run("scancel", "--user=root", "--signal=KILL", check=False)
+        self.lab.restore()

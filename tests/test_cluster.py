@@ -169,6 +169,22 @@ def test_a_task_that_hangs_is_not_counted_on(new_driver, monkeypatch):
     assert submitted == [1]
 
 
+def test_an_id_that_is_given_away_again(new_driver, monkeypatch):
+    """A controller that crashed has forgotten jobs 10 and 11, whose tasks died, and gives their ids to the next."""
+    for shard, job in enumerate(("10", "11")):
+        claim_as(monkeypatch, new_driver, shard, job)
+    submitted = []
+    monkeypatch.setattr(driver.Driver, "_submit", lambda self, count, others_live: submitted.append(count))
+    for queue in (
+        [],
+        [Job("10", "10", 0, "PD", ""), Job("11", "10", 0, "PD", "")],
+        [Job("10", "10", 0, "R", ""), Job("11", "10", 0, "R", "")],
+    ):
+        monkeypatch.setattr(driver, "ask_queue", lambda name, queue=queue: queue)
+        new_driver.step()
+    assert submitted == [2], "5 shards, 4 a task: two tasks, and then they are on their way"
+
+
 @pytest.mark.parametrize(
     ("line", "live"),
     [

@@ -39,11 +39,12 @@ def test_packages_are_summed_by_our_share_of_the_cpu_time(powercap, monkeypatch)
     assert meter.since(start) == {"cpu": pytest.approx(10 * 5 / 20)}
 
 
-def test_a_gpu_is_ours_alone(powercap):
+@pytest.mark.parametrize("sharers", [1, 3])
+def test_a_gpu_is_ours_and_its_sharers(powercap, sharers):
     joules = iter([100.0, 250.0])
-    meter = Meter("cpu")
+    meter = Meter("cpu", sharers)
     meter.counters = [Counter("gpu", lambda: next(joules))]
-    assert meter.since(meter.read()) == {"gpu": 150.0}
+    assert meter.since(meter.read()) == {"gpu": 150.0 / sharers}
 
 
 def test_what_cannot_be_read_is_not_measured(powercap):

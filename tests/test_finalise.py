@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import threading
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -10,8 +11,8 @@ from fakes import fake
 
 from ecg_batch.errors import UserError
 from ecg_batch.execute import run_missing, synthesize
-from ecg_batch.finalise import finalise, finalise_steps
-from ecg_batch.plan import find_run, partial_of
+from ecg_batch.finalise import ROW_GROUP_RECORDS, ROW_GROUPS, finalise, finalise_steps, row_groups
+from ecg_batch.plan import cut_shards, find_run, partial_of
 from ecg_batch.request import load_request
 from ecg_batch.status import read_manifest
 from ecg_batch.verify import verify
@@ -76,6 +77,18 @@ def test_two_finalisers_in_lockstep_without_a_lock(complete):
     with pytest.raises(FileNotFoundError):  # which `finalise` knows to mean that another one did it
         next(two)
     assert list(verify(out)) == []
+
+
+def test_row_groups_are_bounded_in_number_and_size(make_run):
+    """Footer and memory: 24,415 row groups took 1.2 GB."""
+    plan, _, _ = make_run()
+    for shards, shard in ((1, 4096), (1024, 4096), (1025, 4096), (24_415, 4096), (3000, 2**20), (5000, 64)):
+        request = replace(plan.request, records=shards * shard - 1, shard=shard)
+        big = replace(plan, request=request, shards=cut_shards(request.records, shard))
+        groups = row_groups(big)
+        assert [shard for group in groups for shard in group] == list(big.shards)
+        most = max(sum(shard.records for shard in group) for group in groups)
+        assert most <= max(ROW_GROUP_RECORDS, shard) and (len(groups) <= ROW_GROUPS or most >= ROW_GROUP_RECORDS)
 
 
 def test_gaps_are_refused_by_name(complete):

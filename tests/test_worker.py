@@ -15,7 +15,7 @@ import pytest
 from conftest import TESTS
 from fakes import fake
 
-from ecg_batch.claim import claim_shard, read_progress
+from ecg_batch.claim import HEARTBEAT, Claim, claim_shard, read_progress
 from ecg_batch.commit import missing, receipt_path
 from ecg_batch.errors import UserError
 from ecg_batch.execute import ShardsFailed, run_missing, synthesize
@@ -25,7 +25,7 @@ from ecg_batch.request import load_request
 from ecg_batch.rows import ROW_COLUMNS
 from ecg_batch.status import read_manifest
 from ecg_batch.verify import verify
-from ecg_batch.worker import Generator, Stopped, Task, run_worker, stripe_order
+from ecg_batch.worker import Generator, Stopped, Task, _handle, run_worker, stripe_order
 
 KILLED, INTERRUPTED = -signal.SIGKILL, 130
 
@@ -56,6 +56,25 @@ def finish(process) -> tuple[int, str, str]:
 # The same bytes -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "staged file"), OSError("the file system gave back other samples"), ValueError()]
+)
+def test_taken_over_while_it_commits(make_run, error):
+    """Its staging folder is half removed by the task that took the shard over: nobody's failure."""
+    plan, folder, _ = make_run()
+    task, shard = Task(plan, folder, fake()), plan.shards[0]
+    old = claim_shard(folder, shard)
+    os.utime(old.staging / HEARTBEAT, (0, 0))
+    assert claim_shard(folder, shard).attempt == 2
+    old.staging.mkdir()
+    _handle(task, shard, old, error)
+    assert list((folder / FAILURES).iterdir()) == []
+    old.release()
+    own = Claim(shard, 2, folder / STAGING / "0.2", 0.0)
+    _handle(task, shard, own, error)
+    assert [path.name for path in (folder / FAILURES).iterdir()] == ["0.txt"], "without a newer claim it is its own"
+
+
 def test_three_workers_make_the_same_bytes_as_one(make_dataset, start_driver, write_request, tmp_path):
     one = make_dataset()
     status, output, errors = finish(start_driver(write_request(), tmp_path / "three", workers=3))
@@ -75,10 +94,12 @@ def test_killed_and_resumed(make_dataset, start_driver, write_request, tmp_path,
     }  # 30 shards of about 0.15 s, the first of a process 0.5 s: more than kills let pass
     fresh, out, chance = make_dataset(**many), tmp_path / "killed", random.Random(workers)
     folder = partial_of(out)
-    for _ in range(kills):
+    for kill in range(kills):
         process = start_driver(write_request(**many), out, workers, pause_s=0.05)
         wait_for(lambda pid=process.pid: any(is_child(progress.pid, pid) for progress in read_progress(folder)))
         time.sleep(chance.uniform(0, 0.9))
+        if kill == kills - 1:  # on a busy machine none may have been made so far
+            wait_for(lambda: any((folder / "receipts").iterdir()))
         process.kill()
         assert finish(process)[0] == KILLED
     assert 0 < len(missing(read_plan(folder), folder)) < 30

@@ -1,5 +1,5 @@
 """A real Slurm cluster on this machine, on loopback only: munge, slurmctld, a slurmd for each of four nodes, and on request
-accounting (MariaDB and slurmdbd). Needs root (SlurmUser, mknod), no systemd, no cgroups. Up in about 2 s.
+accounting (MariaDB and slurmdbd) or memory limits (cgroup v1). Needs root (SlurmUser, mknod), no systemd. Up in about 2 s.
 
 python tests/slurm/lab.py DIR keeps one up until Ctrl-C, to play with:  export SLURM_CONF=DIR/slurm.conf
 """
@@ -13,22 +13,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 NODES, GPUS = 4, 2  # the last node has no GPU
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 ACCOUNTING_PROGRAMS = ("slurmdbd", "mariadbd")
+CGROUP = Path("/sys/fs/cgroup/memory")  # of version 1: this Slurm's plugin for version 2 needs systemd
 CONFIGURATION = Path(__file__).parent / "slurm.conf"
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
-def why_not(accounting: bool = False) -> str:
+def why_not(accounting: bool = False, memory: bool = False) -> str:
     """Why no cluster can be started here, or ''."""
     needed = PROGRAMS + ACCOUNTING_PROGRAMS * accounting
     absent = [name for name in needed if not shutil.which(name, path=PATH)]
     if absent:
         return f"no Slurm on this machine ({', '.join(absent)} not found); .ci/run installs it where it is root on Debian"
+    if memory and not os.access(CGROUP / "memory.limit_in_bytes", os.W_OK):
+        return f"no memory limits here: they need the memory controller of cgroup version 1, writable, at {CGROUP}"
     return "" if os.geteuid() == 0 else "the test cluster needs root"
 
 
@@ -40,6 +44,7 @@ class Lab:
     port: int
     accounting: bool
     max_array: int
+    memory: bool = False  # limits enforced
 
     @property
     def environment(self) -> dict[str, str]:
@@ -58,9 +63,13 @@ class Lab:
     def queue(self, *options, form: str = "%i %T") -> list[str]:
         return self.run("squeue", "--noheader", "--array", "--format", form, *options, check=False).splitlines()
 
+    def nodes(self) -> dict[str, str]:
+        """Node -> its state ('idle', 'drained', 'down*', ...); empty where the controller does not answer."""
+        answer = self.run("sinfo", "--noheader", "--Node", "--format=%N %T", "--partition=main", check=False)
+        return dict(line.split() for line in answer.splitlines())
+
     def is_idle(self) -> bool:
-        nodes = self.run("sinfo", "--noheader", "--Node", "--format=%N %T", "--partition=main", check=False).splitlines()
-        return len(nodes) == NODES and all(line.endswith(" idle") for line in nodes)
+        return list(self.nodes().values()) == ["idle"] * NODES
 
     # Up and down
 
@@ -99,6 +108,7 @@ class Lab:
             controller_port=self.port + 1,
             max_array=self.max_array,
             accounting="\n".join(lines),
+            task="cgroup" if self.memory else "none",
             first_job_id=random.randrange(1000, 900_000),  # submitit names files by job id: never start from the same id twice
         )
         for node in range(1, NODES + 1):
@@ -106,6 +116,8 @@ class Lab:
             text += f"NodeName=node{node} NodeHostname={host} NodeAddr=127.0.0.1 Port={self.port + 10 + node} CPUs=2 "
             text += f"RealMemory=4000 {gres}\n"
         (self.folder / "slurm.conf").write_text(text)
+        limits = ("CgroupPlugin=cgroup/v1", f"CgroupMountpoint={CGROUP.parent}", "ConstrainRAMSpace=yes", "ConstrainSwapSpace=yes")
+        (self.folder / "cgroup.conf").write_text("\n".join((*limits, "AllowedSwapSpace=0\n")) if self.memory else "")
         # fake GPUs: Slurm asks for character devices; without cgroups nobody opens them
         for gpu in range(GPUS):
             os.mknod(self.folder / "dev" / f"gpu{gpu}", 0o20666, os.makedev(1, 3))
@@ -162,6 +174,32 @@ StorageLoc=slurm_acct_db
             deadline = time.monotonic() + 5
             while self.processes() and time.monotonic() < deadline:
                 time.sleep(0.05)
+        for node in CGROUP.glob("slurm_node*") if self.memory else ():
+            for group, _, _ in os.walk(node, topdown=False):
+                with suppress(OSError):  # another test cluster on this machine has jobs in it
+                    os.rmdir(group)
+
+    def restore(self, seconds: float = 90) -> None:
+        """As after `start`: daemons up, no job, every node idle. RuntimeError where that cannot be had.
+
+        Slurm itself brings a node that was down back into service, but never one that it has drained. It drains a node when a
+        job that its restarted controller does not remember to have started is started there again ("Duplicate jobid").
+        """
+        names = ["slurmctld", *(f"slurmd.node{node}" for node in range(1, NODES + 1))]
+        dead = [name for name in names if state(self.pid(name)) in "ZX"]
+        for name in dead:
+            self.start_controller() if name == "slurmctld" else self.start_node(name.removeprefix("slurmd."))
+        deadline = time.monotonic() + seconds
+        while (jobs := self.queue()) or not self.is_idle():
+            if time.monotonic() > deadline:
+                why = self.run("sinfo", "-R", check=False)
+                raise RuntimeError(f"the test cluster is not idle again: {self.nodes()}, {jobs}\n{why}")
+            for number in ((), ("--signal=KILL",)) if jobs else ():
+                self.run("scancel", "--user=root", *number, check=False)
+            for node, found in self.nodes().items():
+                if found.startswith(("drain", "down")):
+                    self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+            time.sleep(0.2)
 
     # Faults
 
@@ -177,8 +215,12 @@ StorageLoc=slurm_acct_db
         kill(self.pid(name), signal.SIGKILL)
 
     def crash(self, node: str) -> None:
-        """Power loss of a node: its slurmd, then the step daemons (or they would report), then every process of its jobs."""
+        """Power loss of a node."""
         self.kill(f"slurmd.{node}")
+        self.end_tasks(node)
+
+    def end_tasks(self, node: str) -> None:
+        """kill -9 every process of the jobs of a node, their step daemons first, or they would report."""
         tasks = [pid for pid in self.processes() if variable(pid, "SLURMD_NODENAME") == node]
         steps = {parent(pid) for pid in tasks if command_name(parent(pid)) == "slurmstepd"}
         for pid in [*steps, *tasks]:
@@ -194,12 +236,12 @@ StorageLoc=slurm_acct_db
         return [int(name) for name in os.listdir("/proc") if name.isdecimal() and self.is_mine(int(name))]
 
 
-def new_lab(folder: Path, accounting: bool = False, max_array: int = 1001) -> Lab:
+def new_lab(folder: Path, accounting: bool = False, max_array: int = 1001, memory: bool = False) -> Lab:
     """A cluster, not yet started, on ports that are free now."""
     while True:
         port = random.randrange(20_000, 30_000, 40)
         if not any(is_open(port + offset) for offset in range(20)):
-            return Lab(folder.resolve(), port, accounting, max_array)
+            return Lab(folder.resolve(), port, accounting, max_array, memory)
 
 
 def is_open(port: int) -> bool:

@@ -1,16 +1,17 @@
 """The figures of docs/cluster.md, measured here: PYTHONPATH=.:tests python tests/slurm/measure.py overhead|scale
 
 overhead: 64 tiny shards on a test cluster: wall time, the driver's memory, its calls of Slurm, with few and many tasks.
-scale:    plan, status and finalise at 245 and 24,415 shards with simulated receipts (empty shard files).
+scale:    plan, status and finalise at 245 and 24,415 shards with simulated receipts; samples of a few bytes, tables of one row
+          (bookkeeping alone) and of 4,096 real rows.
 """
 
+import multiprocessing
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from hashlib import sha256
 from pathlib import Path
 
 import yaml
@@ -18,11 +19,16 @@ from fakes import ROW_COLUMNS, fake, write_fake_bank, write_fake_models
 
 from ecg_batch.commit import receipt_path
 from ecg_batch.driver import Driver
-from ecg_batch.files import to_json
+from ecg_batch.execute import synthesize
+from ecg_batch.files import sha256_file, to_json
 from ecg_batch.finalise import finalise_steps
 from ecg_batch.plan import ecg_file, make_plan, open_run, part_file
+from ecg_batch.read import open_dataset
 from ecg_batch.request import load_request
+from ecg_batch.shard import open_assets, synthesize_shard
 from ecg_batch.status import describe
+from ecg_batch.worker import Generator
+from ecg_batch.write import write_rows
 from slurm.lab import new_lab
 
 MIX = {"labels": {"NORM": 1.0}}
@@ -80,11 +86,30 @@ def measure_run(lab, folder: Path, environment: dict[str, str], tasks: int) -> N
 
 
 def scale(folder: Path) -> None:
-    for records in (1_000_000, 100_000_000):
-        simulate(folder, records)
+    import pyarrow as pa
+
+    one = pa.table({name: pa.nulls(1, pa.float32()) for name in ROW_COLUMNS})
+    for rows in (one, in_a_process(real_rows, folder)):
+        for records in (1_000_000, 100_000_000):
+            in_a_process(simulate, folder, records, rows)
 
 
-def simulate(folder: Path, records: int) -> None:
+def in_a_process(function, *given):
+    """What it returns, from a process of its own: memory is measured as a process's peak, which children begin with."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, given)
+
+
+def real_rows(folder: Path):
+    """The table of a shard of 4,096 records: that of 512 records of the demo, eight times over."""
+    import pyarrow as pa
+
+    demo = load_request(Path(__file__).parents[2] / "configs" / "demo.yaml", ["records=512", "shard=512"])
+    synthesize(demo, folder / "demo", 1, Generator(open_assets, synthesize_shard))
+    return pa.concat_tables([open_dataset(folder / "demo").records] * 8).combine_chunks()
+
+
+def simulate(folder: Path, records: int, rows) -> None:
     request = load_request(request_in(folder, records, 4096, 256))
     marks = [("", time.perf_counter())]
 
@@ -92,9 +117,9 @@ def simulate(folder: Path, records: int) -> None:
         marks.append((name, time.perf_counter()))
 
     plan, _ = make_plan(request)
-    run = open_run(plan, None, folder / f"run{records}")
+    run = open_run(plan, None, folder / f"run{records}-{rows.num_rows}")
     mark("plan")
-    write_receipts(plan, run)
+    write_receipts(plan, run, rows)
     mark("(simulated receipts)")
     describe(run)
     mark("status")
@@ -104,27 +129,24 @@ def simulate(folder: Path, records: int) -> None:
     driver.unsettled()
     mark("driver's next look")
     driver_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    list(finalise_steps(plan, run, folder / f"run{records}"))
+    list(finalise_steps(plan, run, folder / f"run{records}-{rows.num_rows}"))
     mark("finalise")
     times = [f"{name} {after - before:.2f} s" for (_, before), (name, after) in zip(marks, marks[1:], strict=False)]
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{records:,} records, {len(plan.shards):,} shards: {', '.join(times)}")
-    print(f"memory {driver_mb:.0f} MB, after finalise {memory_mb:.0f} MB")
+    print(f"{records:,} records, {len(plan.shards):,} shards, tables of {rows.num_rows:,} rows: {', '.join(times)}")
+    print(f"memory {driver_mb:.0f} MB, after finalise {memory_mb:.0f} MB", flush=True)
 
 
-def write_receipts(plan, run: Path) -> None:
-    """Receipts of shards whose samples are a few bytes and whose parts are of one row: what is timed is the bookkeeping."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    row = {name: pa.nulls(1, pa.float32()) for name in ROW_COLUMNS}
-    pq.write_table(pa.table(row), folder_part := run / "staging" / "part")
-    part, ecg = folder_part.read_bytes(), b"samples"
+def write_receipts(plan, run: Path, rows) -> None:
+    """Receipts of shards whose samples are a few bytes and whose rows are these, in one file with many names."""
+    write_rows(rows, part := run / "staging" / "part")
+    (ecg := run / "staging" / "ecg").write_bytes(b"samples")
+    told = {path: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in (part, ecg)}
     for shard in plan.shards:
         files = {ecg_file(shard.index): ecg, part_file(shard.index): part}
-        for name, data in files.items():
-            (run / name).write_bytes(data)
-        stated = {name: {"bytes": len(data), "sha256": sha256(data).hexdigest()} for name, data in files.items()}
+        for name, path in files.items():
+            os.link(path, run / name)
+        stated = {name: told[path] for name, path in files.items()}
         receipt = {"format": 1, "run_id": plan.run_id, "shard": shard.index, "records": shard.records, "files": stated}
         receipt |= {"content_sha256": "0" * 64, "bytes": 1_000_000, "seconds": 60.0, "joules": 1.0, "joules_of": ["gpu"]}
         receipt |= {"host": f"node{shard.index % 64}", "attempt": 1, "finished_unix_s": 0.0}
