@@ -17,6 +17,9 @@ class Stream(IntEnum):
     RHYTHM = 2
     TOKENS = 3
     TEXTURE_NOISE = 4
+    VARIATION = 5
+    RR_VARIATION = 6
+    BLEND = 7
     LONG_RHYTHM = 8
     LONG_BEATS = 9
 

@@ -145,6 +145,9 @@ class LongBatch:
             prd_pct=prd_pct,
             alpha=self._alpha / self._samples,
             flags=flags,
+            blended=[()] * len(self._casts),
+            timings=[],
+            skeleton_mv=None,
         )
         beats = [self._annotations(record) for record in range(len(self._casts))]
         return rows_table(self._assets.bank.table, batch, shard_index), beats_table(self._queries.record, beats)

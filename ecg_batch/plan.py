@@ -221,7 +221,8 @@ def _check_donors(request: Request, donors, labels: tuple[str, ...], usable) -> 
 def _check_models(request: Request) -> dict[str, str]:
     """sha256 of both weight files, after a look at what they say they are. No torch: a safetensors header is JSON."""
     folder = Path(request.models)
-    paths = {name: folder / f"{name}.safetensors" for name in ("vqvae", "mamba")}
+    names = ("vqvae", "mamba", "judge") if request.judge else ("vqvae", "mamba")
+    paths = {name: folder / f"{name}.safetensors" for name in names}
     try:
         stated = {name: read_metadata(path) for name, path in paths.items()}
         inputs = {name: sha256_file(path) for name, path in paths.items()}
@@ -244,7 +245,7 @@ def _check_models(request: Request) -> dict[str, str]:
 def _check_weights(request: Request, path: Path, metadata: dict, needed: str) -> None:
     if metadata.get("format") != needed:
         raise UserError(f"{request.source}: {path} states the format {metadata.get('format')!r}; needed {needed!r}. Train it again")
-    if metadata.get("fs_hz") != str(request.fs_hz):
+    if path.stem != "judge" and metadata.get("fs_hz") != str(request.fs_hz):  # the judge brings every rate to its own
         raise UserError(
             f"{request.source}: fs_hz is {request.fs_hz} but {path} was trained at {metadata.get('fs_hz')} Hz. Use "
             "models of this rate, or change fs_hz"

@@ -36,9 +36,15 @@ NUMBERS = {
     "temperature": (float, 0.01, 10.0, 1.0),
 }
 FORMATS = ("zarr", "hdf5")
-OTHERS = ("batch_on_oom", "donor_folds", "device", "format", "bank", "models", "mix", "table", "rhythm")
+# options inside a key of their own, same form; left out = off
+VARIATION = {"rr_cv": (float, 0.0, 0.2, 0.0), "axis_deg": (float, 0.0, 20.0, 0.0), "electrode": (float, 0.0, 0.4, 0.0),
+             "gain_sd": (float, 0.0, 0.25, 0.0), "blend": (float, 0.0, 0.5, 0.0)}  # fmt: skip
+JUDGE = {"steps": (int, 0, 40, 20), "below": (float, 0.0, 1.0, 0.5)}
+OPTIONS = ("batch_on_oom", "format", "rhythm", "variation", "judge")
+OTHERS = ("donor_folds", "device", "bank", "models", "mix", "table", *OPTIONS)
 KNOWN = tuple(sorted((*NUMBERS, *OTHERS)))
-LATER_DEFAULTS = (("batch_on_oom", "fail"), ("format", "zarr"), ("rhythm", None), ("start_hour", None))
+LATER_DEFAULTS = (("batch_on_oom", "fail"), ("format", "zarr"), ("rhythm", None), ("start_hour", None), ("variation", None),
+                  ("judge", None))  # fmt: skip
 MIX_KEYS = ("age", "hr_bpm", "labels", "sex")
 HR_LIMITS_BPM = (20.0, 300.0)
 AGE_LIMITS = (0.0, 120.0)
@@ -82,6 +88,25 @@ class Mix:
 
 
 @dataclass(frozen=True)
+class Variation:
+    """How much each donor's beats are varied; what the parts mean: ecg_batch/variation.py."""
+
+    rr_cv: float = 0.0
+    axis_deg: float = 0.0
+    electrode: float = 0.0
+    gain_sd: float = 0.0
+    blend: float = 0.0
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """Gradient steps on the texture's latent for records that the judge gives less than `below` for the asked superclass."""
+
+    steps: int
+    below: float
+
+
+@dataclass(frozen=True)
 class Request:
     """A checked request. Exactly one of mix and table is set; records may be None until the table is counted."""
 
@@ -106,6 +131,8 @@ class Request:
     batch_on_oom: str = "fail"  # or "halve": see batch.py
     source: str = ""  # the request file, for messages
     format: str = "zarr"  # one of FORMATS
+    variation: Variation | None = None
+    judge: Refinement | None = None
     rhythm: RhythmParameters | None = None  # of long records only
     start_hour: float | None = None  # time of day at which long records begin; None = drawn by record
 
@@ -133,9 +160,9 @@ def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
     if mix is not None:
         drawn = {key: Distribution(**mix[key]) if mix[key] else None for key in ("hr_bpm", "age")}
         mix = Mix(labels=tuple((label, share) for label, share in mix["labels"]), female=mix["female"], **drawn)
-    fields = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix}
-    if "rhythm" in resolved:
-        fields["rhythm"] = RhythmParameters(**resolved["rhythm"])
+    options = {"variation": Variation, "judge": Refinement, "rhythm": RhythmParameters}
+    options = {key: kind(**resolved[key]) for key, kind in options.items() if resolved.get(key)}
+    fields = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix, **options}
     return Request(**fields, bank=bank, models=models, table=None)
 
 
@@ -195,6 +222,8 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
         source=source,
         rhythm=rhythm,
         start_hour=start_hour,
+        variation=_options(raw, "variation", VARIATION, Variation, source),
+        judge=_options(raw, "judge", JUDGE, Refinement, source),
     )
     _refuse_contradictions(request)
     return request
@@ -215,6 +244,11 @@ def _refuse_contradictions(request: Request) -> None:
         )
     if request.is_long and request.mix and request.mix.hr_bpm:
         _refuse_rate(request)
+    if request.is_long and (request.variation or request.judge):
+        raise UserError(
+            f"{source}: {'variation' if request.variation else 'judge'} is given, but records over {LOOP_S} s vary by breathing, "
+            "posture and the rhythm model, and are too long for the judge. Leave it out"
+        )
     if request.is_streamed and request.format != "zarr":
         raise UserError(
             f"{source}: format is {request.format}; records over {MINUTE_S} s are written by the minute, into Zarr alone. Leave "
@@ -285,6 +319,18 @@ def _number(value, kind: type, low: float, high: float, key: str, source: str):
     if not low <= value <= high:
         raise UserError(f"{source}: {key} is {value:g}, outside {low:g} to {high:g}; choose a value in that range")
     return kind(value)
+
+
+def _options(raw: Mapping, key: str, rules: dict, kind: type, source: str):
+    """The options below a key as a dataclass, or None where the key is absent or switches nothing on."""
+    given = raw.get(key)
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise UserError(f"{source}: {key} is {given!r}; needed options below it: {', '.join(rules)}")
+    _refuse_unknown(given, tuple(rules), source, f"{key}.")
+    values = {name: _number(given.get(name, rule[3]), *rule[:3], f"{key}.{name}", source) for name, rule in rules.items()}
+    return kind(**values) if any(values.values()) else None
 
 
 def _choice(value, allowed: Sequence, key: str, source: str):

@@ -44,12 +44,13 @@ class Timing:
     """Where a record's beats are, and which donor time each output sample shows.
 
     r_sample: int64 (beat,) inside the record; donor_time: float64 (time,) in loop samples, may run over the loop's end;
-    stretch: output RR over donor RR.
+    stretch: output RR over donor RR; placed: all beats, those outside the record too.
     """
 
     r_sample: np.ndarray
     donor_time: np.ndarray
     stretch: float
+    placed: np.ndarray
 
 
 def donor_loop(bank: Bank, donor: int) -> DonorLoop:
@@ -61,9 +62,12 @@ def donor_loop(bank: Bank, donor: int) -> DonorLoop:
     return DonorLoop(loop, inside, *(int(getattr(bank, name)[donor]) for name in ("p_on", "qrs_on", "qrs_off", "t_end")))
 
 
-def time_beats(donor: DonorLoop, rr_samples: float, samples: int, fs_hz: float, uniforms: np.ndarray) -> Timing:
+def time_beats(
+    donor: DonorLoop, rr_samples: float, samples: int, fs_hz: float, uniforms: np.ndarray, rr_factors: np.ndarray | None = None
+) -> Timing:
     """Beats of one record of `samples` at a mean RR of `rr_samples`. uniforms (2,): which beat comes first, and when.
 
+    rr_factors: what successive RR intervals are multiplied by beside the stretch, going round; None = the donor's own rhythm.
     Beats near the ends, which a detector may not see, do not count for the mean.
     """
     first = int(uniforms[0] * len(donor.r_sample))
@@ -71,6 +75,10 @@ def time_beats(donor: DonorLoop, rr_samples: float, samples: int, fs_hz: float, 
     order = (first + np.arange(-BEFORE, int(1.5 * samples / rr_samples) + BEFORE)) % len(donor.r_sample)
     donor_rr = donor.rr_samples[order]
     since_first = np.concatenate([[0], np.cumsum(donor_rr)]) - donor_rr[:BEFORE].sum()
+    donor_beats = donor.r_sample[first] + since_first
+    if rr_factors is not None:
+        rr = donor_rr * np.resize(rr_factors, len(donor_rr))
+        since_first = np.concatenate([[0], np.cumsum(rr)]) - rr[:BEFORE].sum()
     stretch = rr_samples / donor.rr_samples.mean()
     for _ in range(ROUNDS):
         beats = offset + stretch * since_first
@@ -78,8 +86,16 @@ def time_beats(donor: DonorLoop, rr_samples: float, samples: int, fs_hz: float, 
         if len(clear) > 1:
             stretch *= rr_samples / np.diff(clear).mean()
     beats = np.rint(offset + stretch * since_first).astype(np.int64)
-    donor_time = np.interp(np.arange(samples), *_knots(donor, beats, donor.r_sample[first] + since_first, stretch))
-    return Timing(beats[(beats >= 0) & (beats < samples)], donor_time, float(stretch))
+    donor_time = np.interp(np.arange(samples), *_knots(donor, beats, donor_beats, stretch))
+    return Timing(beats[(beats >= 0) & (beats < samples)], donor_time, float(stretch), beats)
+
+
+def follow(donor: DonorLoop, placed: np.ndarray, samples: int, uniform: float) -> np.ndarray:
+    """Another donor's time (time,) for each output sample when its beats, whichever comes first, are put at `placed`."""
+    order = (int(uniform * len(donor.r_sample)) + np.arange(len(placed) - 1)) % len(donor.r_sample)
+    donor_beats = donor.r_sample[order[0]] + np.concatenate([[0], np.cumsum(donor.rr_samples[order])])
+    stretch = float(np.diff(placed).mean() / donor.rr_samples.mean())
+    return np.interp(np.arange(samples), *_knots(donor, placed, donor_beats, stretch))
 
 
 def _knots(donor: DonorLoop, beats: np.ndarray, donor_beats: np.ndarray, stretch: float) -> tuple[np.ndarray, np.ndarray]:

@@ -12,13 +12,14 @@ ROW_COLUMNS = (
     "record", "shard", "label", "hr_bpm_requested", "hr_bpm_measured", "age_requested", "age", "sex_requested", "sex",
     "donor_ecg_id", "donor_patient_id", "donor_fold", "scp_codes", *SUPERCLASSES, "prd_pct", "alpha", "flags",
 )  # fmt: skip
-ONE_DONOR = pa.list_(pa.int32())  # a list, because a record may blend several donors
+DONORS = pa.list_(pa.int32())  # a list, because a record may blend several donors
 
 
 def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
     """The rows of a shard.Batch. age, sex and labels are the donor's: they are what its beats show; *_requested what was asked."""
     queries, chosen = batch.queries, batch.donors
     superclasses = donors.superclasses()[chosen]
+    held = [[int(donor), *others] for donor, others in zip(chosen, batch.blended, strict=True)]
     columns = {
         "record": pa.array(queries.record, pa.int64()),
         "shard": pa.array(np.full(len(chosen), shard), pa.int32()),
@@ -29,9 +30,9 @@ def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
         "age": pa.array(donors.age[chosen], pa.float32()),
         "sex_requested": _asked(queries.sex, queries.sex < 0, pa.int8()),
         "sex": pa.array(donors.sex[chosen], pa.int8()),
-        "donor_ecg_id": pa.array([[int(x)] for x in donors.ecg_id[chosen]], ONE_DONOR),
-        "donor_patient_id": pa.array([[int(x)] for x in donors.patient_id[chosen]], ONE_DONOR),
-        "donor_fold": pa.array([[int(x)] for x in donors.fold[chosen]], ONE_DONOR),
+        "donor_ecg_id": pa.array([donors.ecg_id[at].tolist() for at in held], DONORS),
+        "donor_patient_id": pa.array([donors.patient_id[at].tolist() for at in held], DONORS),
+        "donor_fold": pa.array([donors.fold[at].tolist() for at in held], DONORS),
         "scp_codes": pa.array([json.dumps(donors.scp_codes(int(donor))) for donor in chosen], pa.string()),
         **{name: pa.array(superclasses[:, at]) for at, name in enumerate(SUPERCLASSES)},
         "prd_pct": pa.array(batch.prd_pct, pa.float32()),

@@ -15,8 +15,9 @@ from ecg_batch.leads import MV_PER_STEP
 from ecg_batch.plan import refuse_other_software
 from ecg_batch.query import Queries
 from ecg_batch.request import Request
-from ecg_batch.retime import DonorLoop, Timing, donor_loop, read_loop, time_beats
+from ecg_batch.retime import DonorLoop, Timing, donor_loop
 from ecg_batch.retrieve import MAX_STRETCH, DonorIndex, contradictions, index_donors, retrieve
+from ecg_batch.skeleton import make_skeleton
 
 M_MMAP_THRESHOLD = -3  # malloc.h
 TILE_SAMPLES = 16_000  # finished together, all leads of each: 1 MB an array in float64 stays in cache, and is no new memory map
@@ -30,6 +31,7 @@ class Assets:
     donors: DonorIndex
     models: "decode.Models"  # noqa: F821
     loops: dict[int, DonorLoop]
+    judge: "judge.Judge | None" = None  # noqa: F821  where the request refines
 
     def loop(self, donor: int) -> DonorLoop:
         if donor not in self.loops:
@@ -48,6 +50,9 @@ class Batch:
     prd_pct: np.ndarray
     alpha: np.ndarray
     flags: list[list[str]]
+    blended: list[tuple[int, ...]]  # the donors after the first
+    timings: list[Timing]
+    skeleton_mv: np.ndarray | None  # low-passed, float64 (record, 8, time), where the request refines
 
 
 def open_assets(plan) -> Assets:
@@ -70,7 +75,15 @@ def open_assets(plan) -> Assets:
         from ecg_batch.long_donor import enough_beats
 
         usable = enough_beats(bank.r_sample, bank.p_on, bank.t_end, bank.skeleton.shape[-1], bank.table.fs_hz)
-    return Assets(bank, index_donors(bank.table, plan.request.donor_folds, usable), models, {})
+    return Assets(bank, index_donors(bank.table, plan.request.donor_folds, usable), models, {}, _judge(plan.request))
+
+
+def _judge(request: Request):
+    if request.judge is None:
+        return None
+    from ecg_batch.judge import load_judge
+
+    return load_judge(Path(request.models) / "judge.safetensors")[0]
 
 
 def _return_large_blocks() -> None:
@@ -110,10 +123,25 @@ def synthesize_shard(plan, assets: Assets, shard, queries_of, on_batch):
 
 def make_batch(request: Request, assets: Assets, queries: Queries, samples: int) -> Batch:
     """Query -> donors -> texture -> beats -> record -> checked; what fails the gate is drawn again with its next donor."""
-    candidates = retrieve(assets.donors, queries, uniforms(request.seed, queries.record, Stream.DONOR, request.k))
+    candidates = donors_of(request, assets, queries)
+    drawn = draw_tokens(request, assets, queries, candidates[:, 0], samples)
+    batch = with_texture(request, assets, queries, candidates, decoded(assets, drawn, len(queries), samples))
+    if request.judge is None:
+        return batch
+    from ecg_batch.refine import refine
+
+    return refine(request, assets, batch, *drawn)
+
+
+def donors_of(request: Request, assets: Assets, queries: Queries) -> np.ndarray:
+    """Donors in the order in which they are tried: rows of the bank, (record, k)."""
+    return retrieve(assets.donors, queries, uniforms(request.seed, queries.record, Stream.DONOR, request.k))
+
+
+def with_texture(request: Request, assets: Assets, queries: Queries, candidates: np.ndarray, texture_mv: np.ndarray) -> Batch:
+    """The records of these textures (record, 8, time) mV, finished in tiles that stay in cache."""
     rhythm = uniforms(request.seed, queries.record, Stream.RHYTHM, 2)
-    texture_mv = texture(request, assets, queries, candidates[:, 0], samples)
-    count = max(1, TILE_SAMPLES // samples)
+    count = max(1, TILE_SAMPLES // texture_mv.shape[-1])
     tiles = [slice(start, start + count) for start in range(0, len(texture_mv), count)]
     return _joined([_finish(request, assets, some(queries, at), candidates[at], rhythm[at], texture_mv[at]) for at in tiles])
 
@@ -121,19 +149,24 @@ def make_batch(request: Request, assets: Assets, queries: Queries, samples: int)
 def _finish(request: Request, assets: Assets, queries: Queries, candidates, rhythm, texture_mv) -> Batch:
     """The records of these textures, each with the first of its candidate donors that passes the gate."""
     texture_mv = low_pass(texture_mv.astype(np.float64), request.lowpass_hz, request.fs_hz)
-    batch = _try(request, assets, queries, candidates[:, 0], rhythm, texture_mv)
+    batch = _try(request, assets, queries, candidates, rhythm, texture_mv)
     for attempt in range(1, request.attempts):
         again = np.flatnonzero([bool(flags) for flags in batch.flags])
         if not len(again):
             break
-        donors = candidates[again, attempt % request.k]
-        retried = _try(request, assets, some(queries, again), donors, rhythm[again], texture_mv[again])
+        ranked = np.roll(candidates[again], -(attempt % request.k), axis=1)
+        retried = _try(request, assets, some(queries, again), ranked, rhythm[again], texture_mv[again])
         batch = _better(batch, retried, again)
     return batch
 
 
 def texture(request: Request, assets: Assets, queries: Queries, donors: np.ndarray, samples: int) -> np.ndarray:
-    """Generated texture, float32 (record, 8, time) mV, decoded in a batch of the request's size, filled up where it is short."""
+    """Generated texture, float32 (record, 8, time) mV."""
+    return decoded(assets, draw_tokens(request, assets, queries, donors, samples), len(queries), samples)
+
+
+def draw_tokens(request: Request, assets: Assets, queries: Queries, donors: np.ndarray, samples: int):
+    """Tokens and decoder noise of a batch of the request's size, filled up where there are fewer records."""
     import torch
 
     from ecg_batch import decode
@@ -145,29 +178,38 @@ def texture(request: Request, assets: Assets, queries: Queries, donors: np.ndarr
     draws = torch.from_numpy(uniforms(request.seed, queries.record, Stream.TOKENS, count))
     noise = decode.draw_noise(models, request.seed, queries.record, count)
     conditions, draws, noise = (torch.cat([x, x[:1].expand(fill, *x.shape[1:])]) for x in (conditions, draws, noise))
-    tokens = decode.sample_tokens(models, conditions, draws, request.temperature)
-    decoded = decode.decode_texture(models, tokens, noise)[: len(queries.record), :, :samples]
-    if not torch.isfinite(decoded).all():
+    return decode.sample_tokens(models, conditions, draws, request.temperature), noise
+
+
+def decoded(assets: Assets, drawn: tuple, records: int, samples: int) -> np.ndarray:
+    """Texture of tokens and noise, float32 (record, 8, time) mV."""
+    import torch
+
+    from ecg_batch import decode
+
+    texture = decode.decode_texture(assets.models, *drawn)[:records, :, :samples]
+    if not torch.isfinite(texture).all():
         raise ValueError("the texture models gave NaN or infinity, so their weights are damaged; train or fetch them again")
-    return decoded.cpu().numpy()
+    return texture.cpu().numpy()
 
 
-def _try(request: Request, assets: Assets, queries: Queries, donors, rhythm, texture_mv: np.ndarray) -> Batch:
-    """One attempt: the records with these donors, checked."""
-    fs_hz, samples = request.fs_hz, texture_mv.shape[-1]
+def _try(request: Request, assets: Assets, queries: Queries, ranked: np.ndarray, rhythm, texture_mv: np.ndarray) -> Batch:
+    """One attempt: the records with the first of their ranked donors (record, k), checked."""
+    fs_hz, samples, donors = request.fs_hz, texture_mv.shape[-1], ranked[:, 0]
     hr_bpm = np.where(np.isnan(queries.hr_bpm), assets.bank.table.hr_bpm[donors], queries.hr_bpm).astype(np.float64)
-    loops = [assets.loop(int(donor)) for donor in donors]
-    timings = [time_beats(loop, 60 * fs_hz / hr, samples, fs_hz, u) for loop, hr, u in zip(loops, hr_bpm, rhythm, strict=True)]
-    skeleton = np.stack([read_loop(loop, timing.donor_time) for loop, timing in zip(loops, timings, strict=True)])
-    composed = compose(
-        low_pass(skeleton * MV_PER_STEP, request.lowpass_hz, fs_hz), texture_mv, request.alpha, request.prd_limit_pct
-    )
+    each = zip(queries.record, ranked, 60 * fs_hz / hr_bpm, rhythm, strict=True)
+    made = [make_skeleton(request, assets, int(record), row, rr, samples, u) for record, row, rr, u in each]
+    timings = [skeleton.timing for skeleton in made]
+    skeleton_mv = low_pass(np.stack([skeleton.steps for skeleton in made]) * MV_PER_STEP, request.lowpass_hz, fs_hz)
+    composed = compose(skeleton_mv, texture_mv, request.alpha, request.prd_limit_pct)
     measured, flags = _checked(composed, timings, hr_bpm, fs_hz)
     far = np.abs(np.log([timing.stretch for timing in timings])) > np.log(MAX_STRETCH)
     for flag, contradicts, is_far in zip(flags, contradictions(assets.donors, donors, hr_bpm), far, strict=True):
         flag.extend(["rate_statement"] * bool(contradicts) + ["stretch"] * bool(is_far))
     ecg = np.clip(composed.steps, -32768, 32767).astype(np.int16)
-    return Batch(queries, ecg, donors, measured, composed.prd_pct, composed.alpha, flags)
+    blended = [skeleton.donors[1:] for skeleton in made]
+    return Batch(queries, ecg, donors, measured, composed.prd_pct, composed.alpha, flags, blended, timings,
+                 skeleton_mv if request.judge else None)  # fmt: skip
 
 
 def _checked(composed: Composed, timings: list[Timing], hr_bpm: np.ndarray, fs_hz: float):
@@ -181,7 +223,9 @@ def _joined(parts: list[Batch]) -> Batch:
     arrays = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("ecg", "donors", "measured_bpm", "prd_pct", "alpha")
     )
-    return Batch(queries, *arrays, [flags for part in parts for flags in part.flags])
+    lists = ([one for part in parts for one in getattr(part, name)] for name in ("flags", "blended", "timings"))
+    refines = parts[0].skeleton_mv is not None
+    return Batch(queries, *arrays, *lists, np.concatenate([part.skeleton_mv for part in parts]) if refines else None)
 
 
 def some(queries: Queries, at: np.ndarray | slice) -> Queries:
@@ -192,6 +236,7 @@ def _better(batch: Batch, retried: Batch, again: np.ndarray) -> Batch:
     """The batch with each retried record in its place where it has fewer flags than before."""
     for at, row in enumerate(again):
         if len(retried.flags[at]) < len(batch.flags[row]):
-            for name in ("ecg", "donors", "measured_bpm", "prd_pct", "alpha", "flags"):
-                getattr(batch, name)[row] = getattr(retried, name)[at]
+            for name in ("ecg", "donors", "measured_bpm", "prd_pct", "alpha", "flags", "blended", "timings", "skeleton_mv"):
+                if getattr(batch, name) is not None:
+                    getattr(batch, name)[row] = getattr(retried, name)[at]
     return batch

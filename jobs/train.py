@@ -1,8 +1,9 @@
-"""Train the texture models, or hold what they generate against real texture.
+"""Train the texture models or the judge, or hold what the former generate against real texture.
 
     python jobs/train.py vqvae  --bank BANK --out MODELS [--set epochs=30 channels=64 ...]
     python jobs/train.py mamba  --bank BANK --out MODELS [--set n_layer=4 d_model=128 ...]
     python jobs/train.py report --bank BANK --models MODELS --out REPORT
+    python jobs/train.py judge  --ptbxl PTBXL --out MODELS [--name encoder] [--set steps=600 widths=64,64,128,256 blocks=2 ...]
 
 mamba reads MODELS/vqvae.safetensors, so train vqvae first. A killed training goes on where it stopped: run the same
 command again. A GPU is used where there is one.
@@ -19,7 +20,7 @@ from ecg_batch.errors import UserError
 def main(argv: list[str]) -> int:
     args = parse(argv)
     try:
-        {"vqvae": vqvae, "mamba": mamba, "report": report}[args.job](args)
+        {"vqvae": vqvae, "mamba": mamba, "report": report, "judge": judge}[args.job](args)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -37,6 +38,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
             job.add_argument("--models", type=Path, required=True, help="folder with the two .safetensors files")
         else:
             job.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="sizes and settings that differ")
+    job = jobs.add_parser("judge")
+    job.add_argument("--ptbxl", type=Path, required=True, help="PTB-XL in its original layout")
+    job.add_argument("--fs", type=int, choices=(100, 500), default=100, help="which of its records to read, Hz (default 100)")
+    job.add_argument("--out", type=Path, required=True, help="folder for weights, curve and report")
+    job.add_argument("--name", choices=("judge", "encoder"), default="judge", help="encoder: the network that measures fidelity")
+    job.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="sizes and settings that differ")
     return parser.parse_args(argv)
 
 
@@ -62,6 +69,21 @@ def mamba(args: argparse.Namespace) -> None:
     result = train_mamba(load_corpus(args.bank), args.out, config, training, best_device())
     bits = result["bits_per_token"]
     print(f"{args.out}/mamba.safetensors: {bits['mamba']:.3f} bits per token on fold 9, bigram {bits['bigram']:.3f}")
+
+
+def judge(args: argparse.Namespace) -> None:
+    from ecg_batch.errors import need
+
+    need("evaluate", "sklearn")
+    from ecg_batch.judge import ENCODER, JudgeConfig
+    from ecg_batch.labelled import from_ptbxl
+    from ecg_batch.train_judge import JudgeTraining, train_judge
+
+    sizes, training = (ENCODER, JudgeTraining(seed=1)) if args.name == "encoder" else (JudgeConfig(), JudgeTraining())
+    config, training = settings(args.set, sizes, training, fixed=())
+    result = train_judge(from_ptbxl(args.ptbxl, args.fs), args.out, config, training, args.name)
+    auroc, low, high = result["fold 10"]["macro AUROC"]
+    print(f"{args.out}/{args.name}.safetensors: macro AUROC {auroc:.3f} ({low:.3f} to {high:.3f}) on fold 10")
 
 
 def report(args: argparse.Namespace) -> None:

@@ -29,6 +29,8 @@ def refusal(path, *overrides) -> str:
         ({"duration_s": 86_401}, ["duration_s is 86401, outside 10 to 86400"]),
         ({"duration_s": 3600}, ["shard is 128 and batch 64", "Leave shard out"]),
         ({"rhythm": {"lf_hz": 0.1}}, ["rhythm is given", "over 10"]),
+        ({"duration_s": 60, "variation": {"rr_cv": 0.1}}, ["variation is given", "too long for the judge"]),
+        ({"duration_s": 3600, "batch": 8, "shard": 8, "format": "hdf5"}, ["format is hdf5", "into Zarr alone"]),
         ({"duration_s": 60, "rhythm": {"lf": 0.1}}, ["unknown key 'rhythm.lf'"]),
         ({"duration_s": 60, "rhythm": {"start_hour": 25}}, ["rhythm.start_hour is 25, outside 0 to 24"]),
         ({"duration_s": 60, "mix": {"labels": {"NORM": 1}, "hr_bpm": 240}}, ["mix.hr_bpm", "25 to 229 bpm"]),

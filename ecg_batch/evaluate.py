@@ -1,0 +1,382 @@
+"""Evaluate a finished dataset against real ECGs: every figure of the report, in the order in which it is shown.
+
+Synthetic records come from the dataset; the ablations are the same request made again with one option changed. Real records are
+PTB-XL's: folds 1-8 are what donors and training come from, fold 9 chooses, fold 10 tests.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ecg_batch import fidelity, privacy, usefulness, validity
+from ecg_batch.ablate import ablations, noise_texture, real_texture
+from ecg_batch.errors import UserError
+from ecg_batch.judge import Judge, embed, filtered, load_judge, predict
+from ecg_batch.labelled import CHOICE_FOLD, TEST_FOLD, TRAIN_FOLDS, Labelled, from_rows
+from ecg_batch.leads import MV_PER_STEP
+from ecg_batch.request import BUNDLED, Variation
+from ecg_batch.scores import macro_auroc
+from ecg_batch.train_judge import JudgeTraining, judged
+from ecg_batch.usefulness import Row, mixed
+
+ALL_VARIATION = Variation(rr_cv=0.05, axis_deg=10.0, electrode=0.25, gain_sd=0.12, blend=0.4)
+FREE = {"prd_limit_pct": 100.0}  # the texture as loud as alpha says
+CLINICAL_CODES = ("AFIB", "CLBBB", "CRBBB", "1AVB", "LVH", "PVC")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the evaluation spends."""
+
+    seeds: int = 5
+    few_seeds: int = 2  # of ablation rows and the low-data curve
+    steps: int = 400  # of each classifier
+    records: int = 2048  # of each synthetic set that trains
+    compared: int = 484  # pairs in fidelity and validity at most
+    delineated: int = 150  # records a side for NeuroKit2
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Everything that is compared. made: the dataset; variants: name -> ablation, record for record beside `made`."""
+
+    train: Labelled
+    choice: Labelled
+    test: Labelled
+    made: Labelled
+    rows: object  # records.parquet of `made`
+    variants: dict[str, Labelled]
+    prd_limit_pct: float
+
+
+def variants_of(request) -> dict[str, dict]:
+    """Ablations: the alpha sweep as asked and with the texture unbounded, each variation by itself, all of them."""
+    each = {name: replace(Variation(), **{name: value}) for name, value in asdict(ALL_VARIATION).items()}
+    return {
+        **{f"alpha {alpha:g}": {"alpha": alpha} for alpha in (0.0, 0.3, 1.0)},
+        "alpha 0.6, no PRD limit": {"alpha": 0.6, **FREE},
+        "alpha 1, no PRD limit": {"alpha": 1.0, **FREE},
+        "noise-shaped texture": {},
+        "real texture": {},
+        **{name: {"variation": part} for name, part in each.items()},
+        "all variation": {"variation": ALL_VARIATION},
+        "all variation, no PRD limit": {"variation": ALL_VARIATION, **FREE},
+    }
+
+
+def read_sets(folder: Path, real: Labelled, settings: Settings, show=iter) -> Sets:
+    """Opens the dataset, refuses a leak, makes the ablations."""
+    from ecg_batch.plan import read_plan
+    from ecg_batch.query import query_source
+    from ecg_batch.read import open_dataset
+    from ecg_batch.shard import open_assets
+
+    dataset, plan = open_dataset(folder), read_plan(folder)
+    if plan.request.duration_s != 10:
+        raise UserError(
+            f"{folder}: records of {plan.request.duration_s} s; PTB-XL's have 10 s, so there is nothing to hold them against. "
+            "Evaluate a dataset of 10 s records made with the same options"
+        )
+    count = min(len(dataset), settings.records)
+    rows = dataset.records.slice(0, count)
+    made = from_rows(dataset.raw[:count], rows, dataset.fs_hz)
+    train, choice, test = (real.in_folds(*folds) for folds in (TRAIN_FOLDS, (CHOICE_FOLD,), (TEST_FOLD,)))
+    refuse_leak(folder, made, choice, test)
+    changes = variants_of(plan.request)
+    stand_ins = {"noise-shaped texture": noise_texture, "real texture": real_texture}
+    queries = query_source(plan.request, folder)
+    variants = ablations(plan, open_assets(with_this_software(plan)), count, changes, queries, stand_ins, show)
+    return Sets(train, choice, test, made, rows, variants, plan.request.prd_limit_pct)
+
+
+def with_this_software(plan):
+    """The same plan for records that are compared among themselves and never join its dataset."""
+    from ecg_batch.plan import software_versions
+
+    return replace(plan, versions=software_versions(plan.request.device))
+
+
+def refuse_leak(folder: Path, made: Labelled, *held_out: Labelled) -> None:
+    """UserError where a patient of fold 9 or 10 is among the donors: no score on that patient would mean anything."""
+    donors = set(made.patients[made.patients >= 0].tolist())
+    leaked = sorted(donors & {int(patient) for part in held_out for patient in part.patient_id})
+    if leaked:
+        raise UserError(
+            f"{folder}: patients {', '.join(map(str, leaked[:5]))}{' ...' * (len(leaked) > 5)} of PTB-XL's folds 9 and 10 are "
+            "among the donors; a score on these folds would measure memory. Make the dataset with donor_folds within 1 to 8"
+        )
+
+
+def networks(models: Path = BUNDLED) -> dict[str, tuple[Judge, dict]]:
+    """judge: refines. encoder: another network, which measures."""
+    return {name: load_judge(models / f"{name}.safetensors") for name in ("judge", "encoder")}
+
+
+# Fidelity -------------------------------------------------------------------------------------------------------------
+
+
+def fidelity_section(sets: Sets, encoder: Judge, settings: Settings, encoder_sha256: str) -> dict:
+    """Distances in features to real held-out patients (folds 9 and 10), each beside real training patients against the same."""
+    from ecg_batch.labelled import together
+
+    held_out = together(sets.choice, sets.test)
+    rng = np.random.default_rng(0)
+    features = {"held-out": embed(encoder, filtered(held_out.ecg, held_out.fs_hz))}
+    real_rows, real_at = fidelity.matched(sets.train.labels, held_out.labels, rng)
+    made_rows, made_at = fidelity.matched(sets.made.labels, held_out.labels, rng)
+    both = np.intersect1d(real_at, made_at)[: settings.compared]
+    target = features["held-out"][both]
+    floor = embed(encoder, filtered(sets.train.ecg[real_rows[np.isin(real_at, both)]], held_out.fs_hz))
+    chosen = made_rows[np.isin(made_at, both)]
+    rows = {"real, other patients (floor)": distances(floor, target)}
+    named = {"synthetic": sets.made, **sets.variants}
+    for name in ("synthetic", "alpha 0", "noise-shaped texture", "real texture", "all variation", "all variation, no PRD limit"):
+        made = embed(encoder, filtered(named[name].ecg[chosen], held_out.fs_hz))
+        rows[name] = distances(made, target)
+    lowest = rows["real, other patients (floor)"]["Frechet"]
+    for row in rows.values():
+        row["ratio to floor"] = row["Frechet"] / lowest
+    return {"N": len(both), "encoder sha256": encoder_sha256, "features": target.shape[1],
+            "class mix": "each held-out record matched by one with the same superclasses", "rows": rows}  # fmt: skip
+
+
+def distances(x: np.ndarray, target: np.ndarray) -> dict:
+    return {"Frechet": fidelity.frechet(x, target), "KID": fidelity.kid(x, target), **fidelity.prdc(target, x)}
+
+
+def distortion_section(sets: Sets, encoder: Judge, count: int = 200) -> dict:
+    """The four PRD rows: synthetic and skeleton against the donor, synthetic and real against the nearest other patient."""
+    by_id = {int(ecg_id): at for at, ecg_id in enumerate(sets.train.ecg_id)}
+    chosen = np.array([at for at, ecg_id in enumerate(sets.made.ecg_id) if int(ecg_id) in by_id][:count])
+    made, bare = (part.ecg[chosen] * MV_PER_STEP for part in (sets.made, sets.variants["alpha 0"]))
+    donors = sets.train.ecg[[by_id[int(ecg_id)] for ecg_id in sets.made.ecg_id[chosen]]] * MV_PER_STEP
+    same = (sets.made.ecg_id == sets.variants["alpha 0"].ecg_id)[chosen]  # a redrawn record may have another donor
+    features = embed(encoder, filtered(sets.train.ecg, sets.train.fs_hz))
+    near = nearest_other(
+        embed(encoder, filtered(sets.made.ecg[chosen], sets.made.fs_hz)), sets.made.patient_id[chosen], sets, features
+    )
+    real = np.random.default_rng(0).choice(len(sets.train), min(count, len(sets.train)), replace=False)
+    near_real = nearest_other(features[real], sets.train.patient_id[real], sets, features)
+    real_mv = sets.train.ecg * MV_PER_STEP
+    return {
+        "N": len(chosen),
+        "synthetic against its donor": fidelity.distortion(made, donors),
+        "skeleton alone against its donor": fidelity.distortion(bare[same], donors[same]),
+        "synthetic against the nearest other patient": fidelity.distortion(made, real_mv[near]),
+        "real against the nearest other patient": fidelity.distortion(real_mv[real], real_mv[near_real]),
+    }
+
+
+def nearest_other(x: np.ndarray, patients: np.ndarray, sets: Sets, features: np.ndarray) -> np.ndarray:
+    """The nearest training record of another patient in features: (record,)."""
+    distance = privacy.cdist(x, features)
+    distance[patients[:, None] == sets.train.patient_id[None, :]] = np.inf
+    return distance.argmin(1)
+
+
+# Clinical validity ----------------------------------------------------------------------------------------------------
+
+
+def validity_section(sets: Sets, settings: Settings) -> dict:
+    """KS distances of clinical measures by class, synthetic and real training patients against held-out patients."""
+    from ecg_batch.labelled import together
+
+    held_out, rng = together(sets.choice, sets.test), np.random.default_rng(0)
+    made_rows, made_at = fidelity.matched(sets.made.labels, held_out.labels, rng)
+    real_rows, real_at = fidelity.matched(sets.train.labels, held_out.labels, rng)
+    both = np.intersect1d(real_at, made_at)[: settings.compared]
+    parts = {"synthetic": sets.made.take(made_rows[np.isin(made_at, both)]), "held-out": held_out.take(both),
+             "real": sets.train.take(real_rows[np.isin(real_at, both)])}  # fmt: skip
+    ours = {name: validity.table(part) for name, part in parts.items()}
+    some = {name: part.take(np.arange(min(settings.delineated, len(part)))) for name, part in parts.items()}
+    theirs = {name: validity.table(part, validity.measure_by_neurokit) for name, part in some.items()}
+    ks = {}
+    for name in ("synthetic", "real"):
+        x, y, labels = ours[name], ours["held-out"], (parts[name].labels, parts["held-out"].labels)
+        ks.setdefault("KS", {})[name] = {m: validity.ks(x[m], y[m]) for m in validity.MEASURES}
+        ks.setdefault("KS by class", {})[name] = validity.ks_by_class(x, labels[0], y, labels[1])
+        pairs = {m: (theirs[name][m], theirs["held-out"][m]) for m in validity.SECOND}
+        ks.setdefault("KS by NeuroKit2", {})[name] = {m: validity.ks(*pair) for m, pair in pairs.items()}
+    count = len(some["held-out"])
+    bias = {m: disagreement(ours["held-out"][m][:count], theirs["held-out"][m]) for m in ("PR", "QRS", "QT")}
+    return {
+        "N": len(both),
+        **ks,
+        "N by NeuroKit2": count,
+        "delineators on real records, ms": bias,
+        "asked and got": validity.asked_and_got(sets.rows),
+        "largest identity residual, steps": validity.identities(sets.made.ecg),
+        "PRD against the skeleton, %": {"largest": float(np.max(sets.rows["prd_pct"].to_numpy())), "limit": sets.prd_limit_pct},
+        "measures": {name: {m: table[m].round(2).tolist() for m in validity.MEASURES} for name, table in ours.items()},
+    }
+
+
+def disagreement(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """Of two delineators on the same records: the bias to be known, and the scatter."""
+    gap = (ours - theirs)[np.isfinite(ours - theirs)]
+    return {"median": float(np.median(gap)), "median absolute": float(np.median(np.abs(gap))), "N": len(gap)}
+
+
+# Diversity, privacy, labels -------------------------------------------------------------------------------------------
+
+
+def privacy_section(sets: Sets, encoder: Judge, settings: Settings) -> dict:
+    some = sets.made.take(np.random.default_rng(0).permutation(len(sets.made))[: settings.compared])
+    features = embed(encoder, filtered(sets.made.ecg, sets.made.fs_hz))
+    return {
+        "donors": privacy.donor_use(sets.made),
+        "within-donor spread": privacy.within_donor_spread(features, sets.made),
+        "attacks": privacy.attacks(some, sets.train, sets.test),
+    }
+
+
+def judge_section(sets: Sets, nets: dict[str, tuple[Judge, dict]]) -> dict:
+    """The judge and the encoder on real fold 10 with thresholds of fold 9, and on the synthetic labels."""
+    import json
+
+    out = {}
+    for name, (judge, stated) in nets.items():
+        seen = set(json.loads(stated["patients"]))
+        if seen & set(sets.test.patient_id.tolist()):
+            raise UserError(
+                f"{name}: its weights were trained on patients of this test fold. Train it on this PTB-XL: jobs/train.py judge"
+            )
+        thresholds = np.array(json.loads(stated["thresholds"]))
+        p = predict(judge, filtered(sets.test.ecg, sets.test.fs_hz))
+        said = predict(judge, filtered(sets.made.ecg, sets.made.fs_hz))
+        out[name] = {
+            "fold 10": judged(sets.test.labels, p, thresholds),
+            "AUROC on synthetic labels": macro_auroc(sets.made.labels, said),
+            "thresholds": thresholds.tolist(),
+            "probabilities": p.round(4).tolist(),
+            "truth": sets.test.labels.astype(int).tolist(),
+        }
+    return out
+
+
+def refinement_section(plan, nets: dict[str, tuple[Judge, dict]], folder: Path, records: int = 256) -> dict:
+    """The first records of the request with and without refinement: what both networks say of the asked class, and the time."""
+    import time
+
+    from ecg_batch.query import query_source
+    from ecg_batch.refine import confidence, targets
+    from ecg_batch.request import Refinement
+    from ecg_batch.shard import make_batch, open_assets
+
+    bare = replace(plan, request=replace(plan.request, judge=None))
+    assets = replace(open_assets(with_this_software(bare)), judge=nets["judge"][0])
+    request = replace(plan.request, judge=plan.request.judge or Refinement(steps=20, below=0.5))
+    queries = query_source(plan.request, folder)(0, min(records, plan.request.batch, plan.request.records))
+    made, seconds = {}, {}
+    for name, asked in (("before", bare.request), ("after", request)):
+        start = time.process_time()
+        made[name] = make_batch(asked, assets, queries, plan.time_samples)
+        seconds[name] = time.process_time() - start
+    target = targets(queries.label, assets.bank.table.superclass_of)
+    said = {
+        f"{net}, {name}": confidence(nets[net][0], batch.ecg, request.fs_hz, target) for net in nets for name, batch in made.items()
+    }
+    doubted = (said["judge, before"] < request.judge.below) & (target >= 0)
+    out = {"records": len(queries), "steps": request.judge.steps, "below": request.judge.below, "doubted": int(doubted.sum())}
+    if doubted.any():
+        out |= {f"{name}, mean of the doubted": float(p[doubted].mean()) for name, p in said.items()}
+        out |= {
+            f"{net}, share of the doubted that rose": float((said[f"{net}, after"] > said[f"{net}, before"])[doubted].mean())
+            for net in nets
+        }
+        out["still doubted"] = int((said["judge, after"] < request.judge.below)[doubted].sum())
+    out["largest PRD after, %"] = float(made["after"].prd_pct.max())
+    out["CPU seconds a doubted record"] = (seconds["after"] - seconds["before"]) / max(int(doubted.sum()), 1)
+    return out
+
+
+# Usefulness -----------------------------------------------------------------------------------------------------------
+
+REAL, CLASSICAL, COPIES, SYNTHETIC = "real alone", "real + classical", "real, classes balanced by copies", "real + synthetic"
+BOTH, ONLY, DONORS = "real + synthetic + classical", "synthetic alone", "real donors alone"
+BEST, BEST_BOTH = "real + varied synthetic", "real + varied synthetic + classical"
+FIRST = "varied synthetic first, then real, + classical"
+CANDIDATES = (SYNTHETIC, BOTH, BEST, BEST_BOTH, FIRST)
+VARIED = "all variation, no PRD limit"
+
+
+def main_rows() -> list[Row]:
+    return [
+        Row(REAL, (("real", 1.0),)),
+        Row(CLASSICAL, (("real", 1.0),), augment=1),
+        Row(COPIES, (("real", 1.0),), balance=1),
+        mixed("real + donors copied", "donors"),
+        mixed("real + retrieval only (alpha 0)", "alpha 0"),
+        mixed("real + noise-shaped texture", "noise-shaped texture"),
+        mixed(SYNTHETIC, "synthetic"),
+        mixed(BOTH, "synthetic", augment=1),
+        mixed(BEST, VARIED),
+        mixed(BEST_BOTH, VARIED, augment=1),
+        Row(FIRST, ((VARIED, 1.0), ("real", 1.0)), augment=1, in_turn=1),
+        Row(ONLY, (("synthetic", 1.0),)),
+        Row("varied synthetic alone", ((VARIED, 1.0),)),
+        Row(DONORS, (("donors", 1.0),)),
+    ]
+
+
+def ablation_rows() -> list[Row]:
+    names = ("alpha 0.3", "alpha 1", "alpha 0.6, no PRD limit", "alpha 1, no PRD limit", "real texture", "all variation")
+    return [mixed(f"real + {name}", name) for name in (*names, *asdict(ALL_VARIATION))]
+
+
+def low_data_rows(shares=(0.05, 0.10, 0.25)) -> list[Row]:
+    """Few patients: real records and donors are cut to the same patients."""
+    kinds = (
+        Row(REAL, (("real", 1.0),)),
+        Row(CLASSICAL, (("real", 1.0),), augment=1),
+        mixed(BEST, VARIED),
+        mixed(BEST_BOTH, VARIED, augment=1),
+    )
+    return [replace(row, share=share, name=f"{row.name}, {100 * share:g} %") for share in shares for row in kinds]
+
+
+def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -> dict:
+    """All trainings, summarised against real alone, and the varied synthetic rows against the best cheap baseline."""
+    from tempfile import TemporaryDirectory
+
+    training = JudgeTraining(steps=settings.steps, look_every=max(settings.steps // 6, 1))
+    donors = sets.train.take(np.isin(sets.train.ecg_id, sets.made.ecg_id))
+    held = {
+        "real": sets.train,
+        "fold 9": sets.choice,
+        "fold 10": sets.test,
+        "synthetic": sets.made,
+        "donors": donors,
+        **sets.variants,
+    }
+    jobs = [(row, seed) for row in main_rows() for seed in range(settings.seeds)]
+    jobs += [(row, seed) for row in (*low_data_rows(), *ablation_rows()) for seed in range(settings.few_seeds)]
+    with TemporaryDirectory(prefix="evaluate-") as scratch:
+        for name, records in held.items():
+            usefulness.save_set(Path(scratch), name, records)
+        runs = usefulness.train_rows(
+            Path(scratch), out, jobs, training, settings.workers, f"{run_id} {len(sets.made)} {len(sets.train)}"
+        )
+    by_row: dict[str, list[dict]] = {}
+    for run in runs:
+        by_row.setdefault(run["row"]["name"], []).append(run)
+    truth = sets.test.labels
+    rows = {
+        name: usefulness.summarise(held, truth, None if name == REAL else by_row[base_of(name)]) for name, held in by_row.items()
+    }
+    cheap = max((CLASSICAL, COPIES, "real + donors copied", "real + retrieval only (alpha 0)", "real + noise-shaped texture"),
+                key=lambda name: rows[name]["F1"][0])  # fmt: skip
+    against = {name: usefulness.summarise(by_row[name], truth, by_row[cheap]) for name in CANDIDATES}
+    only = usefulness.summarise(by_row[ONLY], truth, by_row[DONORS])
+    return {"settings": asdict(settings), "real records": len(sets.train),
+            "real patients": len(set(sets.train.patient_id.tolist())),
+            "donor records": len(donors), "test records": len(sets.test), "rows": rows, "best cheap baseline": cheap,
+            "against it": against, "synthetic alone against its donors": only}  # fmt: skip
+
+
+def base_of(name: str) -> str:
+    """Real alone with as many patients."""
+    share = name.rpartition(", ")[2]
+    return f"{REAL}, {share}" if share.endswith(" %") and name != f"{REAL}, {share}" else REAL
