@@ -173,8 +173,7 @@ def to_mv(batch: dict, device: str | torch.device | None = None) -> dict:
     """The batch on a device, its signal moved as int16 where it still is that, and scaled to float32 mV there."""
     moved = {name: value.to(device, non_blocking=True) if torch.is_tensor(value) else value for name, value in batch.items()}
     if moved["signal"].dtype == torch.int16:
-        steps = moved["signal"]
-        moved["signal"] = torch.mul(steps, MV_PER_STEP, out=torch.empty_like(steps, dtype=torch.float32))  # in one pass
+        moved["signal"] = moved["signal"].to(torch.float32).mul_(MV_PER_STEP)
     return moved
 
 
