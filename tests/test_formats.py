@@ -163,6 +163,15 @@ def test_an_hdf5_dataset_trains_as_a_zarr_one(zarr_and_hdf5):
     assert all((one["signal"] == two["signal"]).all() for one, two in zip(zarr, hdf5, strict=True))
 
 
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+def test_the_forecast_counts_the_files(make_dataset, write_request, tmp_path, capsys, format):
+    from ecg_batch.forecast import forecast_job
+
+    folder = make_dataset(format=format)
+    assert forecast_job(write_request(format=format), [], tmp_path / "none", None, None) == 0
+    assert f"files: {sum(path.is_file() for path in folder.rglob('*'))} when finished" in capsys.readouterr().out
+
+
 def test_the_format_is_checked_and_zarr_keeps_its_run_id(write_request):
     with pytest.raises(UserError, match="format is 'csv'; choose one of zarr, hdf5"):
         load_request(write_request(format="csv"))
