@@ -1,6 +1,7 @@
 """Write a finished dataset, or a part of it, in another format. Run it again to carry on where it stopped.
 
 python jobs/export.py DIR --format ptbxl          WFDB records and tables in PTB-XL's layout; .atr beside long records
+python jobs/export.py DIR --format wfdb           the same: .hea, .dat and .atr are what WFDB reads
 python jobs/export.py DIR --format hdf5           one HDF5 file per shard
 python jobs/export.py DIR --format npy --where label=AFIB --where flags= --records 0:1000
 """
@@ -17,7 +18,7 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, metavar="DIR", help="the --out of a finished jobs/synthesize.py")
-    parser.add_argument("--format", required=True, choices=("ptbxl", "hdf5", "npy"))
+    parser.add_argument("--format", required=True, choices=("ptbxl", "wfdb", "hdf5", "npy"))
     parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder (default: DIR-FORMAT)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (default: all cores)")
     parser.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only records with this value in "
@@ -50,7 +51,7 @@ def main() -> int:
             dataset = dataset.where_text(*pair.split("=", 1))
         if arguments.records:
             dataset = dataset.select(arguments.records)
-        export(dataset, out, arguments.format, arguments.workers)
+        export(dataset, out, "ptbxl" if arguments.format == "wfdb" else arguments.format, arguments.workers)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -104,6 +104,23 @@ def test_tensorstore_reads_the_same_samples(dataset):
     np.testing.assert_array_equal(array[5].read().result(), open_dataset(dataset).raw[5])
 
 
+def test_wfdb_reads_the_same_samples_and_annotations(dataset, tmp_path):
+    import wfdb
+
+    export = [sys.executable, "jobs/export.py", dataset, "--format", "wfdb", "--out", tmp_path / "wfdb", "--workers", "1"]
+    done = subprocess.run(export, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    opened, names = open_dataset(dataset), sorted((tmp_path / "wfdb").rglob("*.hea"))
+    assert len(names) == 7
+    for record, name in enumerate(names):
+        samples, beats = wfdb.rdrecord(str(name.with_suffix("")), physical=False), opened.beats(record)
+        np.testing.assert_array_equal(samples.d_signal.T, opened.raw[record])
+        marks = wfdb.rdann(str(name.with_suffix("")), "atr")
+        np.testing.assert_array_equal(marks.sample, beats["sample"].to_numpy())
+        assert marks.symbol == beats["symbol"].to_pylist()
+        assert marks.aux_note[0].startswith("(")
+
+
 def test_a_shard_file_is_what_zarr_itself_would_read_and_write(tmp_path):
     """Same samples through zarr-python's own sharding; an empty minute and a short last one among them."""
     from ecg_batch.write import compressors
