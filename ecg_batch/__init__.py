@@ -2,8 +2,15 @@
 
 from importlib import import_module
 
-_HOME = {"open_dataset": "ecg_batch.read", "ECGDataset": "ecg_batch.torch_dataset"}
-__all__ = ["ECGDataset", "open_dataset"]
+_HOME = {
+    "open_dataset": "ecg_batch.read",
+    "open_ptbxl": "ecg_batch.real",
+    "ECGDataset": "ecg_batch.torch_dataset",
+    "ECGIterable": "ecg_batch.torch_dataset",
+    "ECGLoader": "ecg_batch.torch_dataset",
+    "to_mv": "ecg_batch.torch_dataset",
+}
+__all__ = ["ECGDataset", "ECGIterable", "ECGLoader", "open_dataset", "open_ptbxl", "to_mv"]
 
 
 def __getattr__(name: str):

@@ -35,7 +35,7 @@ def read_receipt(plan: Plan, folder: Path, shard_index: int, sealed: bool = Fals
     try:
         receipt = json.loads(receipt_path(folder, shard_index).read_bytes())
         stated = (receipt["run_id"], receipt["shard"], sorted(receipt["files"]), len(receipt["content_sha256"]))
-        names = [ecg_file(shard_index), part_file(shard_index)]
+        names = [ecg_file(shard_index, plan.request.format), part_file(shard_index)]
         whole = stated == (plan.run_id, shard_index, names, 64)
         for name in names[:1] if sealed else names:
             whole = whole and os.stat(f"{folder}/{name}").st_size == receipt["files"][name]["bytes"]

@@ -15,10 +15,12 @@ from uuid import uuid4
 
 from ecg_batch.batch import smaller_batches
 from ecg_batch.commit import is_sealed, read_receipts, receipt_path
+from ecg_batch.croissant import croissant
 from ecg_batch.energy import total
 from ecg_batch.errors import UserError
 from ecg_batch.files import remove_tree, sha256_file, sync, to_json, write_over
 from ecg_batch.plan import (
+    CROISSANT,
     FAILURES,
     FORMAT,
     MANIFEST,
@@ -62,8 +64,11 @@ def finalise_steps(plan: Plan, folder: Path, out: Path) -> Iterator[str]:
         yield "shards checked"
         _merge_parts(plan, folder)
         yield "records merged"
-        write_over(folder / MANIFEST, to_json(_manifest(plan, receipts)), folder / STAGING)
+        manifest = _manifest(plan, receipts)
+        write_over(folder / MANIFEST, to_json(manifest), folder / STAGING)
         yield "manifest written"
+        write_over(folder / CROISSANT, to_json(croissant(plan, folder, manifest["content_root"])), folder / STAGING)
+        yield "croissant written"
         write_over(folder / SUMS, _sums_text(plan, folder, sums), folder / STAGING)
         yield "sums written"
     for name in (STAGING, PARTS, FAILURES):  # staging first: without it, tasks still at work know that they are done
@@ -182,9 +187,11 @@ def dataset_files(plan: Plan) -> list[str]:
     from ecg_batch.query_table import NAME as QUERIES
     from ecg_batch.write import array_metadata
 
-    shards = [name for shard in plan.shards for name in (ecg_file(shard.index), f"receipts/{shard.index}.json")]
+    shards = [
+        name for shard in plan.shards for name in (ecg_file(shard.index, plan.request.format), f"receipts/{shard.index}.json")
+    ]
     table = [QUERIES] if "table" in plan.inputs else []
-    return sorted([PLAN, MANIFEST, RECORDS, *array_metadata(plan), *table, *shards])
+    return sorted([PLAN, MANIFEST, CROISSANT, RECORDS, *array_metadata(plan), *table, *shards])
 
 
 def _sums_text(plan: Plan, folder: Path, known: dict[str, str]) -> bytes:

@@ -15,7 +15,8 @@ from ecg_batch.request import load_request
 from ecg_batch.slurm import max_array_size
 from ecg_batch.status import duration
 
-FIXED_FILES = 6  # plan.json, dataset.json, records.parquet, SHA256SUMS and two zarr.json
+# plan.json, dataset.json, records.parquet, croissant.json and SHA256SUMS; of Zarr also four zarr.json and two coordinates
+FIXED_FILES = {"zarr": 11, "hdf5": 5}
 
 
 def forecast_job(path: Path, overrides: Sequence[str], out: Path, cluster: Path | None, only: frozenset[int] | None) -> int:
@@ -63,7 +64,7 @@ def _run_lines(plan: Plan, out: Path, receipts: dict[int, dict], left: int) -> l
             f"about {duration(left * seconds_each)} of one task, at {1 / seconds_each:,.1f} records/s as measured on the "
             f"{len(receipts):,} shards made"
         )
-    shards, files = len(plan.shards), 2 * len(plan.shards) + FIXED_FILES + tables
+    shards, files = len(plan.shards), 2 * len(plan.shards) + FIXED_FILES[plan.request.format] + tables
     return [
         f"{out}: {plan.request.records:,} records in {shards:,} shards; {len(receipts):,} are made, {left:,} records are left",
         f"files: {files:,} when finished, up to {shards:,} more on the way; {size}",

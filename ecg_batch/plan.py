@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PLAN, ECG, RECORDS, MANIFEST, SUMS = "plan.json", "ecg.zarr", "records.parquet", "dataset.json", "SHA256SUMS"
+HDF5, CROISSANT = "ecg.hdf5", "croissant.json"
+BEATS = "beats.parquet"  # of long records
 RECEIPTS, PARTS, STAGING, FAILURES = "receipts", "parts", "staging", "failures"
+FORMAT_FOLDERS = {"zarr": (ECG, f"{ECG}/ecg", f"{ECG}/lead", f"{ECG}/time"), "hdf5": (HDF5,)}
 FOLDERS = (RECEIPTS, PARTS, STAGING, FAILURES)
 SOFTWARE = ("ecg-batch", "numpy", "numcodecs", "pyarrow", "scipy", "torch", "zarr")  # what a byte can depend on
 
@@ -65,8 +68,8 @@ def partial_of(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
-def ecg_file(shard_index: int) -> str:
-    return f"{ECG}/ecg/c.{shard_index}.0.0"
+def ecg_file(shard_index: int, format: str = "zarr") -> str:
+    return f"{ECG}/ecg/c.{shard_index}.0.0" if format == "zarr" else f"{HDF5}/{shard_index}.h5"
 
 
 def part_file(shard_index: int) -> str:
@@ -101,7 +104,7 @@ def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
     if table:
         inputs["table"] = table.sha256()
     shards = cut_shards(request.records, request.shard)
-    return Plan(_run_id(request, inputs), request, inputs, shards, software_versions(request.device)), table
+    return Plan(_run_id(request, inputs), request, inputs, shards, software_versions(request.device, request.format)), table
 
 
 def _counted(request: Request, rows: int) -> Request:
@@ -118,15 +121,16 @@ def _run_id(request: Request, inputs: dict[str, str]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def software_versions(device: str) -> dict[str, str]:
+def software_versions(device: str, format: str = "zarr") -> dict[str, str]:
     """What a byte can depend on here, beside the request and its inputs."""
     token_loop = {"token loop": decode_kernel.token_loop()} if device == "cpu" else {}
-    return {name: _version(name) for name in SOFTWARE} | token_loop
+    names = (*SOFTWARE, "h5py") if format == "hdf5" else SOFTWARE
+    return {name: _version(name) for name in names} | token_loop
 
 
 def refuse_other_software(plan: Plan) -> None:
     """UserError where this machine would make other bytes than the one that planned."""
-    here = software_versions(plan.request.device)
+    here = software_versions(plan.request.device, plan.request.format)
     if here != plan.versions:
         changed = [f"{name} {plan.versions.get(name)} there, {here.get(name)} here" for name in sorted({*here, *plan.versions})
                    if here.get(name) != plan.versions.get(name)]  # fmt: skip
@@ -268,7 +272,9 @@ def _fill(plan: Plan, table: "QueryTable | None", folder: Path) -> None:
         _keep_table(plan, table, folder)
     from ecg_batch.write import array_metadata
 
-    for name in (ECG, f"{ECG}/ecg"):  # never with parents: that would bring back a folder which was renamed this moment
+    for name in FORMAT_FOLDERS[
+        plan.request.format
+    ]:  # never with parents: that would bring back a folder which was renamed this moment
         (folder / name).mkdir(exist_ok=True)
     for name, data in array_metadata(plan).items():
         if not (folder / name).exists() or (folder / name).read_bytes() != data:

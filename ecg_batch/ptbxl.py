@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecg_batch.bank import BUNDLED
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
 from ecg_batch.leads import LEADS, MV_PER_STEP
@@ -87,6 +88,11 @@ def _statements(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     name = next(iter(rows[0]))  # the first column has no title
     diagnostic = {row[name]: row["diagnostic_class"] for row in rows if row["diagnostic"] and float(row["diagnostic"]) == 1}
     return tuple(row[name] for row in rows), diagnostic
+
+
+def statement_codes() -> tuple[str, ...]:
+    """All SCP-ECG statements of PTB-XL, from the bundled copy of its table."""
+    return _statements(BUNDLED / STATEMENTS)[0]
 
 
 def read_record(release: Release, entry: Entry) -> np.ndarray:

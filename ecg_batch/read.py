@@ -6,14 +6,23 @@ from pathlib import Path
 import numpy as np
 
 from ecg_batch.errors import UserError
-from ecg_batch.leads import LEADS, MV_PER_STEP
+from ecg_batch.leads import LEADS
 from ecg_batch.plan import ECG, FORMAT, MANIFEST, RECORDS, ecg_file, partial_of
+from ecg_batch.records import Records
+from ecg_batch.request import CHUNK_RECORDS
 from ecg_batch.status import read_manifest
 
 
 def open_dataset(path: str | Path) -> "OpenDataset":
-    """Open a finished dataset. UserError where it is unfinished, none, of a newer format, or visibly damaged."""
+    """Open a finished dataset. UserError where it is unfinished, none, of a newer format, visibly damaged, or not to be read."""
     path = Path(path)
+    try:
+        return _open(path)
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: this user may not read it. Ask its owner to give you read access") from None
+
+
+def _open(path: Path) -> "OpenDataset":
     if path.suffix == ".partial" or (not path.exists() and partial_of(path).exists()):
         raise UserError(f"{path}: not finished yet. jobs/status.py says how far it is; run its jobs/synthesize.py command again")
     if not (path / MANIFEST).exists():
@@ -21,96 +30,88 @@ def open_dataset(path: str | Path) -> "OpenDataset":
     manifest = read_manifest(path)
     if manifest["format"] > FORMAT:
         raise UserError(f"{path}: format {manifest['format']}; this ecg-batch reads up to {FORMAT}. Install a newer one")
-    for name in (RECORDS, ecg_file(manifest["shards"] - 1)):
+    for name in (RECORDS, ecg_file(manifest["shards"] - 1, stored_format(manifest))):
         if not (path / name).exists():  # zarr would read an absent shard as zeros
             raise UserError(f"{path / name}: absent, so the dataset is damaged. jobs/verify.py names what else is")
     return OpenDataset(path, manifest)
 
 
-class OpenDataset:
-    """Records of a dataset, or those of them that `where` chose. len, ds[i] and ds[10:20] count within these.
+def stored_format(manifest: dict) -> str:
+    """zarr or hdf5."""
+    return manifest["request"].get("format", "zarr")
 
-    ds[key] -> float32 mV (record, lead, time), or (lead, time) for one index; ds.raw[key] -> the stored int16 steps.
-    key: an index, a slice, an array of indices, or a mask. Safe to send to other processes, by fork or spawn.
-    """
 
-    leads = LEADS
+def open_chunks(path: Path, manifest: dict):
+    """chunks.ZarrChunks or hdf5.Hdf5Chunks of a dataset; None where records are too long for chunks of whole records."""
+    if stored_format(manifest) == "zarr":
+        from ecg_batch.chunks import zarr_chunks
 
-    def __init__(self, path: Path, manifest: dict, chosen: np.ndarray | None = None):
-        self.path, self.manifest = path, manifest
-        self._chosen = chosen  # record indices, None = all
-        self._open: tuple = (0, None)  # (process id, array)
-        self._rows = None
+        return zarr_chunks(path / ECG / "ecg")
+    from ecg_batch.hdf5 import Hdf5Chunks
 
-    @property
-    def fs_hz(self) -> int:
-        return self.manifest["request"]["fs_hz"]
+    request = manifest["request"]
+    shape = (manifest["records"], len(LEADS), request["duration_s"] * request["fs_hz"])
+    files = tuple(path / ecg_file(shard, "hdf5") for shard in range(manifest["shards"]))
+    return Hdf5Chunks(files, shape, CHUNK_RECORDS, request["shard"])
 
-    @property
-    def raw(self) -> "_Raw":
-        return _Raw(self)
+
+class OpenDataset(Records):
+    """A finished synthetic dataset, or a part of it. See records.Records for how to read it."""
+
+    def __init__(self, path: Path, manifest: dict):
+        self.path, self.manifest, self.total = path, manifest, manifest["records"]
+        self.fs_hz, self.duration_s = manifest["request"]["fs_hz"], manifest["request"]["duration_s"]
+        self._chunks = None
+        self._zarr: tuple = (0, None)  # (process id, array)
 
     @property
     def records(self):
         """The rows of records.parquet, as a pyarrow Table."""
-        if self._rows is None:
+        if "_rows" not in self.__dict__:
             self._rows = self.columns()
         return self._rows
 
-    def columns(self, names: list[str] | None = None):
-        """Some columns only, as a pyarrow Table. UserError where one is unknown."""
+    @property
+    def chunks(self):
+        if not self._has_chunks():
+            raise UserError(f"{self}: records of {self.duration_s} s are read in pieces, with piece() or xarray, not in chunks "
+                            "of whole records; cut training examples from them")  # fmt: skip
+        return self._chunks
+
+    def read_table(self, names: list[str] | None):
         import pyarrow.parquet as pq
 
-        known = pq.read_schema(self.path / RECORDS).names
-        for name in names or ():
-            if name not in known:
-                raise UserError(f"{self.path}: no column '{name}' in {RECORDS}; columns: {', '.join(known)}")
-        table = pq.read_table(self.path / RECORDS, columns=names)
-        return table if self._chosen is None else table.take(self._chosen)
+        return pq.read_table(self.path / RECORDS, columns=names)
 
-    def where(self, **values) -> "OpenDataset":
-        """The records whose columns have these values: ds.where(label="MI", sex=1)."""
-        import pyarrow.compute as pc
+    def column_names(self) -> list[str]:
+        import pyarrow.parquet as pq
 
-        table, mask = self.columns(list(values)), np.ones(len(self), bool)
-        for name, value in values.items():
-            mask &= pc.fill_null(pc.equal(table[name], value), False).to_numpy()
-        return OpenDataset(self.path, self.manifest, self._indices()[mask])
+        return pq.read_schema(self.path / RECORDS).names
 
-    def _indices(self) -> np.ndarray:
-        return np.arange(self.manifest["records"]) if self._chosen is None else self._chosen
+    def read(self, wanted: np.ndarray) -> np.ndarray:
+        if self._has_chunks():
+            return super().read(wanted)
+        return self._array().get_orthogonal_selection((wanted,))
 
-    def __len__(self) -> int:
-        return self.manifest["records"] if self._chosen is None else len(self._chosen)
-
-    def __getitem__(self, key) -> np.ndarray:
-        return self.raw[key] * np.float32(MV_PER_STEP)
+    def piece(self, record: int, start: int, stop: int) -> np.ndarray:
+        """int16 (lead, time) of samples start .. stop - 1 of one record of the source: a long one need never be in memory whole."""
+        return self.read(np.array([record]))[0, :, start:stop] if self._has_chunks() else self._array()[record, :, start:stop]
 
     def __repr__(self) -> str:
         return f"OpenDataset({str(self.path)!r}, {len(self):,} records, 12 leads, {self.fs_hz} Hz)"
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_open": (0, None), "_rows": None}
+        return {key: value for key, value in self.__dict__.items() if key != "_rows"} | {"_zarr": (0, None), "_chunks": None}
+
+    def _has_chunks(self) -> bool:
+        if self._chunks is None:
+            self._chunks = open_chunks(self.path, self.manifest)
+        return self._chunks is not None
 
     def _array(self):
         """The Zarr array, opened once in each process: a forked child must not use its parent's event loop."""
         import zarr
 
-        if self._open[0] != os.getpid():
-            self._open = (os.getpid(), zarr.open_array(self.path / ECG / "ecg", mode="r"))
-        return self._open[1]
-
-
-class _Raw:
-    """int16 view of a dataset, in steps of 1 microvolt."""
-
-    def __init__(self, dataset: OpenDataset):
-        self._dataset = dataset
-
-    def __getitem__(self, key) -> np.ndarray:
-        array, wanted = self._dataset._array(), self._dataset._indices()[key]
-        if np.ndim(wanted) == 0:
-            return array[int(wanted)]
-        if len(wanted) and np.array_equal(wanted, np.arange(wanted[0], wanted[0] + len(wanted))):
-            return array[int(wanted[0]) : int(wanted[0]) + len(wanted)]
-        return array.get_orthogonal_selection((wanted,))
+        if self._zarr[0] != os.getpid():
+            self._zarr = (os.getpid(), zarr.open_array(self.path / ECG / "ecg", mode="r"))
+        return self._zarr[1]

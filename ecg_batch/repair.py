@@ -77,7 +77,7 @@ def _is_whole(plan: Plan, folder: Path, shard: Shard, sums: dict[str, str]) -> b
         files = json.loads(path.read_bytes())["files"]
         if sums and sums.get(f"receipts/{path.name}") != sha256_file(path):
             return False
-        names = (ecg_file(shard.index), part_file(shard.index))
+        names = (ecg_file(shard.index, plan.request.format), part_file(shard.index))
         return all(sha256_file(folder / name) == files[name]["sha256"] for name in names)
     except (OSError, ValueError, KeyError, TypeError):
         return False

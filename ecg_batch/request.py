@@ -35,9 +35,10 @@ NUMBERS = {
 VARIATION = {"rr_cv": (float, 0.0, 0.2, 0.0), "axis_deg": (float, 0.0, 20.0, 0.0), "electrode": (float, 0.0, 0.4, 0.0),
              "gain_sd": (float, 0.0, 0.25, 0.0), "blend": (float, 0.0, 0.5, 0.0)}  # fmt: skip
 JUDGE = {"steps": (int, 0, 40, 20), "below": (float, 0.0, 1.0, 0.5)}
-OTHERS = ("batch_on_oom", "donor_folds", "device", "bank", "models", "mix", "table", "variation", "judge")
+FORMATS = ("zarr", "hdf5")
+OTHERS = ("batch_on_oom", "donor_folds", "device", "format", "bank", "models", "mix", "table", "variation", "judge")
 KNOWN = tuple(sorted((*NUMBERS, *OTHERS)))
-LATER_DEFAULTS = (("batch_on_oom", "fail"), ("variation", None), ("judge", None))
+LATER_DEFAULTS = (("batch_on_oom", "fail"), ("format", "zarr"), ("variation", None), ("judge", None))
 MIX_KEYS = ("age", "hr_bpm", "labels", "sex")
 HR_LIMITS_BPM = (20.0, 300.0)
 AGE_LIMITS = (0.0, 120.0)
@@ -123,6 +124,7 @@ class Request:
     table: str | None  # a CSV or Parquet file
     batch_on_oom: str = "fail"  # or "halve": see batch.py
     source: str = ""  # the request file, for messages
+    format: str = "zarr"  # one of FORMATS
     variation: Variation | None = None
     judge: Refinement | None = None
 
@@ -191,6 +193,7 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
         **numbers,
         donor_folds=_folds(raw.get("donor_folds", list(range(1, 9))), source),
         device=_choice(raw.get("device", "cpu"), ("cpu", "cuda"), "device", source),
+        format=_choice(raw.get("format", "zarr"), FORMATS, "format", source),
         bank=_path(raw.get("bank", "bundled"), "bank", source, folder),
         models=_path(raw.get("models", "bundled"), "models", source, folder),
         batch_on_oom=_choice(raw.get("batch_on_oom", "fail"), ("fail", "halve"), "batch_on_oom", source),

@@ -1,7 +1,9 @@
-"""Write: one shard as Zarr and Parquet in its own staging folder, read back before anybody else sees it."""
+"""Write: one shard as Zarr or HDF5, and Parquet, in its own staging folder, read back before anybody else sees it."""
 
 import hashlib
 import json
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,8 +14,10 @@ import pyarrow.parquet as pq
 import zarr
 from numcodecs import blosc
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.errors import UnstableSpecificationWarning
 from zarr.storage import MemoryStore
 
+from ecg_batch import hdf5
 from ecg_batch.files import sha256_file, sync, to_json
 from ecg_batch.leads import LEADS, MV_PER_STEP
 from ecg_batch.plan import ECG, Plan, Shard, ecg_file, part_file
@@ -23,6 +27,11 @@ from ecg_batch.rows import ROW_COLUMNS
 # Without Arrow's own copy of the schema: it holds the names inside lists, which change when a file is read and written
 # again, and a repaired dataset splits records.parquet into the very bytes of its parts.
 PARQUET = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
+
+GROUP_ATTRIBUTES = {
+    "title": "Synthetic 12-lead ECGs, made with ecg-batch from the beats of PTB-XL records",
+    "Conventions": "CF-1.11",
+}
 
 blosc.use_threads = False  # its threads put blocks down in the order they finish: other bytes each time
 
@@ -36,14 +45,18 @@ class Built:
 
 
 def array_metadata(plan: Plan) -> dict[str, bytes]:
-    """The zarr.json files of the dataset, by path inside it. zarr makes them in memory, from the plan alone."""
-    return dict(_zarr_json(plan.request.records, plan.time_samples, plan.request.shard, plan.request.fs_hz))
+    """Files that follow from the plan alone, by path inside the dataset: the zarr.json files and the coordinates, made in memory by
+    zarr. None for HDF5, whose files describe themselves.
+    """
+    if plan.request.format == "hdf5":
+        return {}
+    return dict(_zarr_files(plan.request.records, plan.time_samples, plan.request.shard, plan.request.fs_hz))
 
 
 @lru_cache(maxsize=1)
-def _zarr_json(records: int, time_samples: int, shard_records: int, fs_hz: int) -> tuple[tuple[str, bytes], ...]:
+def _zarr_files(records: int, time_samples: int, shard_records: int, fs_hz: int) -> tuple[tuple[str, bytes], ...]:
     store = {}
-    group = zarr.create_group(MemoryStore(store))
+    group = zarr.create_group(MemoryStore(store), attributes=GROUP_ATTRIBUTES)
     group.create_array(
         "ecg",
         shape=(records, len(LEADS), time_samples),
@@ -55,10 +68,30 @@ def _zarr_json(records: int, time_samples: int, shard_records: int, fs_hz: int) 
         chunk_key_encoding={"name": "default", "separator": "."},
         fill_value=0,
         dimension_names=("record", "lead", "time"),
-        attributes={"fs_hz": fs_hz, "units": "mV", "scale_factor": MV_PER_STEP, "leads": list(LEADS)},
-    )
-    names = ("zarr.json", "ecg/zarr.json")
-    return tuple((f"{ECG}/{name}", to_json(json.loads(store[name].to_bytes()))) for name in names)
+        attributes={"fs_hz": fs_hz, "units": "mV", "scale_factor": MV_PER_STEP, "leads": list(LEADS),
+                    "long_name": "12-lead electrocardiogram"},
+    )  # fmt: skip
+    _add_coordinate(group, "lead", np.array(LEADS, f"<U{max(map(len, LEADS))}"), {"long_name": "lead"})
+    seconds = {"units": "s", "scale_factor": 1 / fs_hz, "long_name": "time since the start of the record"}
+    _add_coordinate(group, "time", np.arange(time_samples, dtype=np.int32), seconds)
+    return tuple((f"{ECG}/{name}", _tidy(name, data.to_bytes())) for name, data in sorted(store.items()))
+
+
+def _add_coordinate(group: zarr.Group, name: str, values: np.ndarray, attributes: dict) -> None:
+    """A small array of one chunk that names one dimension, as xarray wants it. fill_value must be a value that does not occur."""
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UnstableSpecificationWarning
+        )  # fixed-length text is not in the core of Zarr's v3 specification
+        array = group.create_array(name, shape=values.shape, chunks=values.shape, dtype=values.dtype, dimension_names=(name,),
+                                   compressors=[BloscCodec(typesize=4, cname="zstd", shuffle="bitshuffle"), Crc32cCodec()],
+                                   chunk_key_encoding={"name": "default", "separator": "."}, attributes=attributes,
+                                   fill_value="" if values.dtype.kind == "U" else -1)  # fmt: skip
+    array[:] = values
+
+
+def _tidy(name: str, data: bytes) -> bytes:
+    return to_json(json.loads(data)) if name.endswith("zarr.json") else data
 
 
 def build_shard(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table, staging: Path) -> Built:
@@ -90,17 +123,33 @@ def _check_shape(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table) -> N
 
 
 def _write_ecg(plan: Plan, shard: Shard, ecg: np.ndarray, staging: Path) -> Path:
+    path = staging / ecg_file(shard.index, plan.request.format)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if plan.request.format == "hdf5":
+        hdf5.write(path, ecg, np.arange(shard.start, shard.stop), CHUNK_RECORDS, plan.request.fs_hz)
+        chunks = hdf5.Hdf5Chunks((path,), ecg.shape, CHUNK_RECORDS, shard.records)
+        _read_back(shard, ecg, lambda start, stop: chunks[start:stop])
+    else:
+        array = _write_zarr(plan, shard, ecg, staging)
+        _read_back(shard, ecg, lambda start, stop: array[shard.start + start : shard.start + stop])
+    return path
+
+
+def _write_zarr(plan: Plan, shard: Shard, ecg: np.ndarray, staging: Path) -> zarr.Array:
     """The whole shard in one call: a shard written piece by piece would be read and rewritten for each piece."""
     for name, data in array_metadata(plan).items():
         (staging / name).parent.mkdir(parents=True, exist_ok=True)
         (staging / name).write_bytes(data)
     array = zarr.open_array(staging / ECG / "ecg", mode="r+")
     array[shard.start : shard.stop] = ecg
+    return array
+
+
+def _read_back(shard: Shard, ecg: np.ndarray, read: Callable[[int, int], np.ndarray]) -> None:
     for start in range(0, shard.records, CHUNK_RECORDS):  # by chunk: no second copy of the shard in memory
         piece = ecg[start : start + CHUNK_RECORDS]
-        if not np.array_equal(array[shard.start + start : shard.start + start + len(piece)], piece):
+        if not np.array_equal(read(start, start + len(piece)), piece):
             raise OSError(f"shard {shard.index}: the file system gave back other samples than were written at record {start}")
-    return staging / ecg_file(shard.index)
 
 
 def _write_rows(shard: Shard, rows: pa.Table, staging: Path) -> Path:

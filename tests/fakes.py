@@ -52,6 +52,9 @@ def _rows(shard, labels, rates):
     rows = {name: np.zeros(shard.records, np.float32) for name in ROW_COLUMNS}
     rows |= {"record": records, "shard": np.full(shard.records, shard.index, np.int32), "label": pa.array(labels)}
     rows |= {"hr_bpm_requested": pa.array(rates, from_pandas=True), "donor_ecg_id": [[int(r)] for r in records]}
+    rows |= {"donor_patient_id": [[int(r) // 2] for r in records], "donor_fold": [[1 + int(r) % 8] for r in records]}
+    rows |= {"scp_codes": [json.dumps({label: 100, "SR": 0}) for label in labels], "flags": [""] * len(labels)}
+    rows |= {"sex": pa.array(records % 2, pa.int8()), "age": pa.array(20.0 + records % 70, pa.float32())}
     return pa.table(rows | {name: np.array(labels) == name for name in SUPERCLASSES})
 
 

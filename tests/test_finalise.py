@@ -17,7 +17,7 @@ from ecg_batch.request import load_request
 from ecg_batch.status import read_manifest
 from ecg_batch.verify import verify
 
-STEPS = 8  # steps of finalise_steps; the law below is checked after each of them
+STEPS = 9  # steps of finalise_steps; the law below is checked after each of them
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_damage_is_refused_and_only_that_shard_made_anew(complete, write_request
 
 def test_damage_after_the_sums_is_refused(complete):
     plan, folder, out = complete
-    list(islice(finalise_steps(plan, folder, out), 4))
+    list(islice(finalise_steps(plan, folder, out), 5))
     (folder / "records.parquet").write_bytes(b"x")
     with pytest.raises(UserError, match="records.parquet damaged.*Delete SHA256SUMS"):
         finalise(plan, out)

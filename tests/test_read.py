@@ -1,10 +1,15 @@
 """A dataset reads as arrays in mV or steps, by slice, index and label, here and in other processes."""
 
 import json
+import os
 import pickle
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from conftest import TESTS
 
 import ecg_batch
 from ecg_batch.errors import UserError
@@ -85,3 +90,59 @@ def test_what_cannot_be_read_says_why(make_dataset, make_run, tmp_path):
     (dataset / "dataset.json").write_text(json.dumps(manifest))
     (dataset / "ecg.zarr/ecg/c.4.0.0").unlink()
     assert "c.4.0.0: absent" in refusal(dataset)
+
+
+def test_a_dataset_of_a_newer_format_or_without_an_array_is_refused_when_opened_or_read(make_dataset):
+    dataset = make_dataset()
+    opened = ecg_batch.open_dataset(dataset)
+    (dataset / "ecg.zarr/ecg/zarr.json").unlink()
+    with pytest.raises(UserError, match="zarr.json: cannot be read.*jobs/verify.py"):
+        opened.raw[0]
+    (dataset / "ecg.zarr/ecg/c.1.0.0").unlink()
+    with pytest.raises(UserError, match="zarr.json"):
+        ecg_batch.open_dataset(dataset).raw[128]
+
+
+def test_an_absent_file_is_no_zeros(make_dataset):
+    dataset = make_dataset()
+    (dataset / "ecg.zarr/ecg/c.1.0.0").unlink()
+    opened = ecg_batch.open_dataset(dataset)
+    assert opened.raw[0:128].any()
+    with pytest.raises(UserError, match="c.1.0.0: chunk 0 cannot be read: .*No such file"):
+        opened.raw[100:130]
+
+
+AS_ANOTHER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import ecg_batch
+from ecg_batch.errors import UserError
+try:
+    dataset = ecg_batch.open_dataset(sys.argv[2])
+    batches = list(ecg_batch.ECGLoader(ecg_batch.ECGIterable(dataset), num_workers=1))
+    print("read", sum(len(batch["signal"]) for batch in batches))
+    from pathlib import Path
+    from ecg_batch.export import export
+    export(dataset, Path(sys.argv[2] + "/out"), "npy", 1)
+except UserError as error:
+    print("error:", error)
+"""
+
+
+WITHOUT_RIGHTS = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+
+
+@pytest.mark.skipif(bool(WITHOUT_RIGHTS) and not shutil.which("setpriv"), reason="root, and no setpriv to give up its rights")
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+def test_a_user_who_may_only_read_reads(make_dataset, format):
+    """As on a read-only disk: nothing is written beside a dataset, no lock taken. What may not even be read says so."""
+    dataset = make_dataset(format=format)
+    for path in [dataset, *dataset.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    command = [*WITHOUT_RIGHTS, sys.executable, "-c", AS_ANOTHER, str(TESTS.parent), str(dataset)]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.stdout.startswith("read 540\nerror: ") and "out.partial: cannot be written: Permission denied" in said.stdout, said
+    dataset.chmod(0o000)
+    said = subprocess.run(command, capture_output=True, text=True)
+    dataset.chmod(0o755)
+    assert "this user may not read it" in said.stdout, said
