@@ -72,42 +72,43 @@ def intervals(measures: dict) -> bytes:
 
 
 def low_data(rows: dict) -> bytes:
-    """Macro AUROC over the share of real patients, by kind of training."""
-    kinds: dict[str, dict[float, list]] = {}
+    """Macro AUROC over the share of real patients, by kind of training: each seed a dot, their mean a line."""
+    kinds: dict[str, dict[float, list[float]]] = {}
     for name, row in rows.items():
         kind, _, share = name.rpartition(", ")
         if share.endswith(" %"):
-            kinds.setdefault(kind, {})[float(share[:-2])] = row["AUROC"]
+            kinds.setdefault(kind, {})[float(share[:-2])] = row["AUROC of seeds"]
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axes = figure.subplots()
     for shift, (kind, held) in enumerate(kinds.items()):
-        if kind in rows:
-            held = {**held, 100.0: rows[kind]["AUROC"]}
-        x = np.array(sorted(held)) * 1.03 ** (shift - 1.5)
-        mean, low, high = np.array([held[share] for share in sorted(held)]).T
-        axes.errorbar(x, mean, [mean - low, high - mean], marker="o", ms=4, capsize=2, lw=1.2, label=kind)
-    axes.set(xscale="log", xticks=[5, 10, 25, 100], xticklabels=["5", "10", "25", "100"], ylim=(None, None))
+        held = {**held, 100.0: rows[kind]["AUROC of seeds"]} if kind in rows else held
+        _seeds(axes, {share * 1.04 ** (shift - 1.5): held[share] for share in sorted(held)}, kind)
+    axes.set(xscale="log", xticks=[5, 10, 25, 100], xticklabels=["5", "10", "25", "100"])
     axes.minorticks_off()
-    axes.set(xlabel="share of real training patients (%)", ylabel="macro AUROC, fold 10 (95 % over seeds)")
+    axes.set(xlabel="share of real training patients (%)", ylabel="macro AUROC, fold 10 (dots: seeds)")
     axes.legend(frameon=False, fontsize=8)
     return png(figure)
 
 
 def alpha_sweep(rows: dict) -> bytes:
-    """Macro AUROC of real + synthetic over alpha, with the request's PRD limit and without."""
+    """Macro AUROC of real + synthetic over alpha, with the request's PRD limit and without: each seed a dot."""
     limited = {0.0: "real + retrieval only (alpha 0)", 0.3: "real + alpha 0.3", 0.6: "real + synthetic", 1.0: "real + alpha 1"}
     free = {0.0: limited[0.0], 0.6: "real + alpha 0.6, no PRD limit", 1.0: "real + alpha 1, no PRD limit"}
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axes = figure.subplots()
     for shift, (label, names) in enumerate({"PRD limit of the request": limited, "no PRD limit": free}.items()):
-        held = {alpha: rows[name]["AUROC"] for alpha, name in names.items() if name in rows}
-        mean, low, high = np.array(list(held.values())).T
-        axes.errorbar(np.array(list(held)) + 0.01 * shift, mean, [mean - low, high - mean], marker="o", capsize=2, label=label)
+        _seeds(axes, {alpha + 0.015 * shift: rows[name]["AUROC of seeds"] for alpha, name in names.items() if name in rows}, label)
     axes.axhline(rows["real alone"]["AUROC"][0], color="k", lw=1, ls=":", label="real alone")
     axes.axhline(rows["real + classical"]["AUROC"][0], color="0.5", lw=1, ls="--", label="real + classical augmentation")
-    axes.set(xlabel="alpha, share of texture", ylabel="macro AUROC, fold 10 (95 % over seeds)", xticks=[0, 0.3, 0.6, 1])
-    axes.legend(frameon=False, fontsize=8)
+    axes.set(xlabel="alpha, share of texture", ylabel="macro AUROC, fold 10 (dots: seeds)", xticks=[0, 0.3, 0.6, 1])
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return png(figure)
+
+
+def _seeds(axes, held: dict[float, list[float]], label: str) -> None:
+    (line,) = axes.plot(list(held), [np.mean(values) for values in held.values()], lw=1.2, label=label)
+    for x, values in held.items():
+        axes.plot([x] * len(values), values, ".", ms=5, color=line.get_color())
 
 
 def gallery(made, train, rows, varied) -> bytes:

@@ -151,7 +151,7 @@ def summarise(runs: list[dict], truth: np.ndarray, against: list[dict] | None = 
     out = {"seeds": len(runs)}
     for score in ("AUROC", "F1"):
         values = np.array([run[score] for run in runs])
-        out[score] = interval(values)
+        out[score], out[f"{score} of seeds"] = interval(values), values.tolist()
     out["by class"] = {
         name: {"AUROC": float(np.mean([macro_auroc(truth[:, [k]], one[:, [k]]) for one in p]))}
         for k, name in enumerate(SUPERCLASSES) if 0 < truth[:, k].sum() < len(truth)
