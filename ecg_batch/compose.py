@@ -33,27 +33,31 @@ def low_pass(ecg_mv: np.ndarray, edge_hz: float, fs_hz: float) -> np.ndarray:
 
 def compose(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> Composed:
     """Adds low-passed parts, float64 (record, 8 leads, time) mV. PRD = 100 |record - skeleton| / |skeleton| over 12 leads."""
-    skeleton, texture = twelve_leads(skeleton_mv), twelve_leads(texture_mv)
-    share = _allowed_share(skeleton, texture, alpha, prd_limit_pct)
+    share = _allowed_share(skeleton_mv, texture_mv, alpha, prd_limit_pct)
     mixed = skeleton_mv + (alpha * share)[:, None, None] * texture_mv
     steps = twelve_leads(to_steps(mixed))
-    prd_pct = 100 * _norm(steps * MV_PER_STEP - skeleton) / np.maximum(_norm(skeleton), 1e-9)
-    return Composed(steps, prd_pct, alpha * share)
+    error_mv = steps * MV_PER_STEP - twelve_leads(skeleton_mv)  # rounding included
+    error = np.sqrt(np.einsum("rlt,rlt->r", error_mv, error_mv))
+    return Composed(steps, 100 * error / np.maximum(_norm(skeleton_mv), 1e-9), alpha * share)
 
 
-def _allowed_share(skeleton: np.ndarray, texture: np.ndarray, alpha: float, prd_limit_pct: float) -> np.ndarray:
-    """Share of alpha that keeps each record (record, 12, time) under the limit: (record,)."""
-    rounding_mv = MV_PER_STEP * np.sqrt(ROUNDING_STEPS2 * skeleton.shape[-1])  # must not carry a record over the limit
-    allowed_mv = np.maximum(prd_limit_pct / 100 * _norm(skeleton) - rounding_mv, 0.0)
-    return np.minimum(1.0, allowed_mv / np.maximum(alpha * _norm(texture), 1e-9))
+def _allowed_share(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> np.ndarray:
+    """Share of alpha that keeps each record (record, 8 leads, time) under the limit: (record,)."""
+    rounding_mv = MV_PER_STEP * np.sqrt(ROUNDING_STEPS2 * skeleton_mv.shape[-1])  # must not carry a record over the limit
+    allowed_mv = np.maximum(prd_limit_pct / 100 * _norm(skeleton_mv) - rounding_mv, 0.0)
+    return np.minimum(1.0, allowed_mv / np.maximum(alpha * _norm(texture_mv), 1e-9))
 
 
 def allowed_alpha(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> float:
     """The alpha that keeps one stretch (8 leads, time) under the limit."""
-    share = _allowed_share(twelve_leads(skeleton_mv)[None], twelve_leads(texture_mv)[None], alpha, prd_limit_pct)
-    return alpha * float(share[0])
+    return alpha * float(_allowed_share(skeleton_mv[None], texture_mv[None], alpha, prd_limit_pct)[0])
 
 
-def _norm(ecg: np.ndarray) -> np.ndarray:
-    """Root of the sum of squares of each record: (record, lead, time) -> (record,)."""
-    return np.sqrt(np.square(ecg).sum(axis=(-1, -2)))
+def _norm(modelled: np.ndarray) -> np.ndarray:
+    """Root of the sum of squares over all 12 leads, from the 8 modelled ones: (record, 8, time) -> (record,).
+
+    The squares of I, II, III, aVR, aVL and aVF add up to 3.5 (I^2 + II^2 - I II), by their identities.
+    """
+    squares = np.einsum("rlt,rlt->rl", modelled, modelled)
+    product = np.einsum("rt,rt->r", modelled[:, 0], modelled[:, 1])
+    return np.sqrt(3.5 * (squares[:, 0] + squares[:, 1] - product) + squares[:, 2:].sum(axis=1))

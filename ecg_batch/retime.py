@@ -122,6 +122,8 @@ def read_loop(donor: DonorLoop, donor_time: np.ndarray) -> np.ndarray:
     """
     whole = np.floor(donor_time).astype(np.int64)
     t = donor_time - whole
-    weights = ((-t + 2 * t**2 - t**3) / 2, (2 - 5 * t**2 + 3 * t**3) / 2, (t + 4 * t**2 - 3 * t**3) / 2, (t**3 - t**2) / 2)
-    length = donor.loop.shape[1]
-    return sum(weight * donor.loop[:, (whole + shift) % length] for shift, weight in zip((-1, 0, 1, 2), weights, strict=True))
+    t2, t3 = t * t, t * t * t
+    weights = ((2 * t2 - t - t3) / 2, (2 - 5 * t2 + 3 * t3) / 2, (t + 4 * t2 - 3 * t3) / 2, (t3 - t2) / 2)
+    around = np.concatenate([donor.loop[:, -1:], donor.loop, donor.loop[:, :2]], axis=1, dtype=np.float64)
+    before = whole % donor.loop.shape[1]  # around begins one sample before the loop
+    return sum(weight * np.take(around, before + shift, axis=1) for shift, weight in enumerate(weights))

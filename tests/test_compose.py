@@ -5,7 +5,7 @@ import pytest
 
 from ecg_batch import bank
 from ecg_batch.check import check, same_beats
-from ecg_batch.compose import compose, low_pass
+from ecg_batch.compose import _norm, compose, low_pass
 from ecg_batch.leads import MV_PER_STEP, identity_residual, twelve_leads
 
 
@@ -77,3 +77,9 @@ def test_beats_near_the_ends_may_be_missed_or_found():
     assert same_beats(inner, np.append(inner, 390), 400, 100)
     assert not same_beats(inner[:2], inner, 400, 100)
     assert not same_beats(np.array([100, 200, 250, 300]), inner, 400, 100)
+
+
+def test_the_norm_of_twelve_leads_from_eight():
+    modelled = np.random.default_rng(0).normal(size=(5, 8, 40))
+    whole = np.sqrt(np.square(twelve_leads(modelled)).sum(axis=(1, 2)))
+    np.testing.assert_allclose(_norm(modelled), whole, rtol=1e-12)
