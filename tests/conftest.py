@@ -1,8 +1,10 @@
 """Fixtures: inputs made once, requests and finished runs made of them."""
 
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -78,7 +80,9 @@ def start_driver(tmp_path_factory):
 
     def start(request: Path, out: Path, workers: int = 1, pause_s: float = 0.0) -> subprocess.Popen:
         command = [sys.executable, str(TESTS / "fakes.py"), str(request), str(out), str(workers), str(pause_s)]
-        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore SIGINT, and so would it
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, env=environment, preexec_fn=listens, **pipes))
         return processes[-1]
 
     yield start
