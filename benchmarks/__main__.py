@@ -1,9 +1,9 @@
 """Measure in one run: what the machine can do, decoding against its peers, the stages of a batch, whole runs.
 
-    python -m benchmarks [machine] [decode] [stages] [runs] [--rounds 5] [--json FILE]
+    python -m benchmarks [machine] [decode] [stages] [runs] [peers] [--rounds 5] [--json FILE]
 
 Candidates of a part take turns, so that a noisy moment hits all of them; figures are medians over the rounds. Transformers and
-NeuroKit2 come with pip install -e '.[dev]'; where one is absent its row is left out.
+NeuroKit2 come with pip install -e '.[dev]', ECGEN with '.[peers]'; where one is absent its row is left out.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-PARTS = ("machine", "decode", "stages", "runs")
+PARTS = ("machine", "decode", "stages", "runs", "peers")
 
 
 def main() -> int:
@@ -55,7 +55,11 @@ def run_part(part: str, args: argparse.Namespace, figures: dict) -> list[dict]:
         from benchmarks.stages import measure
 
         return measure(args.rounds)
-    from benchmarks.runs import measure
+    if part == "runs":
+        from benchmarks.runs import measure
+
+        return measure(args.rounds)
+    from benchmarks.peers import measure
 
     return measure(args.rounds)
 
