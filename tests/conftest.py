@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,9 @@ from fakes import fake, write_fake_bank, write_fake_models
 from ecg_batch.execute import synthesize
 from ecg_batch.plan import make_plan, open_run, partial_of
 from ecg_batch.request import load_request
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background jobs, and then in all that they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent
 MIX = {
@@ -80,9 +82,7 @@ def start_driver(tmp_path_factory):
 
     def start(request: Path, out: Path, workers: int = 1, pause_s: float = 0.0) -> subprocess.Popen:
         command = [sys.executable, str(TESTS / "fakes.py"), str(request), str(out), str(workers), str(pause_s)]
-        listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore SIGINT, and so would it
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes.append(subprocess.Popen(command, env=environment, preexec_fn=listens, **pipes))
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return processes[-1]
 
     yield start
