@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-from ecg_batch import decode, shard
+from ecg_batch import decode, shard, skeleton
 from ecg_batch.plan import Shard, make_plan
 from ecg_batch.query import query_source
 from ecg_batch.request import load_request
@@ -23,8 +23,8 @@ STAGES = {  # name in the table: the function whose time it is
     "decode tokens (Mamba)": (decode, "sample_tokens"),
     "decode texture (VQ-VAE)": (decode, "decode_texture"),
     "low-pass": (shard, "low_pass"),
-    "re-time": (shard, "time_beats"),
-    "read the donor's loop": (shard, "read_loop"),
+    "re-time": (skeleton, "time_beats"),
+    "read the donor's loop": (skeleton, "read_loop"),
     "compose": (shard, "compose"),
     "check": (shard, "_checked"),
 }
