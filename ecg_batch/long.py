@@ -107,11 +107,11 @@ class LongBatch:
         streams = [open_texture(request, self._assets, some(self._queries, part), rows[part]) for part in parts]
         for start in range(0, self._samples, self._block):
             stop = min(start + self._block, self._samples)
-            skeleton = np.stack([
+            skeletons = (
                 filtered(each.skeleton, start, stop, self._samples, request.lowpass_hz, request.fs_hz) for each in self._casts
-            ])  # fmt: skip
-            texture = np.concatenate([stream.next(stop - start) for stream in streams])
-            parts = list(zip(skeleton, texture, strict=True))
+            )
+            textures = chain.from_iterable(stream.next(stop - start) for stream in streams)
+            parts = list(zip(skeletons, textures, strict=True))
             alpha = np.array([allowed_alpha(*part, request.alpha, request.prd_limit_pct) for part in parts])
             yield Minute(start, stop, alpha, parts)
 

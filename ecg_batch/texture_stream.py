@@ -44,15 +44,17 @@ class TextureStream:
         warm_up = WARM_UP_S * request.fs_hz
         self._samples = self._decoded(warm_up)[..., warm_up - self._margin :]  # from `margin` before what comes next
 
-    def next(self, samples: int) -> np.ndarray:
-        """The next samples of all records, low-passed: float64 (record, lead, time) mV."""
+    def next(self, samples: int) -> list[np.ndarray]:
+        """The next samples of each record, low-passed: float64 (lead, time) mV. Record by record, since arrays of all of them
+        would be new memory maps each time: a tenth of the whole job's time.
+        """
         lacking = samples + 2 * self._margin - self._samples.shape[-1]
         if lacking > 0:
             self._samples = np.concatenate([self._samples, self._decoded(lacking)], axis=-1)
         window = self._samples[..., : samples + 2 * self._margin]
         self._samples = self._samples[..., samples:]
-        filtered = low_pass(window, self._request.lowpass_hz, self._request.fs_hz)
-        return filtered[..., self._margin : self._margin + samples]
+        inner = slice(self._margin, self._margin + samples)
+        return [low_pass(one, self._request.lowpass_hz, self._request.fs_hz)[:, inner] for one in window]
 
     def _decoded(self, samples: int) -> np.ndarray:
         """At least so many samples more, drift shelved: (record, lead, time). Keeps the context of those that come after."""
@@ -70,7 +72,9 @@ class TextureStream:
             raise ValueError("the texture models gave NaN or infinity, so their weights are damaged; train or fetch them again")
         kept = 2 * context
         self._tokens, self._waiting = self._tokens[:, -kept:], self._waiting[:, -kept:]
-        shelved, self._shelf_state = lfilter(*self._shelf, texture.cpu().numpy().astype(np.float64), zi=self._shelf_state)
+        shelved = np.empty(texture.shape)
+        for record, one in enumerate(texture.cpu().numpy()):
+            shelved[record], self._shelf_state[record] = lfilter(*self._shelf, one.astype(np.float64), zi=self._shelf_state[record])
         return shelved
 
     def _new_tokens(self, count: int) -> torch.Tensor:

@@ -64,7 +64,7 @@ def test_streamed_texture_is_what_one_piece_would_be(plan, assets):
     request, models, records = plan.request, assets.models, np.arange(8)
     conditions = decode.conditions_of(models, ["NORM"] * 8, [["NORM"]] * 8)
     stream = TextureStream(request, models, records, conditions)
-    pieces = np.concatenate([stream.next(samples) for samples in (6000, 6000, 1000)], axis=-1)
+    pieces = np.concatenate([np.stack(stream.next(samples)) for samples in (6000, 6000, 1000)], axis=-1)
     count = (WARM_UP_S * 100 + 13_000) // 4 + 60
     uniforms = torch.from_numpy(draws.uniforms(request.seed, records, draws.Stream.TOKENS, count))
     tokens = decode.sample_tokens(models, conditions, uniforms)
