@@ -364,7 +364,7 @@ def texture(path: Path) -> None:
     uniforms = torch.from_numpy(draws.uniforms(0, records, draws.Stream.TOKENS, 25 * seconds))
     tokens = decode.sample_tokens(models, conditions, uniforms)
     raw = decode.decode_texture(models, tokens, decode.draw_noise(models, 0, records, 25 * seconds))
-    stream = TextureStream(request, models, records, conditions)
+    stream = TextureStream(request, models, records, conditions, 100 * seconds)
     kinds = {"carried on as it is": 1000 * raw.numpy(), "as the stream gives it": 1000 * np.stack(stream.next(100 * seconds))}
     real = bank.texture.astype(float)
     figure = Figure(figsize=(11, 3.6))

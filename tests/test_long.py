@@ -1,5 +1,6 @@
 """Long records: whatever is made in pieces is what it would be in one; beats are the donor's; every minute keeps the rules."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ecg_batch.long_donor import enough_beats, long_donor
 from ecg_batch.query import query_source
 from ecg_batch.shard import open_assets
 from ecg_batch.stitch import Placed, _intervals, stitch
-from ecg_batch.texture_stream import WARM_UP_S, TextureStream, filtered
+from ecg_batch.texture_stream import TextureStream, cut_texture, faded, filtered
 
 LABELS = {"NORM": 0.3, "AFIB": 0.2, "PVC": 0.2, "PAC": 0.1, "MI": 0.2}
 MIX = {"labels": LABELS, "hr_bpm": {"uniform": [55, 100]}}
@@ -59,20 +60,55 @@ def beats_of(table, record: int, symbols=("N", "V", "A")) -> np.ndarray:
 # In pieces as in one ---------------------------------------------------------------------------------------------------
 
 
-def test_streamed_texture_is_what_one_piece_would_be(plan, assets):
-    """The same draws, tokens and decoder in one call: equal to a millionth of a step, far below what rounding keeps."""
-    request, models, records = plan.request, assets.models, np.arange(8)
-    conditions = decode.conditions_of(models, ["NORM"] * 8, [["NORM"]] * 8)
-    stream = TextureStream(request, models, records, conditions)
-    pieces = np.concatenate([np.stack(stream.next(samples)) for samples in (6000, 6000, 1000)], axis=-1)
-    count = (WARM_UP_S * 100 + 13_000) // 4 + 60
-    uniforms = torch.from_numpy(draws.uniforms(request.seed, records, draws.Stream.TOKENS, count))
-    tokens = decode.sample_tokens(models, conditions, uniforms)
-    whole = decode.decode_texture(models, tokens, decode.draw_noise(models, request.seed, records, count)).numpy()
+@pytest.fixture(scope="module")
+def two_stretches(plan, assets):
+    """16 min 40 s of two records: two stretches of 8 min 20 s, and the 26 s in which one goes over into the other."""
+    conditions = decode.conditions_of(assets.models, ["NORM", "AFIB"], [["NORM"], ["AFIB"]])
+    stream = TextureStream(replace(plan.request, batch=2), assets.models, np.array([3, 5]), conditions, 100_000)
+    return stream, conditions, np.concatenate([np.stack(stream.next(samples)) for samples in (6000, 53_000, 41_000)], axis=-1)
+
+
+def test_streamed_texture_is_what_one_piece_would_be(plan, assets, two_stretches):
+    """Each stretch drawn and decoded in one call, faded, filtered: equal to a millionth of a step, below what rounding keeps."""
     from scipy.signal import lfilter
 
+    stream, conditions, pieces = two_stretches
+    request, models, records, cut = plan.request, assets.models, np.array([3, 5]), stream._cut
+    wholes = []
+    for stretch in range(2):
+        uniforms = np.stack([draws.generator(request.seed, r, draws.Stream.TOKENS, stretch).random(cut.tokens) for r in records])
+        tokens = decode.sample_tokens(models, conditions, torch.from_numpy(uniforms))
+        begin = cut.stops(stretch)[0]
+        noise = torch.zeros(2, cut.tokens, models.vqvae.config.drawn_channels)
+        for row, r in zip(noise, records, strict=True):
+            generator, first = (draws.generator(request.seed, r, draws.Stream.TEXTURE_NOISE, part) for part in (stretch, 0))
+            row[:, 32:] = torch.from_numpy(first.standard_normal(8, dtype=np.float32))
+            if stretch == 0:
+                generator.standard_normal(8, dtype=np.float32)
+            count = cut.tokens - begin + cut.context
+            row[begin - cut.context :, :32] = torch.from_numpy(generator.standard_normal((count, 32), dtype=np.float32))
+        wholes.append(decode.decode_texture(models, tokens, noise).numpy()[..., 4 * begin : -4 * cut.context])
+    body, fade = 4 * cut.body + 200, 4 * cut.fade
+    whole = np.concatenate([wholes[0][..., :body], faded(wholes[0][..., body:], wholes[1])], axis=-1)
+    assert whole.shape[-1] == 200 + 100_000 + fade
     whole = low_pass(lfilter(*stream._shelf, whole.astype(np.float64)), request.lowpass_hz, 100)
-    np.testing.assert_allclose(pieces, whole[..., WARM_UP_S * 100 :][..., :13_000], atol=1e-6 * MV_PER_STEP)
+    np.testing.assert_allclose(pieces, whole[..., 200:100_200], atol=1e-6 * MV_PER_STEP)
+
+
+def test_texture_is_as_loud_while_one_stretch_goes_over_into_the_next_and_the_two_are_not_alike(two_stretches):
+    _, _, texture = two_stretches
+    joint = texture[..., 50_000:50_400].std(axis=-1).mean() / texture[..., 40_000:60_000].reshape(2, 8, -1, 400).std(axis=-1).mean()
+    assert 0.6 < joint < 1.7
+    assert abs(np.corrcoef(texture[0, 1, :40_000], texture[0, 1, 50_000:90_000])[0, 1]) < 0.1
+
+
+def test_a_texture_is_cut_by_its_duration_alone(assets):
+    for seconds, stretches in ((61, 1), (900, 1), (901, 2), (3600, 4), (86_400, 96)):
+        cut = cut_texture(100 * seconds, 100, assets.models)
+        assert cut.stretches == stretches and 4 * cut.body * stretches >= 100 * seconds
+        stops = [cut.stops(stretch) for stretch in range(stretches)]
+        assert all(stop[-2] - cut.warm_up == cut.body and stop[-1] + cut.context == cut.tokens for stop in stops)
+        assert all(0 < piece <= cut.piece for piece in np.diff(stops[-1]))
 
 
 def test_any_stretch_of_a_skeleton_is_the_same_bits(casts):
