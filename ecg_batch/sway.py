@@ -48,13 +48,20 @@ def swayed(skeleton: np.ndarray, level: np.ndarray, sway: Sway, start: int) -> n
     time = np.arange(start, start + skeleton.shape[1])
     at_beats = (np.unwrap(sway.phase[near].astype(np.float64)), sway.depth[near], sway.drift[near])
     phase, depth, drift = (np.interp(time, sway.r[near], values) for values in at_beats)
-    breath = depth * np.sin(phase)
-    x = skeleton - level[:, None]
-    moved = BREATH_GAIN * breath * x + DRIFT_GAIN * drift * x
-    moved += BREATH_RAD * breath * (_turn(FRONTAL) @ x) + DRIFT_RAD * drift * (_turn(HORIZONTAL) @ x)
-    return skeleton + moved
+    moved = BY_BREATH_AND_DRIFT @ (skeleton - level[:, None])  # (2 x lead, time), for a breath and a drift of one
+    leads = len(skeleton)
+    moved[:leads] *= depth * np.sin(phase)
+    moved[leads:] *= drift
+    moved[:leads] += moved[leads:]
+    moved[:leads] += skeleton
+    return moved[:leads]
 
 
 def _turn(plane: np.ndarray) -> np.ndarray:
     """(lead, lead): what a small turn in a plane adds to the leads, an angle of one radian, to first order."""
     return DOWER @ plane @ np.linalg.pinv(DOWER)
+
+
+BY_BREATH_AND_DRIFT = np.concatenate(
+    [BREATH_GAIN * np.eye(8) + BREATH_RAD * _turn(FRONTAL), DRIFT_GAIN * np.eye(8) + DRIFT_RAD * _turn(HORIZONTAL)]
+)  # fmt: skip  (2 x lead, lead)

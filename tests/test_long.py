@@ -18,7 +18,7 @@ from ecg_batch.long_donor import enough_beats, long_donor
 from ecg_batch.query import query_source
 from ecg_batch.shard import open_assets
 from ecg_batch.stitch import Placed, _intervals, stitch
-from ecg_batch.texture_stream import TextureStream, cut_texture, faded, filtered
+from ecg_batch.texture_stream import TextureStream, best_joint, cut_texture, filtered
 
 LABELS = {"NORM": 0.3, "AFIB": 0.2, "PVC": 0.2, "PAC": 0.1, "MI": 0.2}
 MIX = {"labels": LABELS, "hr_bpm": {"uniform": [55, 100]}}
@@ -60,55 +60,57 @@ def beats_of(table, record: int, symbols=("N", "V", "A")) -> np.ndarray:
 # In pieces as in one ---------------------------------------------------------------------------------------------------
 
 
+RECORDS = np.array([3, 5])
+
+
 @pytest.fixture(scope="module")
 def two_stretches(plan, assets):
-    """16 min 40 s of two records: two stretches of 8 min 20 s, and the 26 s in which one goes over into the other."""
+    """16 min 40 s of two records, in two stretches."""
     conditions = decode.conditions_of(assets.models, ["NORM", "AFIB"], [["NORM"], ["AFIB"]])
-    stream = TextureStream(replace(plan.request, batch=2), assets.models, np.array([3, 5]), conditions, 100_000)
+    stream = TextureStream(replace(plan.request, batch=2), assets.models, RECORDS, conditions, 100_000)
     return stream, conditions, np.concatenate([np.stack(stream.next(samples)) for samples in (6000, 53_000, 41_000)], axis=-1)
 
 
 def test_streamed_texture_is_what_one_piece_would_be(plan, assets, two_stretches):
-    """Each stretch drawn and decoded in one call, faded, filtered: equal to a millionth of a step, below what rounding keeps."""
+    """All tokens joined, decoded in one call, filtered once: equal to a millionth of a step, far below what rounding keeps."""
     from scipy.signal import lfilter
 
     stream, conditions, pieces = two_stretches
-    request, models, records, cut = plan.request, assets.models, np.array([3, 5]), stream._cut
-    wholes = []
-    for stretch in range(2):
-        uniforms = np.stack([draws.generator(request.seed, r, draws.Stream.TOKENS, stretch).random(cut.tokens) for r in records])
-        tokens = decode.sample_tokens(models, conditions, torch.from_numpy(uniforms))
-        begin = cut.stops(stretch)[0]
-        noise = torch.zeros(2, cut.tokens, models.vqvae.config.drawn_channels)
-        for row, r in zip(noise, records, strict=True):
-            generator, first = (draws.generator(request.seed, r, draws.Stream.TEXTURE_NOISE, part) for part in (stretch, 0))
-            row[:, 32:] = torch.from_numpy(first.standard_normal(8, dtype=np.float32))
-            if stretch == 0:
-                generator.standard_normal(8, dtype=np.float32)
-            count = cut.tokens - begin + cut.context
-            row[begin - cut.context :, :32] = torch.from_numpy(generator.standard_normal((count, 32), dtype=np.float32))
-        wholes.append(decode.decode_texture(models, tokens, noise).numpy()[..., 4 * begin : -4 * cut.context])
-    body, fade = 4 * cut.body + 200, 4 * cut.fade
-    whole = np.concatenate([wholes[0][..., :body], faded(wholes[0][..., body:], wholes[1])], axis=-1)
-    assert whole.shape[-1] == 200 + 100_000 + fade
+    request, models, cut = plan.request, assets.models, stream._cut
+    uniforms = [np.stack([draws.generator(request.seed, r, draws.Stream.TOKENS, part).random(cut.tokens) for r in RECORDS])
+                for part in range(2)]  # fmt: skip
+    tokens = [decode.sample_tokens(models, conditions, torch.from_numpy(drawn)).numpy() for drawn in uniforms]
+    first, second = (part[:, cut.warm_up :] for part in tokens)
+    whole = []
+    for record in range(2):
+        out, into = best_joint(stream._codebook, first[record, -cut.search :], second[record, : cut.search])
+        begin, end = tokens[0][record, cut.warm_up - cut.lead_in : -cut.search], first[record, -cut.search :]
+        joined = np.concatenate([begin, end[:out], second[record, into:]])
+        assert stream.joints[record] == [4 * (len(begin) + out - cut.lead_in)]
+        whole.append(joined[: cut.total + 2 * cut.context])
+    noise = decode.draw_noise(models, request.seed, RECORDS, cut.total + 2 * cut.context)
+    whole = decode.decode_texture(models, torch.from_numpy(np.stack(whole)), noise).numpy()[..., 4 * cut.context : -4 * cut.context]
     whole = low_pass(lfilter(*stream._shelf, whole.astype(np.float64)), request.lowpass_hz, 100)
-    np.testing.assert_allclose(pieces, whole[..., 200:100_200], atol=1e-6 * MV_PER_STEP)
+    np.testing.assert_allclose(pieces, whole[..., 4 * cut.settle :][..., :100_000], atol=1e-6 * MV_PER_STEP)
 
 
-def test_texture_is_as_loud_while_one_stretch_goes_over_into_the_next_and_the_two_are_not_alike(two_stretches):
-    _, _, texture = two_stretches
-    joint = texture[..., 50_000:50_400].std(axis=-1).mean() / texture[..., 40_000:60_000].reshape(2, 8, -1, 400).std(axis=-1).mean()
-    assert 0.6 < joint < 1.7
-    assert abs(np.corrcoef(texture[0, 1, :40_000], texture[0, 1, 50_000:90_000])[0, 1]) < 0.1
+def test_two_stretches_are_joined_where_they_agree_and_are_otherwise_not_alike(assets, two_stretches):
+    stream, _, texture = two_stretches
+    (at,) = stream.joints[0]
+    assert 45_000 < at < 60_000
+    assert abs(np.corrcoef(texture[0, 1, :40_000], texture[0, 1, at + 500 : at + 40_500])[0, 1]) < 0.1
+    codebook, chance = stream._codebook, np.random.default_rng(0)
+    one, other = chance.integers(512, size=(2, 750))
+    other[400:424] = one[300:324]
+    assert best_joint(codebook, one, other) == (312, 412)
 
 
-def test_a_texture_is_cut_by_its_duration_alone(assets):
+def test_a_texture_is_cut_by_its_duration_alone_and_always_reaches_its_end(assets):
     for seconds, stretches in ((61, 1), (900, 1), (901, 2), (3600, 4), (86_400, 96)):
-        cut = cut_texture(100 * seconds, 100, assets.models)
-        assert cut.stretches == stretches and 4 * cut.body * stretches >= 100 * seconds
-        stops = [cut.stops(stretch) for stretch in range(stretches)]
-        assert all(stop[-2] - cut.warm_up == cut.body and stop[-1] + cut.context == cut.tokens for stop in stops)
-        assert all(0 < piece <= cut.piece for piece in np.diff(stops[-1]))
+        cut = cut_texture(100 * seconds, 100, 60, assets.models)
+        assert cut.stretches == stretches and cut.tokens < 25 * 1010
+        least = cut.lead_in + cut.search + stretches * cut.body  # joined as early and entered as late as can be
+        assert least >= cut.total + 2 * cut.context and 4 * (cut.total - cut.settle) >= 100 * seconds + 60
 
 
 def test_any_stretch_of_a_skeleton_is_the_same_bits(casts):
@@ -181,19 +183,20 @@ def test_qt_follows_the_lagged_rate_and_gives_way_only_where_there_is_no_room(ca
 
 def test_value_and_slope_go_on_across_every_joint(casts):
     """Where the two sides are laid over each other they agree in value and slope, so no fade has anything to hide."""
-    from ecg_batch.stitch import _side_a, _side_b, _slopes
+    from ecg_batch.stitch import _side_a, _side_b, _sides
 
     for each in casts:
         k = np.arange(1, len(each.placed.r) - 1)
         interval = _intervals(each.donor, each.placed, k)
-        slopes, all_k = _slopes(each.donor, interval), np.arange(len(k))
+        sides, all_k, joint = _sides(each.donor, interval), np.arange(len(k)), interval.start + interval.joint
         step = 1e-4
-        a0, a1, b0, b1 = (side(each.donor, interval, slopes, all_k, interval.joint + by)
-                          for side in (_side_a, _side_b) for by in (-step, step))  # fmt: skip
-        room = np.maximum(slopes[0], slopes[1]) < 3  # else TP is all but used up
+        a0, a1, b0, b1 = (
+            side(each.donor, interval, sides, all_k, joint + by) for side in (_side_a, _side_b) for by in (-step, step)
+        )
+        room = np.maximum(sides.rate_a, sides.rate_b) < 3  # else TP is all but used up
         assert room.mean() > 0.3
         assert np.abs((a0 + a1) - (b0 + b1)).max() < 0.5  # microvolts
-        assert np.abs((a1 - a0) - (b1 - b0))[:, room].max() / (2 * step) < 1  # microvolts a sample: a QRS has hundreds
+        assert np.abs((a1 - a0) - (b1 - b0))[room].max() / (2 * step) < 1  # microvolts a sample: a QRS has hundreds
 
 
 def test_jumps_at_joints_lie_inside_the_donors_own(casts, assets):
