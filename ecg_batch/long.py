@@ -229,7 +229,8 @@ def _with_donor(request, assets: Assets, row: int, record: int, hr_bpm: float, s
     """A record with one donor, and the flags that are known before its first minute is made."""
     hr_bpm = float(assets.bank.table.hr_bpm[row]) if np.isnan(hr_bpm) else hr_bpm
     donor = long_donor(assets.bank, row)
-    allowed = DonorRhythm(hr_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(assets, row))
+    age = float(assets.bank.table.age[row])
+    allowed = DonorRhythm(hr_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(assets, row), age)
     rhythm_draws = generator(request.seed, record, Stream.LONG_RHYTHM)
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour)
     stated = next((aux for code, aux in RHYTHMS.items() if code in donor.codes), "(N")

@@ -24,8 +24,8 @@ from scipy.signal import bilinear, butter, lfilter
 from ecg_batch import decode, draws
 from ecg_batch.compose import FILTER_ORDER, low_pass
 
-STRETCH_S = 900  # at most
-WARM_UP_S = 30
+STRETCH_S = 1800  # at most
+WARM_UP_S = 75
 SEARCH_S = 30  # the end of a stretch and the beginning of the next, within which they are joined
 SETTLE_S = 2  # decoded before the record begins, for the shelf and the low-pass: their slowest answer is 0.16 s
 PIECE_S = 60  # decoded at a time
