@@ -3,7 +3,6 @@
 python -m benchmarks.holter DIR [--hours 10]       of a finished dataset of long records, by default ten hours of it
 python -m benchmarks.holter --cost                 memory and speed: 10 s, 1 h and 24 h made in processes of their own
 python -m benchmarks.holter --texture PNG          the texture stream beside real texture
-python -m benchmarks.holter --joints               joints of stretches of texture, told from other times by a classifier
 """
 
 import argparse
@@ -40,14 +39,11 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=10)
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--texture", type=Path)
-    parser.add_argument("--joints", action="store_true")
     arguments = parser.parse_args()
     if arguments.cost:
         cost()
     if arguments.texture:
         texture(arguments.texture)
-    if arguments.joints:
-        texture_joints()
     if arguments.dataset:
         evidence(arguments.dataset, arguments.hours)
 
@@ -373,7 +369,7 @@ def texture(path: Path) -> None:
     uniforms = torch.from_numpy(draws.uniforms(0, records, draws.Stream.TOKENS, 25 * seconds))
     tokens = decode.sample_tokens(models, conditions, uniforms)
     raw = decode.decode_texture(models, tokens, decode.draw_noise(models, 0, records, 25 * seconds))
-    stream = TextureStream(request, models, records, conditions, 100 * seconds)
+    stream = TextureStream(request, models, records, conditions)
     kinds = {"carried on as it is": 1000 * raw.numpy(), "as the stream gives it": 1000 * np.stack(stream.next(100 * seconds))}
     real = bank.texture.astype(float)
     figure = Figure(figsize=(11, 3.6))
@@ -399,61 +395,6 @@ def texture(path: Path) -> None:
     right.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=90)
-
-
-JOINT_WINDOW_S = 12
-
-
-def texture_joints(records: int = 64, minutes: int = 20) -> None:
-    """Texture alone, where nothing hides a joint, with a joint each minute in place of each quarter of an hour."""
-    import torch
-
-    from ecg_batch import decode, texture_stream
-    from ecg_batch.bank import BUNDLED
-    from ecg_batch.request import parse_request
-
-    texture_stream.STRETCH_S = 60
-    torch.set_num_threads(1)
-    models, samples = decode.load_models(BUNDLED), 6000 * minutes
-    labels = [("NORM", "AFIB", "MI", "STTC", "CD", "HYP", "PVC")[record % 7] for record in range(records)]
-    request = {"records": records, "duration_s": 60 * minutes, "batch": records, "mix": {"labels": {"NORM": 1}}}
-    request = parse_request(request, "benchmark", Path())
-    conditions = decode.conditions_of(models, labels, [[label] for label in labels])
-    stream = texture_stream.TextureStream(request, models, np.arange(records), conditions, samples)
-    texture = 1000 * np.concatenate([np.stack(stream.next(6000)).astype(np.float32) for _ in range(minutes)], axis=-1)
-    chance, half = np.random.default_rng(0), 50 * JOINT_WINDOW_S
-    joints = [np.array([at for at in one if half < at < samples - half]) for one in stream.joints]
-    others = [(one[1:] + one[:-1]) // 2 + chance.integers(-1000, 1000, len(one) - 1) for one in joints]
-    y = np.concatenate([np.repeat((1, 0), (len(one), len(other))) for one, other in zip(joints, others, strict=True)])
-    group = np.repeat(np.arange(records), [2 * len(one) - 1 for one in joints])
-
-    def auc(places: list) -> float:
-        x = [texture_features(texture[record, :, at - half : at + half]) for record, both in enumerate(places) for at in both]
-        return cross_validated(np.stack(x), y, group)
-
-    places = [np.concatenate(both) for both in zip(joints, others, strict=True)]
-    print("| windows of 12 s of texture alone about | against | windows | AUC (5 folds by record) |\n|---|---|---|---|")
-    print(f"| joints of stretches of texture | other times | {len(y):,} | {auc(places):.3f} |", flush=True)
-    for record, one in enumerate(joints):  # would the classifier find a joint? Half a minute from elsewhere after each
-        for at in one:
-            texture[record, :, at : at + half] = texture[record, :, at - 3000 : at - 3000 + half] if at > 4000 else 0
-    print(f"| the same, something else put behind each | other times | {len(y):,} | {auc(places):.3f} |\n")
-
-
-def texture_features(window: np.ndarray) -> np.ndarray:
-    """Log power of five bands by the second and lead, how its middle and its two sides differ, steps of level: (feature,)."""
-    from scipy.ndimage import uniform_filter1d
-
-    levels = [window] + [uniform_filter1d(window, size, axis=-1) for size in (4, 16, 64, 256)]
-    bands = np.stack([a - b for a, b in zip(levels, levels[1:], strict=False)] + [levels[-1] - window.mean(axis=-1, keepdims=True)])
-    power = np.log(np.square(bands).reshape(5, 8, JOINT_WINDOW_S, 100).mean(axis=-1) + 1e-3)  # (band, lead, second)
-    middle, before, after = power[..., 4:8].mean(axis=-1), power[..., :4].mean(axis=-1), power[..., 8:].mean(axis=-1)
-    contrast = np.stack([middle - (before + after) / 2, np.abs(before - after)])  # (2, band, lead)
-    level = window[:, 200:-200].reshape(8, -1, 100).mean(axis=-1)
-    step = np.abs(np.diff(level, axis=-1))
-    correlation = [np.corrcoef(level)[np.triu_indices(8, 1)]]
-    parts = (power.mean(axis=1), contrast, contrast.mean(axis=-1), step, step.mean(axis=0), step.max(axis=0), correlation)
-    return np.concatenate([np.ravel(part) for part in (power, *parts)])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ limit gets less texture.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy.signal import butter, sosfiltfilt
@@ -29,12 +28,7 @@ class Composed:
 
 def low_pass(ecg_mv: np.ndarray, edge_hz: float, fs_hz: float) -> np.ndarray:
     """Zero-phase Butterworth low-pass along time: no peak moves."""
-    return sosfiltfilt(_sections(edge_hz, fs_hz), ecg_mv, axis=-1)
-
-
-@lru_cache
-def _sections(edge_hz: float, fs_hz: float) -> np.ndarray:
-    return butter(FILTER_ORDER // 2, edge_hz, fs=fs_hz, output="sos")
+    return sosfiltfilt(butter(FILTER_ORDER // 2, edge_hz, fs=fs_hz, output="sos"), ecg_mv, axis=-1)
 
 
 def compose(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> Composed:

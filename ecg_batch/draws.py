@@ -1,7 +1,7 @@
 """Randomness by record: the same numbers for (seed, record, stream), whoever asks and in whatever order.
 
 Philox4x64 is a counter-based generator (Salmon et al. 2011, doi:10.1145/2063384.2063405): its key is (seed, record) and the
-top word of its counter is the stream, the next one a part of it: no two records and no two uses of a record ever share a number.
+top word of its counter is the stream, so no two records and no two uses of a record ever share a number.
 """
 
 from enum import IntEnum
@@ -24,9 +24,9 @@ class Stream(IntEnum):
     LONG_BEATS = 9
 
 
-def generator(seed: int, record: int, stream: Stream, part: int = 0) -> np.random.Generator:
-    """The generator of one use of one record, or of one part of it. seed and record are 0 .. 2**64 - 1."""
-    return np.random.Generator(np.random.Philox(key=np.array([seed, record], np.uint64), counter=[0, 0, part, stream]))
+def generator(seed: int, record: int, stream: Stream) -> np.random.Generator:
+    """The generator of one use of one record. seed and record are 0 .. 2**64 - 1."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed, record], np.uint64), counter=[0, 0, 0, stream]))
 
 
 def uniforms(seed: int, records: np.ndarray, stream: Stream, count: int) -> np.ndarray:

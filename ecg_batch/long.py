@@ -104,7 +104,7 @@ class LongBatch:
         request, rows = self._request, np.array([each.row for each in self._casts])
         size = request.batch  # all of them, but where memory made a worker take fewer: see batch.py
         parts = [slice(first, first + size) for first in range(0, len(rows), size)]
-        streams = [open_texture(request, self._assets, some(self._queries, part), rows[part], self._samples) for part in parts]
+        streams = [open_texture(request, self._assets, some(self._queries, part), rows[part]) for part in parts]
         for start in range(0, self._samples, self._block):
             stop = min(start + self._block, self._samples)
             skeletons = (
@@ -189,12 +189,12 @@ def ramps(now: Minute, before: Minute | None, after: Minute | None) -> np.ndarra
     return np.stack([np.interp(at, (0.0, 0.5, 1.0), row) for row in knots])
 
 
-def open_texture(request, assets: Assets, queries: Queries, rows: np.ndarray, samples: int) -> TextureStream:
+def open_texture(request, assets: Assets, queries: Queries, rows: np.ndarray) -> TextureStream:
     from ecg_batch import decode
 
     held = [assets.bank.table.scp_codes(int(row)) for row in rows]
     conditions = decode.conditions_of(assets.models, queries.label, held)
-    return TextureStream(request, assets.models, queries.record, conditions, samples)
+    return TextureStream(request, assets.models, queries.record, conditions)
 
 
 # Before the first minute -----------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Long records: whatever is made in pieces is what it would be in one; beats are the donor's; every minute keeps the rules."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from ecg_batch.long_donor import enough_beats, long_donor
 from ecg_batch.query import query_source
 from ecg_batch.shard import open_assets
 from ecg_batch.stitch import Placed, _intervals, stitch
-from ecg_batch.texture_stream import TextureStream, best_joint, cut_texture, filtered
+from ecg_batch.texture_stream import WARM_UP_S, TextureStream, filtered
 
 LABELS = {"NORM": 0.3, "AFIB": 0.2, "PVC": 0.2, "PAC": 0.1, "MI": 0.2}
 MIX = {"labels": LABELS, "hr_bpm": {"uniform": [55, 100]}}
@@ -60,57 +59,20 @@ def beats_of(table, record: int, symbols=("N", "V", "A")) -> np.ndarray:
 # In pieces as in one ---------------------------------------------------------------------------------------------------
 
 
-RECORDS = np.array([3, 5])
-
-
-@pytest.fixture(scope="module")
-def two_stretches(plan, assets):
-    """16 min 40 s of two records, in two stretches."""
-    conditions = decode.conditions_of(assets.models, ["NORM", "AFIB"], [["NORM"], ["AFIB"]])
-    stream = TextureStream(replace(plan.request, batch=2), assets.models, RECORDS, conditions, 100_000)
-    return stream, conditions, np.concatenate([np.stack(stream.next(samples)) for samples in (6000, 53_000, 41_000)], axis=-1)
-
-
-def test_streamed_texture_is_what_one_piece_would_be(plan, assets, two_stretches):
-    """All tokens joined, decoded in one call, filtered once: equal to a millionth of a step, far below what rounding keeps."""
+def test_streamed_texture_is_what_one_piece_would_be(plan, assets):
+    """The same draws, tokens and decoder in one call: equal to a millionth of a step, far below what rounding keeps."""
+    request, models, records = plan.request, assets.models, np.arange(8)
+    conditions = decode.conditions_of(models, ["NORM"] * 8, [["NORM"]] * 8)
+    stream = TextureStream(request, models, records, conditions)
+    pieces = np.concatenate([np.stack(stream.next(samples)) for samples in (6000, 6000, 1000)], axis=-1)
+    count = (WARM_UP_S * 100 + 13_000) // 4 + 60
+    uniforms = torch.from_numpy(draws.uniforms(request.seed, records, draws.Stream.TOKENS, count))
+    tokens = decode.sample_tokens(models, conditions, uniforms)
+    whole = decode.decode_texture(models, tokens, decode.draw_noise(models, request.seed, records, count)).numpy()
     from scipy.signal import lfilter
 
-    stream, conditions, pieces = two_stretches
-    request, models, cut = plan.request, assets.models, stream._cut
-    uniforms = [np.stack([draws.generator(request.seed, r, draws.Stream.TOKENS, part).random(cut.tokens) for r in RECORDS])
-                for part in range(2)]  # fmt: skip
-    tokens = [decode.sample_tokens(models, conditions, torch.from_numpy(drawn)).numpy() for drawn in uniforms]
-    first, second = (part[:, cut.warm_up :] for part in tokens)
-    whole = []
-    for record in range(2):
-        out, into = best_joint(stream._codebook, first[record, -cut.search :], second[record, : cut.search])
-        begin, end = tokens[0][record, cut.warm_up - cut.lead_in : -cut.search], first[record, -cut.search :]
-        joined = np.concatenate([begin, end[:out], second[record, into:]])
-        assert stream.joints[record] == [4 * (len(begin) + out - cut.lead_in)]
-        whole.append(joined[: cut.total + 2 * cut.context])
-    noise = decode.draw_noise(models, request.seed, RECORDS, cut.total + 2 * cut.context)
-    whole = decode.decode_texture(models, torch.from_numpy(np.stack(whole)), noise).numpy()[..., 4 * cut.context : -4 * cut.context]
     whole = low_pass(lfilter(*stream._shelf, whole.astype(np.float64)), request.lowpass_hz, 100)
-    np.testing.assert_allclose(pieces, whole[..., 4 * cut.settle :][..., :100_000], atol=1e-6 * MV_PER_STEP)
-
-
-def test_two_stretches_are_joined_where_they_agree_and_are_otherwise_not_alike(assets, two_stretches):
-    stream, _, texture = two_stretches
-    (at,) = stream.joints[0]
-    assert 45_000 < at < 60_000
-    assert abs(np.corrcoef(texture[0, 1, :40_000], texture[0, 1, at + 500 : at + 40_500])[0, 1]) < 0.1
-    codebook, chance = stream._codebook, np.random.default_rng(0)
-    one, other = chance.integers(512, size=(2, 750))
-    other[400:424] = one[300:324]
-    assert best_joint(codebook, one, other) == (312, 412)
-
-
-def test_a_texture_is_cut_by_its_duration_alone_and_always_reaches_its_end(assets):
-    for seconds, stretches in ((61, 1), (900, 1), (901, 2), (3600, 4), (86_400, 96)):
-        cut = cut_texture(100 * seconds, 100, 60, assets.models)
-        assert cut.stretches == stretches and cut.tokens < 25 * 1010
-        least = cut.lead_in + cut.search + stretches * cut.body  # joined as early and entered as late as can be
-        assert least >= cut.total + 2 * cut.context and 4 * (cut.total - cut.settle) >= 100 * seconds + 60
+    np.testing.assert_allclose(pieces, whole[..., WARM_UP_S * 100 :][..., :13_000], atol=1e-6 * MV_PER_STEP)
 
 
 def test_any_stretch_of_a_skeleton_is_the_same_bits(casts):
