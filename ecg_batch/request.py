@@ -224,8 +224,8 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
     what = [key for key in WHAT if key in raw]
     if len(what) != 1:
         raise UserError(
-            f"{source}: found {' and '.join(what) or 'none'} of {', '.join(WHAT)}; exactly one says what to make: a mix of labels, a "
-            "table with a row per record, or a cohort like the donors" + ("; --set mix=null drops the mix" if "mix" in raw else "")
+            f"{source}: found {' and '.join(what) or 'none'} of {', '.join(WHAT)}; exactly one says what to make: a mix of labels, "
+            "a table with a row per record, a cohort like the donors" + ("; --set mix=null drops the mix" if "mix" in raw else "")
         )
     if numbers["records"] is None and "table" not in raw:
         raise UserError(f"{source}: records is missing: a {what[0]} has no length of its own; add for example 'records: 2048'")
