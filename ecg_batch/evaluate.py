@@ -132,7 +132,7 @@ def with_this_software(plan):
     """The same plan for records that are compared among themselves and never join its dataset."""
     from ecg_batch.plan import software_versions
 
-    return replace(plan, versions=software_versions(plan.request.device))
+    return replace(plan, versions=software_versions())
 
 
 def refuse_leak(folder: Path, made: Labelled, *held_out: Labelled) -> None:

@@ -131,7 +131,7 @@ def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
     if table:
         inputs["table"] = table.sha256()
     shards = cut_shards(request.records, request.shard)
-    return Plan(_run_id(request, inputs), request, inputs, shards, software_versions(request.device, request.format)), table
+    return Plan(_run_id(request, inputs), request, inputs, shards, software_versions(request.format)), table
 
 
 def _counted(request: Request, rows: int) -> Request:
@@ -148,16 +148,15 @@ def _run_id(request: Request, inputs: dict[str, str]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def software_versions(device: str, format: str = "zarr") -> dict[str, str]:
+def software_versions(format: str = "zarr") -> dict[str, str]:
     """What a byte can depend on here, beside the request and its inputs."""
-    token_loop = {"token loop": decode_kernel.token_loop()} if device == "cpu" else {}
     names = (*SOFTWARE, "h5py") if format == "hdf5" else SOFTWARE
-    return {name: _version(name) for name in names} | token_loop
+    return {name: _version(name) for name in names} | {"kernels": decode_kernel.kernels()}
 
 
 def refuse_other_software(plan: Plan) -> None:
     """UserError where this machine would make other bytes than the one that planned."""
-    here = software_versions(plan.request.device, plan.request.format)
+    here = software_versions(plan.request.format)
     if here != plan.versions:
         changed = [f"{name} {plan.versions.get(name)} there, {here.get(name)} here" for name in sorted({*here, *plan.versions})
                    if here.get(name) != plan.versions.get(name)]  # fmt: skip
