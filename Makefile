@@ -6,7 +6,7 @@
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-PINS := pyproject.toml constraints.txt ecg_batch/decode_kernel.cpp
+PINS := pyproject.toml constraints.txt $(wildcard ecg_batch/*.cpp ecg_batch/*.h)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: demo test bundled clean

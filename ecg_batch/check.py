@@ -1,10 +1,13 @@
 """The quality gate: what is measured on every record before it is written. A record that fails is drawn again, then flagged."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ecg_batch.beats import LEAD_II, detect_lead, heart_rate_bpm
+from ecg_batch.beats import LEAD_II, detect_rows, heart_rate_bpm
 from ecg_batch.leads import LEADS, MODELLED, MV_PER_STEP
 
+FLAGS = ("amplitude", "flat", "heart_rate", "beats")
 HR_WITHIN_BPM = 3.0
 BEAT_WITHIN_S = 0.10
 EDGE_S = 0.25  # a beat this close to an end may be missed
@@ -18,18 +21,24 @@ def check(steps: np.ndarray, beats: np.ndarray, hr_bpm: float, fs_hz: float) -> 
 
     Flags: amplitude, flat, heart_rate (over 3 bpm off), beats (a beat missed or invented, seen by the detector in lead II).
     """
-    flags = []
-    if np.abs(steps).max() * MV_PER_STEP > MAX_MV:
-        flags.append("amplitude")
-    if (np.ptp(steps, axis=-1) * MV_PER_STEP < FLAT_MV).any():
-        flags.append("flat")
-    found = detect_lead(steps[RATE_LEAD] * MV_PER_STEP, fs_hz)
-    measured = heart_rate_bpm(found, fs_hz)
-    if not abs(measured - hr_bpm) <= HR_WITHIN_BPM:
-        flags.append("heart_rate")
-    if not same_beats(found, beats, steps.shape[-1], fs_hz):
-        flags.append("beats")
-    return measured, flags
+    return check_all(steps[None], [beats], [hr_bpm], fs_hz)[0]
+
+
+def check_all(
+    steps: np.ndarray, beats: Sequence[np.ndarray], hr_bpm: Sequence[float], fs_hz: float
+) -> list[tuple[float, list[str]]]:
+    """check of each record: steps int32 (record, 12, time)."""
+    highest, lowest = steps.max(axis=-1), steps.min(axis=-1)  # (record, lead)
+    amplitude = np.maximum(highest, -lowest).max(axis=-1) * MV_PER_STEP > MAX_MV
+    flat = ((highest - lowest) * MV_PER_STEP < FLAT_MV).any(axis=-1)
+    found = detect_rows(steps[:, RATE_LEAD] * MV_PER_STEP, fs_hz)
+    measured = [heart_rate_bpm(each, fs_hz) for each in found]
+    wrong_rate = [not abs(is_bpm - asked) <= HR_WITHIN_BPM for is_bpm, asked in zip(measured, hr_bpm, strict=True)]
+    wrong_beats = [not same_beats(*both, steps.shape[-1], fs_hz) for both in zip(found, beats, strict=True)]
+    faults = zip(amplitude, flat, wrong_rate, wrong_beats, strict=True)
+    return [
+        (bpm, [flag for flag, is_so in zip(FLAGS, each, strict=True) if is_so]) for bpm, each in zip(measured, faults, strict=True)
+    ]
 
 
 def same_beats(found: np.ndarray, beats: np.ndarray, samples: int, fs_hz: float) -> bool:

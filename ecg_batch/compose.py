@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import butter, sosfiltfilt
 
+from ecg_batch import finish_kernel
 from ecg_batch.leads import MV_PER_STEP, to_steps, twelve_leads
 
 FILTER_ORDER = 4
@@ -28,11 +29,31 @@ class Composed:
 
 def low_pass(ecg_mv: np.ndarray, edge_hz: float, fs_hz: float) -> np.ndarray:
     """Zero-phase Butterworth low-pass along time: no peak moves."""
+    if finish_kernel.library():
+        return finish_kernel.low_pass(ecg_mv, FILTER_ORDER // 2, edge_hz, fs_hz)
+    return plain_low_pass(ecg_mv, edge_hz, fs_hz)
+
+
+def plain_low_pass(ecg_mv: np.ndarray, edge_hz: float, fs_hz: float) -> np.ndarray:
+    """low_pass in scipy: the reference, and what runs where no kernel does."""
     return sosfiltfilt(butter(FILTER_ORDER // 2, edge_hz, fs=fs_hz, output="sos"), ecg_mv, axis=-1)
 
 
 def compose(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> Composed:
     """Adds low-passed parts, float64 (record, 8 leads, time) mV. PRD = 100 |record - skeleton| / |skeleton| over 12 leads."""
+    if finish_kernel.library():
+        rounding_mv = rounding_bound_mv(skeleton_mv.shape[-1])
+        return Composed(*finish_kernel.compose(skeleton_mv, texture_mv, alpha, prd_limit_pct, rounding_mv))
+    return plain_compose(skeleton_mv, texture_mv, alpha, prd_limit_pct)
+
+
+def rounding_bound_mv(samples: int) -> float:
+    """The most that rounding to steps can move a record of so many samples: it must not carry one over the limit."""
+    return MV_PER_STEP * np.sqrt(ROUNDING_STEPS2 * samples)
+
+
+def plain_compose(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> Composed:
+    """compose in numpy: the reference, and what runs where no kernel does."""
     share = _allowed_share(skeleton_mv, texture_mv, alpha, prd_limit_pct)
     mixed = skeleton_mv + (alpha * share)[:, None, None] * texture_mv
     steps = twelve_leads(to_steps(mixed))
@@ -43,8 +64,7 @@ def compose(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_l
 
 def _allowed_share(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> np.ndarray:
     """Share of alpha that keeps each record (record, 8 leads, time) under the limit: (record,)."""
-    rounding_mv = MV_PER_STEP * np.sqrt(ROUNDING_STEPS2 * skeleton_mv.shape[-1])  # must not carry a record over the limit
-    allowed_mv = np.maximum(prd_limit_pct / 100 * _norm(skeleton_mv) - rounding_mv, 0.0)
+    allowed_mv = np.maximum(prd_limit_pct / 100 * _norm(skeleton_mv) - rounding_bound_mv(skeleton_mv.shape[-1]), 0.0)
     return np.minimum(1.0, allowed_mv / np.maximum(alpha * _norm(texture_mv), 1e-9))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ecg_batch import decode_kernel, draws
+from ecg_batch import decode_kernel, draws, texture_kernel
 from ecg_batch.conditions import condition_of
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
@@ -22,7 +22,7 @@ from ecg_batch.vqvae import VqVae, VqVaeConfig
 
 VQVAE_FORMAT = "ecg-batch vqvae 1"
 MAMBA_FORMAT = "ecg-batch mamba 1"
-TILE = 4  # records the texture decoder takes at a time: their activations, 250 KB a layer at 250 tokens, stay in cache
+TILE = 4  # records the plain texture decoder takes at a time: their activations, 250 KB a layer at 250 tokens, stay in cache
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,13 @@ def inverse_cdf(logits: torch.Tensor, uniform: torch.Tensor, temperature: float)
 @torch.inference_mode()
 def decode_texture(models: Models, tokens: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
     """Tokens (b, l) and noise (b, l, e + lead), None for zeros -> texture (b, lead, l * samples_per_token), float32 mV."""
-    vqvae = models.vqvae
+    run = texture_kernel.decode_texture if texture_kernel.fits(models.vqvae) else plain_texture
+    return run(models.vqvae, tokens, noise)
+
+
+@torch.inference_mode()
+def plain_texture(vqvae: VqVae, tokens: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+    """decode_texture in torch: the reference, and what runs where no kernel does."""
     tokens = tokens.to(vqvae.codebook.device)  # (b, l)
     noises = [None] * len(tokens) if noise is None else noise.to(tokens.device).split(TILE)  # (tile, l, e + lead) each
     tiles = zip(tokens.split(TILE), noises, strict=noise is not None)

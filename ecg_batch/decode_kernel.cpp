@@ -1,20 +1,16 @@
 // The token loop of decode.py on a CPU. LANES records go together, one in each lane of a vector; their state, the
 // weights and the sampling stay in the core's cache from the first token to the last. No sum runs across lanes and every
 // sum has one order, so a record's tokens depend on no neighbour, no thread count, and not on how wide the vectors are.
-// Letters as in mamba.py. For GCC and clang (vector extensions); pyproject.toml builds it once per kind of CPU, always
-// with fused multiply-add, without which the sums would round otherwise.
+// Letters as in mamba.py.
 
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 
-#define INLINE static inline __attribute__((always_inline))
+#include "lanes.h"
 
 constexpr int ROWS = 8;    // of a product at a time: what the registers hold, and enough to hide an addition's latency
 constexpr int BLOCK = 16;  // tokens whose weights are summed before the sum is kept
-constexpr float LOG2_E = 1.44269504f;
-typedef float Lanes __attribute__((vector_size(4 * LANES)));
-typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef double Doubles __attribute__((vector_size(8 * LANES)));
 
 struct Layer {  // row-major, as torch holds them; A2 = -exp(A_log) * log2(e)
@@ -41,27 +37,6 @@ struct Tile {
     Lanes *x, *u, *xz, *xc, *dbc, *delta, *conv, *ssm, *weight;  // d, d, 2 d_in, d_in, r + 2n, d_in, state, state, K
     Doubles *sum;  // K / BLOCK
 };
-
-INLINE Lanes splat(float value) { return Lanes{} + value; }
-
-INLINE Lanes lower(Lanes a, Lanes b) { return a < b ? a : b; }
-
-INLINE Lanes higher(Lanes a, Lanes b) { return a > b ? a : b; }
-
-// 2^x for x <= 126, relative error 2e-7; 2^-126 below.
-INLINE Lanes exp2_lanes(Lanes x) {
-    x = higher(x, splat(-126.0f));
-    const Lanes shifted = x + 12582912.0f;  // 1.5 * 2^23: what is left of x is a whole number, in the lowest bits
-    const Lanes f = x - (shifted - 12582912.0f);  // -0.5 .. 0.5
-    Lanes p = splat(1.54035303e-4f);  // (ln 2)^i / i!
-    p = p * f + 1.33335581e-3f;
-    p = p * f + 9.61812911e-3f;
-    p = p * f + 5.55041087e-2f;
-    p = p * f + 2.40226507e-1f;
-    p = p * f + 6.93147181e-1f;
-    p = p * f + 1.0f;
-    return (Lanes)((Ints)p + ((Ints)shifted << 23));  // the whole number goes to the exponent
-}
 
 INLINE Lanes silu(Lanes x) { return x / (1.0f + exp2_lanes(lower(x * -LOG2_E, splat(126.0f)))); }
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 
-VERSION = 1  # to be raised with every change of decode_kernel.cpp that can change a bit
+VERSION = 2  # to be raised with every change of the kernels (*.cpp, lanes.h) that can change a bit
 BUILDS = (("_decode_avx512", 16), ("_decode_avx2", 8))  # extension modules of pyproject.toml and their lanes, widest first
 LOG2_E = 1.4426950408889634
 
@@ -66,8 +66,8 @@ def kernel(name: str | None = None) -> tuple[ctypes.CDLL, int] | None:
     return None
 
 
-def token_loop() -> str:
-    """What makes the tokens on this machine's CPU, for the plan. Another compiler may fuse other products and sums."""
+def kernels() -> str:
+    """What makes tokens and texture on this machine's CPU, for the plan. Another compiler may fuse other products and sums."""
     return f"compiled {VERSION} by {kernel()[0].ecg_decode_compiler().decode()}" if kernel() else "plain"
 
 
@@ -92,9 +92,8 @@ def continue_tokens(mamba, last, state, uniforms, temperature: float, build: str
     records, length = uniforms.shape
 
     def decode(first: int, stop: int) -> None:
-        call = Call(
-            records, first, stop, length, _at(last), _at(state.conv), _at(state.ssm), _at(uniforms), _at(tokens), temperature
-        )
+        tensors = map(address, (last, state.conv, state.ssm, uniforms, tokens))
+        call = Call(records, first, stop, length, *tensors, temperature)
         if library.ecg_decode(ctypes.byref(model), ctypes.byref(call)):  # ctypes lets other threads run meanwhile
             raise MemoryError("no memory for the token loop, about 500 KB a thread")
 
@@ -120,14 +119,14 @@ def _model(mamba) -> tuple[Model, list]:
         )  # fmt: skip
         weights = [weight.detach().contiguous() for weight in weights]
         held += weights
-        layers.append(Layer(*map(_at, weights)))
+        layers.append(Layer(*map(address, weights)))
     ends = [mamba.backbone.embedding.weight.detach().contiguous(), mamba.backbone.norm_f.weight.detach().contiguous()]
     sizes = (config.n_layer, config.d_model, config.d_inner, config.d_state, config.d_conv, config.dt_rank, config.texture_tokens)
-    model = Model(*sizes, (Layer * len(layers))(*layers), *map(_at, ends))
+    model = Model(*sizes, (Layer * len(layers))(*layers), *map(address, ends))
     return model, [held, ends]
 
 
-def _at(tensor):
+def address(tensor):
     """The address of a tensor's first element, as the struct fields take it."""
     import torch
 

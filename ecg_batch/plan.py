@@ -127,12 +127,13 @@ def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
         limits = rate_limits_bpm(request.rhythm) if request.is_long else HR_LIMITS_BPM  # beats of a long record need room to vary
         table = read_query_table(request.table, request.source, limits)
         request = _counted(request, len(table))
-    labels = table.labels if table else tuple(label for label, _ in request.mix.labels)
+    shares = (request.mix or request.cohort).labels if table is None else None
+    labels = table.labels if table else tuple(label for label, _ in shares or ())
     inputs = {"bank": _check_bank(request, labels), **_check_models(request)}
     if table:
         inputs["table"] = table.sha256()
     shards = cut_shards(request.records, request.shard)
-    return Plan(_run_id(request, inputs), request, inputs, shards, software_versions(request.device, request.format)), table
+    return Plan(_run_id(request, inputs), request, inputs, shards, software_versions(request.format)), table
 
 
 def _counted(request: Request, rows: int) -> Request:
@@ -149,16 +150,15 @@ def _run_id(request: Request, inputs: dict[str, str]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def software_versions(device: str, format: str = "zarr") -> dict[str, str]:
+def software_versions(format: str = "zarr") -> dict[str, str]:
     """What a byte can depend on here, beside the request and its inputs."""
-    token_loop = {"token loop": decode_kernel.token_loop()} if device == "cpu" else {}
     names = (*SOFTWARE, "h5py") if format == "hdf5" else SOFTWARE
-    return {name: _version(name) for name in names} | token_loop
+    return {name: _version(name) for name in names} | {"kernels": decode_kernel.kernels()}
 
 
 def refuse_other_software(plan: Plan) -> None:
     """UserError where this machine would make other bytes than the one that planned."""
-    here = software_versions(plan.request.device, plan.request.format)
+    here = software_versions(plan.request.format)
     if here != plan.versions:
         changed = [f"{name} {plan.versions.get(name)} there, {here.get(name)} here" for name in sorted({*here, *plan.versions})
                    if here.get(name) != plan.versions.get(name)]  # fmt: skip
@@ -209,7 +209,7 @@ def _check_donors(request: Request, donors, labels: tuple[str, ...], usable) -> 
     allowed = np.isin(donors.fold, request.donor_folds) & usable
     known = [*SUPERCLASSES, *donors.codes]
     held = {label: int((donors.holds(label) & allowed).sum()) for label in known}
-    absent = [label for label in labels if not held.get(label)]
+    absent = [label for label in labels if not held.get(label)] if labels else ["any label"] * (not allowed.any())
     if absent:
         present = ", ".join(f"{label} ({count})" for label, count in held.items() if count)
         with_beats = " with three whole beats, as long records need," if request.is_long else ""

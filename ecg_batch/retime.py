@@ -11,9 +11,11 @@ as a piecewise linear map from output time to donor time, read off the donor's l
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from ecg_batch import finish_kernel
 from ecg_batch.bank import Bank
 from ecg_batch.loop import closed_loop
 
@@ -33,7 +35,7 @@ class DonorLoop:
     qrs_off: int
     t_end: int
 
-    @property
+    @cached_property
     def rr_samples(self) -> np.ndarray:
         """RR after each beat, the last one across the seam: (beat,)."""
         return np.diff(self.r_sample, append=self.r_sample[0] + self.loop.shape[1])
@@ -82,9 +84,9 @@ def time_beats(
     stretch = rr_samples / donor.rr_samples.mean()
     for _ in range(ROUNDS):
         beats = offset + stretch * since_first
-        clear = beats[(beats >= CLEAR_S * fs_hz) & (beats < samples - CLEAR_S * fs_hz)]
-        if len(clear) > 1:
-            stretch *= rr_samples / np.diff(clear).mean()
+        one, after = np.searchsorted(beats, (CLEAR_S * fs_hz, samples - CLEAR_S * fs_hz))
+        if after - one > 1:
+            stretch *= rr_samples * (after - one - 1) / (beats[after - 1] - beats[one])
     beats = np.rint(offset + stretch * since_first).astype(np.int64)
     donor_time = np.interp(np.arange(samples), *_knots(donor, beats, donor_beats, stretch))
     return Timing(beats[(beats >= 0) & (beats < samples)], donor_time, float(stretch), beats)
@@ -120,6 +122,13 @@ def read_loop(donor: DonorLoop, donor_time: np.ndarray) -> np.ndarray:
 
     At whole samples it is the donor's own value, so QRS complexes are copied, not resampled.
     """
+    if finish_kernel.library():
+        return finish_kernel.read_loop(donor.loop, donor_time)
+    return plain_read_loop(donor, donor_time)
+
+
+def plain_read_loop(donor: DonorLoop, donor_time: np.ndarray) -> np.ndarray:
+    """read_loop in numpy: the reference, and what runs where no kernel does."""
     whole = np.floor(donor_time).astype(np.int64)
     t = donor_time - whole
     t2, t3 = t * t, t * t * t

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ecg_batch import bank
-from ecg_batch.check import check, same_beats
+from ecg_batch.beats import LEAD_II, detect_lead, detect_rows
+from ecg_batch.check import check, check_all, same_beats
 from ecg_batch.compose import _norm, compose, low_pass
 from ecg_batch.leads import MV_PER_STEP, identity_residual, twelve_leads
 
@@ -83,3 +84,18 @@ def test_the_norm_of_twelve_leads_from_eight():
     modelled = np.random.default_rng(0).normal(size=(5, 8, 40))
     whole = np.sqrt(np.square(twelve_leads(modelled)).sum(axis=(1, 2)))
     np.testing.assert_allclose(_norm(modelled), whole, rtol=1e-12)
+
+
+def test_records_checked_together_are_checked_alike(real):
+    ecg = twelve_leads(real.skeleton[:30].astype(np.int32))
+    ecg[4, 7], ecg[5], ecg[6, :, :50] = 0, ecg[5] * 20, ecg[6, :, :1]
+    beats, rates = [real.beats(row) for row in range(30)], real.table.hr_bpm[:30] + np.arange(30) % 3 * 2.0
+    assert check_all(ecg, beats, rates, 100) == [check(*each, 100) for each in zip(ecg, beats, rates, strict=True)]
+
+
+def test_rows_detected_together_are_those_of_sleepecg(real):
+    """Also rows that begin flat, or are flat."""
+    rows = (real.skeleton[:] + real.texture[:].astype(np.int32))[:, LEAD_II] * MV_PER_STEP
+    rows[7, :120], rows[8] = rows[7, 0], 0.1
+    for ours, row in zip(detect_rows(rows, 100), rows, strict=True):
+        np.testing.assert_array_equal(ours, detect_lead(row, 100))

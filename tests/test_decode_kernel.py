@@ -9,7 +9,7 @@ import torch
 
 from ecg_batch import draws
 from ecg_batch.decode import Models, continue_tokens, load_models, plain_tokens
-from ecg_batch.decode_kernel import BUILDS, fits, kernel, token_loop
+from ecg_batch.decode_kernel import BUILDS, fits, kernel, kernels
 from ecg_batch.decode_kernel import continue_tokens as compiled_tokens
 from ecg_batch.mamba import MambaConfig, MambaLM
 
@@ -41,7 +41,7 @@ def test_the_kernel_is_there_where_it_can_be():
     if shutil.which("g++") is None or " avx2 " not in cpu or " fma " not in cpu:
         pytest.skip("no C++ compiler, or no AVX2 with FMA")
     assert RUNS_HERE, "make .venv/installed-dev builds it; pip's output says why it did not"
-    assert token_loop().startswith("compiled ")
+    assert kernels().startswith("compiled ")
 
 
 @needs_kernel

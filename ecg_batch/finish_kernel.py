@@ -1,0 +1,87 @@
+"""What finishes a record as compiled kernels, finish_kernel.cpp, where they were built and this CPU can run them.
+
+Their references are retime.read_loop, compose.low_pass and compose.compose in numpy and scipy, which call these where they can.
+"""
+
+import ctypes
+from functools import cache
+
+import numpy as np
+from scipy.signal import butter, sosfilt_zi
+
+from ecg_batch.decode_kernel import DOUBLES, kernel
+from ecg_batch.leads import MODELLED
+
+INT16S, INT32S = ctypes.POINTER(ctypes.c_int16), ctypes.POINTER(ctypes.c_int32)
+INT64, DOUBLE = ctypes.c_int64, ctypes.c_double
+
+
+class Filter(ctypes.Structure):
+    """The struct of this name in finish_kernel.cpp."""
+
+    _fields_ = [("sections", INT64), ("edge", INT64), ("sos", DOUBLES), ("start", DOUBLES)]
+
+
+@cache
+def library(build: str | None = None) -> ctypes.CDLL | None:
+    """The kernels with the types of their arguments, None where there are none."""
+    if kernel(build) is None:
+        return None
+    found = kernel(build)[0]
+    found.ecg_read_loop.argtypes = [INT16S, INT64, INT64, DOUBLES, INT64, DOUBLES]
+    found.ecg_low_pass.argtypes = [ctypes.POINTER(Filter), DOUBLES, INT64, INT64, DOUBLES]
+    found.ecg_compose.argtypes = [DOUBLES, DOUBLES, INT64, DOUBLE, DOUBLE, DOUBLE, INT32S, DOUBLES]
+    found.ecg_compose.restype = None
+    return found
+
+
+def read_loop(loop: np.ndarray, donor_time: np.ndarray, build: str | None = None) -> np.ndarray:
+    """retime.read_loop: int16 (lead, n), float64 (time,) -> float64 (lead, time)."""
+    loop, donor_time = np.ascontiguousarray(loop), np.ascontiguousarray(donor_time)
+    out = np.empty((len(loop), len(donor_time)))
+    if library(build).ecg_read_loop(_at(loop, INT16S), *loop.shape, _at(donor_time), len(donor_time), _at(out)):
+        raise MemoryError("no memory to read a donor's loop")
+    return out
+
+
+@cache
+def _low_pass_filter(order: int, edge_hz: float, fs_hz: float) -> tuple[Filter, list[np.ndarray]]:
+    """The filter, and the arrays that must live as long. The extension of the ends is sosfiltfilt's own."""
+    sos = np.ascontiguousarray(butter(order, edge_hz, fs=fs_hz, output="sos"))
+    start = np.ascontiguousarray(sosfilt_zi(sos))
+    taps = 2 * len(sos) + 1 - min((sos[:, 2] == 0).sum(), (sos[:, 5] == 0).sum())
+    return Filter(len(sos), 3 * taps, _at(sos), _at(start)), [sos, start]
+
+
+def low_pass(ecg_mv: np.ndarray, order: int, edge_hz: float, fs_hz: float, build: str | None = None) -> np.ndarray:
+    """compose.low_pass: (..., time), as float64."""
+    ecg_mv = np.ascontiguousarray(ecg_mv, dtype=np.float64)
+    out, samples = np.empty_like(ecg_mv), ecg_mv.shape[-1]
+    made, _ = _low_pass_filter(order, edge_hz, fs_hz)
+    if samples <= made.edge:
+        raise ValueError(f"{samples} samples are too few to low-pass; needed more than {made.edge}")
+    if library(build).ecg_low_pass(ctypes.byref(made), _at(ecg_mv), ecg_mv.size // samples, samples, _at(out)):
+        raise MemoryError("no memory for the low-pass, 128 bytes a sample")
+    return out
+
+
+def compose(skeleton_mv, texture_mv, alpha: float, prd_limit_pct: float, rounding_mv: float, build: str | None = None):
+    """compose.compose: (steps int32 (record, 12, time), PRD in % (record,), alpha (record,)) of float64 (record, 8, time) mV."""
+    skeleton_mv, texture_mv = (np.ascontiguousarray(part, dtype=np.float64) for part in (skeleton_mv, texture_mv))
+    records, leads, samples = skeleton_mv.shape
+    if leads != len(MODELLED) or texture_mv.shape != skeleton_mv.shape:
+        raise ValueError(
+            f"skeleton {skeleton_mv.shape} and texture {texture_mv.shape}; needed (record, {len(MODELLED)}, time) of both"
+        )
+    steps, reached = np.empty((records, 12, samples), np.int32), np.empty((records, 2))
+    for record in range(records):
+        parts = (_at(part[record]) for part in (skeleton_mv, texture_mv))
+        library(build).ecg_compose(
+            *parts, samples, alpha, prd_limit_pct, rounding_mv, _at(steps[record], INT32S), _at(reached[record])
+        )
+    return steps, reached[:, 0].copy(), reached[:, 1].copy()
+
+
+def _at(array: np.ndarray, kind=DOUBLES):
+    """The address of an array's first element, as the kernels take it."""
+    return ctypes.cast(array.ctypes.data, kind)

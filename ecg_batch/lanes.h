@@ -1,0 +1,36 @@
+// Vectors of LANES floats for the compiled kernels, by GCC's and clang's vector extensions; pyproject.toml builds each kernel once
+// per kind of CPU, always with fused multiply-add, without which the sums would round otherwise.
+
+#pragma once
+
+#include <cstdint>
+
+#define INLINE static inline __attribute__((always_inline))
+
+constexpr float LOG2_E = 1.44269504f;
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef Lanes Anywhere __attribute__((aligned(4)));  // a vector that need not begin at a multiple of its size
+
+INLINE Lanes splat(float value) { return Lanes{} + value; }
+
+INLINE Lanes lower(Lanes a, Lanes b) { return a < b ? a : b; }
+
+INLINE Lanes higher(Lanes a, Lanes b) { return a > b ? a : b; }
+
+// 2^x for x <= 126, relative error 2e-7; 2^-126 below.
+INLINE Lanes exp2_lanes(Lanes x) {
+    x = higher(x, splat(-126.0f));
+    const Lanes shifted = x + 12582912.0f;  // 1.5 * 2^23: what is left of x is a whole number, in the lowest bits
+    const Lanes f = x - (shifted - 12582912.0f);  // -0.5 .. 0.5
+    Lanes p = splat(1.54035303e-4f);  // (ln 2)^i / i!
+    p = p * f + 1.33335581e-3f;
+    p = p * f + 9.61812911e-3f;
+    p = p * f + 5.55041087e-2f;
+    p = p * f + 2.40226507e-1f;
+    p = p * f + 6.93147181e-1f;
+    p = p * f + 1.0f;
+    return (Lanes)((Ints)p + ((Ints)shifted << 23));  // the whole number goes to the exponent
+}
+
+INLINE Lanes sigmoid(Lanes x) { return 1.0f / (1.0f + exp2_lanes(lower(x * -LOG2_E, splat(126.0f)))); }

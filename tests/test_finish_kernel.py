@@ -1,0 +1,75 @@
+"""The compiled finish of a record against numpy and scipy, and the same bits whatever the width of the vectors."""
+
+import numpy as np
+import pytest
+from test_decode_kernel import RUNS_HERE, needs_kernel
+
+from ecg_batch import bank, finish_kernel
+from ecg_batch.compose import FILTER_ORDER, plain_compose, plain_low_pass, rounding_bound_mv
+from ecg_batch.leads import MV_PER_STEP
+from ecg_batch.retime import donor_loop, plain_read_loop
+
+pytestmark = needs_kernel
+
+
+@pytest.fixture(scope="module")
+def real():
+    return bank.read_bank(bank.BUNDLED)
+
+
+@pytest.fixture(scope="module")
+def parts(real):
+    return tuple(plain_low_pass(x[:24] * MV_PER_STEP, 40, 100) for x in (real.skeleton, real.texture))
+
+
+def of_each_build(function, *args):
+    """What the first build gives, after a look that all give the same bits."""
+    given = [function(*args, build=build) for build in RUNS_HERE]
+    for other in given[1:]:
+        for one, two in zip(given[0], other, strict=True):
+            np.testing.assert_array_equal(one, two)
+    return given[0]
+
+
+@pytest.mark.parametrize(("edge_hz", "fs_hz"), [(40, 100), (40, 500), (15, 100)])
+@pytest.mark.parametrize("shape", [(1000,), (8, 1000), (3, 8, 997), (17, 10)])
+def test_low_pass_is_sosfiltfilt(shape, edge_hz, fs_hz):
+    x = np.random.default_rng(0).normal(size=shape).cumsum(axis=-1)
+    ours = of_each_build(finish_kernel.low_pass, x, FILTER_ORDER // 2, edge_hz, fs_hz)
+    np.testing.assert_allclose(ours, plain_low_pass(x, edge_hz, fs_hz), atol=1e-11)
+
+
+def test_low_pass_of_a_row_does_not_depend_on_its_neighbours(parts):
+    whole = finish_kernel.low_pass(parts[1], 2, 40, 100)
+    np.testing.assert_array_equal(finish_kernel.low_pass(parts[1][3, 5], 2, 40, 100), whole[3, 5])
+
+
+def test_too_few_samples_are_refused():
+    with pytest.raises(ValueError, match="more than 9"):
+        finish_kernel.low_pass(np.zeros((2, 9)), 2, 40, 100)
+
+
+@pytest.mark.parametrize("samples", [1000, 997, 64, 5])
+@pytest.mark.parametrize(("alpha", "limit"), [(0.6, 10), (0.6, 1), (0.6, 1e6), (0.0, 10)])
+def test_compose_gives_the_same_integers(parts, samples, alpha, limit):
+    skeleton, texture = (part[..., :samples] for part in parts)
+    plain = plain_compose(skeleton, texture, alpha, limit)
+    steps, prd_pct, used = of_each_build(finish_kernel.compose, skeleton, texture, alpha, limit, rounding_bound_mv(samples))
+    np.testing.assert_array_equal(steps, plain.steps)
+    np.testing.assert_allclose(prd_pct, plain.prd_pct, rtol=1e-10)
+    np.testing.assert_allclose(used, plain.alpha, rtol=1e-10)
+
+
+def test_shapes_that_do_not_fit_are_refused(parts):
+    with pytest.raises(ValueError, match="needed"):
+        finish_kernel.compose(parts[0][:, :7], parts[1][:, :7], 0.6, 10, 0.0)
+
+
+def test_the_loop_is_read_as_by_numpy(real):
+    for row in (3, 40):
+        donor = donor_loop(real, row)
+        length = donor.loop.shape[1]
+        for at in (np.sort(np.random.default_rng(row).uniform(-2 * length, 3 * length, 1000)), np.arange(-3.0, 2 * length)):
+            ours = of_each_build(finish_kernel.read_loop, donor.loop, at)
+            np.testing.assert_allclose(ours, plain_read_loop(donor, at), atol=1e-9)
+    np.testing.assert_array_equal(ours[:, 3 : 3 + length], donor.loop)  # at whole samples: the donor's own
