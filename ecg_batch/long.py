@@ -121,9 +121,10 @@ class LongBatch:
         out = np.empty((len(self._casts), 12, now.stop - now.start), np.int16)
         for record, (skeleton, texture) in enumerate(now.parts):
             steps = twelve_leads(to_steps(skeleton + alpha[record] * texture))
-            whole = twelve_leads(skeleton)
-            self._error[record] += np.square(steps * MV_PER_STEP - whole).sum()
-            self._power[record] += np.square(whole).sum()
+            whole, error = twelve_leads(skeleton), steps * MV_PER_STEP
+            error -= whole
+            self._error[record] += np.einsum("lt,lt->", error, error)
+            self._power[record] += np.einsum("lt,lt->", whole, whole)
             self._alpha[record] += alpha[record].sum()
             self._checks[record].add(steps)
             out[record] = np.clip(steps, -32768, 32767)
