@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ecg_batch import stitch_kernel
 from ecg_batch.long_donor import LongDonor
 from ecg_batch.loop import SEAM_S, VALUE_WEIGHT
 
@@ -97,17 +98,19 @@ def stitch(donor: LongDonor, placed: Placed, start: int, stop: int) -> np.ndarra
     since_joint = time - (interval.start + interval.joint)[k]
     fade = np.clip(since_joint / (2 * np.maximum(half[k], 0.5)) + 0.5, 0.0, 1.0)
     fade = fade * fade * (3 - 2 * fade)
-    of_a, of_b = np.flatnonzero(fade < 1), np.flatnonzero(fade > 0)
     sides = _sides(donor, interval)
-    out = np.empty((len(time), len(donor.x)))  # (time, lead), since a beat is read sample by sample, all leads of it
-    out[of_a] = _side_a(donor, interval, sides, k[of_a], time[of_a])
-    b = _side_b(donor, interval, sides, k[of_b], time[of_b])
-    both = fade[of_b] < 1
-    fading = of_b[both]
-    b[both] = out[fading] + fade[fading, None] * (b[both] - out[fading])
-    out[of_b] = b
-    out = np.ascontiguousarray(out.T)
+    a, b = _side_a(donor, interval, sides, k, time), _side_b(donor, interval, sides, k, time)
+    lay_over = stitch_kernel.laid_over if stitch_kernel.library() else _laid_over
+    out = lay_over(sides.x, a, b, fade, k)
     return out if donor.atrial is None else out + _atrial(donor, placed, time)
+
+
+def _laid_over(x: np.ndarray, a: tuple, b: tuple, fade: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Side a fading into side b, each (donor time, rise, tilt (time,), value, slope (interval, lead)): (lead, time)."""
+    read = [_read(x, at) + rise[:, None] * value[k] + tilt[:, None] * slope[k] for at, rise, tilt, value, slope in (a, b)]
+    out = np.where((fade < 1)[:, None], read[0], read[1])
+    out += np.where(fade < 1, fade, 0.0)[:, None] * (read[1] - read[0])
+    return np.ascontiguousarray(out.T)
 
 
 def _intervals(donor: LongDonor, placed: Placed, k: np.ndarray) -> Interval:
@@ -150,42 +153,36 @@ def _rate(donor_samples: np.ndarray, samples: np.ndarray) -> np.ndarray:
     return np.clip(donor_samples / np.maximum(samples, 1e-6), 0.0, 3.0)
 
 
-def _side_a(donor: LongDonor, i: Interval, sides: Sides, k: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """A at times (time,), of the record, inside intervals k (time,): (time, lead). The donor's time is straight between corners."""
+def _side_a(donor: LongDonor, i: Interval, sides: Sides, k: np.ndarray, time: np.ndarray) -> tuple:
+    """What makes A at times (time,) of the record inside intervals k (time,), as _laid_over takes it.
+
+    The donor's time is straight between corners. What is missing in value and slope is taken up by rise and tilt.
+    """
     a, beyond = i.before, np.maximum(i.qrs_on - i.joint, 1.0)
     at = np.stack([np.zeros(len(a)), i.qrs_off, i.t_end, i.joint, i.joint + beyond], axis=1)
     of_donor = np.stack([donor.r[a], donor.qrs_off[a], donor.t_end[a], i.donor_out, i.donor_out + beyond * sides.rate_a], axis=1)
     room = i.joint - i.qrs_off
-    tau = time - i.start[k]
-    rise, tilt = _ramps((tau - i.qrs_off[k]) / np.maximum(room, 1e-6)[k])
-    value, tilted = sides.value / 2, room[:, None] * sides.slope / 2
-    return (
-        _read(sides.x, np.interp(time, (i.start[:, None] + at).ravel(), of_donor.ravel()))
-        + rise[:, None] * value[k]
-        + tilt[:, None] * tilted[k]
-    )
+    rise, tilt = _ramps((time - (i.start + i.qrs_off)[k]) / np.maximum(room, 1e-6)[k])
+    donor_time = np.interp(time, (i.start[:, None] + at).ravel(), of_donor.ravel())
+    return donor_time, rise, tilt, sides.value / 2, room[:, None] * sides.slope / 2
 
 
-def _side_b(donor: LongDonor, i: Interval, sides: Sides, k: np.ndarray, time: np.ndarray) -> np.ndarray:
+def _side_b(donor: LongDonor, i: Interval, sides: Sides, k: np.ndarray, time: np.ndarray) -> tuple:
     """B, as _side_a."""
     b, beyond, rr = i.after, np.maximum(i.joint - i.qrs_off, 1.0), i.qrs_on + (donor.r - donor.qrs_on)[i.after]
     at = np.stack([i.joint - beyond, i.joint, i.p_on, i.qrs_on, rr], axis=1)
     of_donor = np.stack([i.donor_in - beyond * sides.rate_b, i.donor_in, donor.p_on[b], donor.qrs_on[b], donor.r[b]], axis=1)
     room = i.qrs_on - i.joint
-    tau = time - i.start[k]
-    rise, tilt = _ramps((i.qrs_on[k] - tau) / np.maximum(room, 1e-6)[k])
-    value, tilted = sides.value / 2, room[:, None] * sides.slope / 2
-    return (
-        _read(sides.x, np.interp(time, (i.start[:, None] + at).ravel(), of_donor.ravel()))
-        - rise[:, None] * value[k]
-        + tilt[:, None] * tilted[k]
-    )
+    rise, tilt = _ramps(((i.start + i.qrs_on)[k] - time) / np.maximum(room, 1e-6)[k])
+    donor_time = np.interp(time, (i.start[:, None] + at).ravel(), of_donor.ravel())
+    return donor_time, rise, tilt, -sides.value / 2, room[:, None] * sides.slope / 2
 
 
 def _ramps(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(value 0 to 1 with no slope at its ends, slope 0 to 1 with no value at its ends) of u in 0 .. 1, going on straight beyond."""
     inside = np.clip(u, 0.0, 1.0)
-    return inside**2 * (3 - 2 * inside), inside**3 - inside**2 + np.maximum(u - 1, 0.0)
+    square = inside * inside
+    return square * (3 - 2 * inside), square * (inside - 1) + np.maximum(u - 1, 0.0)
 
 
 def _read(x: np.ndarray, time: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ecg_batch import stitch_kernel
 from ecg_batch.rhythm import Rhythm
 
 # leads I, II, V1 .. V6 from X (left), Y (down), Z (back)
@@ -48,13 +49,14 @@ def swayed(skeleton: np.ndarray, level: np.ndarray, sway: Sway, start: int) -> n
     time = np.arange(start, start + skeleton.shape[1])
     at_beats = (np.unwrap(sway.phase[near].astype(np.float64)), sway.depth[near], sway.drift[near])
     phase, depth, drift = (np.interp(time, sway.r[near], values) for values in at_beats)
-    moved = BY_BREATH_AND_DRIFT @ (skeleton - level[:, None])  # (2 x lead, time), for a breath and a drift of one
-    leads = len(skeleton)
-    moved[:leads] *= depth * np.sin(phase)
-    moved[leads:] *= drift
-    moved[:leads] += moved[leads:]
-    moved[:leads] += skeleton
-    return moved[:leads]
+    move = stitch_kernel.moved if stitch_kernel.library() else _moved
+    return move(skeleton, level, depth * np.sin(phase), drift, BY_BREATH_AND_DRIFT)
+
+
+def _moved(x: np.ndarray, level: np.ndarray, breath: np.ndarray, drift: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """x (lead, time) and what breath and drift (time,) add: by (2, lead, lead) of x about its level (lead,), for one of each."""
+    about = x - level[:, None]
+    return x + breath * (by[0] @ about) + drift * (by[1] @ about)
 
 
 def _turn(plane: np.ndarray) -> np.ndarray:
@@ -62,6 +64,6 @@ def _turn(plane: np.ndarray) -> np.ndarray:
     return DOWER @ plane @ np.linalg.pinv(DOWER)
 
 
-BY_BREATH_AND_DRIFT = np.concatenate(
+BY_BREATH_AND_DRIFT = np.stack(
     [BREATH_GAIN * np.eye(8) + BREATH_RAD * _turn(FRONTAL), DRIFT_GAIN * np.eye(8) + DRIFT_RAD * _turn(HORIZONTAL)]
-)  # fmt: skip  (2 x lead, lead)
+)  # fmt: skip  (2, lead, lead)
