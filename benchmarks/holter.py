@@ -91,7 +91,7 @@ class Record:
         self.joints = np.rint(interval.start + interval.joint).astype(int)
         self.interval, self.is_seam = interval, interval.donor_out != interval.donor_in
         both = np.array([each.donor.symbol[beats] == "N" for beats in (interval.before, interval.after)])
-        self.normal = both.all(axis=0)  # intervals between normal beats
+        self.normal, self.into = both.all(axis=0), ~both[1]  # intervals between normal beats; those that end in an ectopic one
         self.tight = interval.p_on - interval.t_end < TIGHT_S * dataset.fs_hz
         self.age = dataset.records["age"][record].as_py()
         rows = dataset.beats(record)
@@ -163,7 +163,8 @@ def seams(records: list[Record]) -> None:
     kinds = {
         "joints of beats that did not follow each other in the donor": lambda one: one.normal,
         "the same where TP is used up": lambda one: one.normal & one.tight,
-        "the same beside a V or an A": lambda one: ~one.normal,
+        "the same before a V or an A": lambda one: one.into,
+        "the same after a V or an A": lambda one: ~one.normal & ~one.into,
     }
     joints = {name: [(one, one.joints[one.is_seam & kind(one)], unjoined(one, kind(one), chance)) for one in records]
               for name, kind in kinds.items()}  # fmt: skip

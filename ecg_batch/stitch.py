@@ -4,9 +4,9 @@ From one R to the next, A is the beat that was and B the one that comes:
 
     A: QRS as it is | ST-T by Fridericia, from the lagged RR | TP, stretched | joint | TP | P and PR as they are | QRS of B
 
-When TP is used up, ST-T and PR give way in proportion. At the joint half the difference in value and in slope is taken by either
-side, smoothly between QRS and joint, and what is left is cross-faded. An interval depends on its two beats alone, so any stretch
-of the record comes out the same whatever was made before it.
+When TP is used up, ST-T and PR give way in proportion. At the joint the difference in value and in slope is taken by both sides,
+each as much as it has room for (a V that comes early has none), smoothly between QRS and joint, and what is left is cross-faded. An
+interval depends on its two beats alone, so any stretch of the record comes out the same whatever was made before it.
 """
 
 from dataclasses import dataclass
@@ -164,7 +164,8 @@ def _side_a(donor: LongDonor, i: Interval, sides: Sides, k: np.ndarray, time: np
     room = i.joint - i.qrs_off
     rise, tilt = _ramps((time - (i.start + i.qrs_off)[k]) / np.maximum(room, 1e-6)[k])
     donor_time = np.interp(time, (i.start[:, None] + at).ravel(), of_donor.ravel())
-    return donor_time, rise, tilt, sides.value / 2, room[:, None] * sides.slope / 2
+    share = (room / (i.qrs_on - i.qrs_off))[:, None]  # a side takes up as much as it has room for
+    return donor_time, rise, tilt, share * sides.value, share * room[:, None] * sides.slope
 
 
 def _side_b(donor: LongDonor, i: Interval, sides: Sides, k: np.ndarray, time: np.ndarray) -> tuple:
@@ -175,7 +176,8 @@ def _side_b(donor: LongDonor, i: Interval, sides: Sides, k: np.ndarray, time: np
     room = i.qrs_on - i.joint
     rise, tilt = _ramps(((i.start + i.qrs_on)[k] - time) / np.maximum(room, 1e-6)[k])
     donor_time = np.interp(time, (i.start[:, None] + at).ravel(), of_donor.ravel())
-    return donor_time, rise, tilt, -sides.value / 2, room[:, None] * sides.slope / 2
+    share = (room / (i.qrs_on - i.qrs_off))[:, None]
+    return donor_time, rise, tilt, -share * sides.value, share * room[:, None] * sides.slope
 
 
 def _ramps(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
