@@ -2,6 +2,7 @@
 
 python -m benchmarks.holter DIR [--hours 10]       of a finished dataset of long records, by default ten hours of it
 python -m benchmarks.holter --cost                 memory and speed: 10 s, 1 h and 24 h made in processes of their own
+python -m benchmarks.holter --ectopic              joints beside ectopic beats, of every donor that has some
 python -m benchmarks.holter [DIR] --real FILE:HZ ...  real recordings of one lead (.npy, or a text column) beside records of DIR
 python -m benchmarks.holter --texture PNG          the texture stream beside real texture
 """
@@ -10,6 +11,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from ecg_batch.query import query_source
 from ecg_batch.read import open_dataset
 from ecg_batch.retrieve import index_donors
 from ecg_batch.shard import Assets
-from ecg_batch.stitch import _intervals
+from ecg_batch.stitch import Interval, _intervals
 
 WITHIN_S = 0.15  # ANSI/AAMI EC57
 ENDS_S = 5.0  # detectors learn at the beginning
@@ -41,12 +43,15 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=10)
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--texture", type=Path)
+    parser.add_argument("--ectopic", action="store_true")
     parser.add_argument("--real", nargs="+", metavar="FILE:HZ")
     arguments = parser.parse_args()
     if arguments.cost:
         cost()
     if arguments.texture:
         texture(arguments.texture)
+    if arguments.ectopic:
+        ectopic_joints()
     if arguments.real:
         real_recordings(arguments.real, arguments.dataset)
     elif arguments.dataset:
@@ -163,8 +168,6 @@ def seams(records: list[Record]) -> None:
     kinds = {
         "joints of beats that did not follow each other in the donor": lambda one: one.normal,
         "the same where TP is used up": lambda one: one.normal & one.tight,
-        "the same before a V or an A": lambda one: one.into,
-        "the same after a V or an A": lambda one: ~one.normal & ~one.into,
     }
     joints = {name: [(one, one.joints[one.is_seam & kind(one)], unjoined(one, kind(one), chance)) for one in records]
               for name, kind in kinds.items()}  # fmt: skip
@@ -182,7 +185,57 @@ def seams(records: list[Record]) -> None:
     print()
 
 
-def unjoined(one: Record, kind: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+@dataclass
+class Skeleton:
+    """A donor's skeleton without texture, as Record holds one: ecg int (12, time) uV."""
+
+    ecg: np.ndarray
+    interval: Interval
+    is_seam: np.ndarray
+
+
+def ectopic_joints(seconds: int = 1200) -> None:
+    """Of each donor one pair of beats beside an ectopic one is natural, so all donors of the bank are needed, and no texture."""
+    from ecg_batch.bank import BUNDLED
+    from ecg_batch.draws import Stream, generator
+    from ecg_batch.leads import to_steps, twelve_leads
+    from ecg_batch.long_donor import TooFewBeats, long_donor
+    from ecg_batch.rhythm import DonorRhythm, RhythmParameters, make_rhythm
+    from ecg_batch.stitch import place, stitch
+
+    bank, chance = read_bank(BUNDLED), np.random.default_rng(0)
+    places: dict[str, list] = {"before": [], "after": []}
+    for row in range(len(bank.table)):
+        try:
+            donor = long_donor(bank, row)
+        except TooFewBeats:
+            continue
+        if not donor.ectopic:
+            continue
+        hr_bpm, fs_hz = float(bank.table.hr_bpm[row]), bank.table.fs_hz
+        rhythm = make_rhythm(RhythmParameters(), DonorRhythm(hr_bpm, "AFIB" in donor.codes, donor.ectopic), hr_bpm, seconds,
+                             generator(0, row, Stream.LONG_RHYTHM))  # fmt: skip
+        drawn = generator(0, row, Stream.LONG_BEATS)
+        placed = place(donor, rhythm.r_s, rhythm.symbol, rhythm.qt_rr_s, seconds * fs_hz, drawn)
+        interval = _intervals(donor, placed, np.arange(len(placed.r) - 1))
+        ecg = twelve_leads(to_steps(low_pass(stitch(donor, placed, 0, seconds * fs_hz) / 1000, 40, fs_hz)))
+        one = Skeleton(ecg, interval, interval.donor_out != interval.donor_in)
+        ectopic = [donor.symbol[beats] != "N" for beats in (interval.before, interval.after)]
+        for name, kind in (("before", ectopic[1]), ("after", ectopic[0])):
+            joints = np.rint(interval.start + interval.joint).astype(int)[one.is_seam & kind]
+            plain = unjoined(one, kind, chance)
+            if len(joints) and len(plain):
+                places[name].append((one, joints, plain))
+    print("| joints, skeleton alone | against | donors | windows of each kind | AUC (5 folds by donor) |\n|---|---|---|---|---|")
+    for name, found in places.items():
+        auc, count = told_apart(found, chance, 25)
+        print(
+            f"| {name} an ectopic beat | the same, where the donor has it so | {len(found)} | {count:,} | {auc:.3f} |", flush=True
+        )
+    print()
+
+
+def unjoined(one, kind: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     """Places where nothing was joined, since the beats follow each other in the donor: as far along TP as the joints are."""
     i = one.interval
     along = (i.joint - i.t_end) / (i.p_on - i.t_end)
@@ -193,13 +246,13 @@ def unjoined(one: Record, kind: np.ndarray, chance: np.random.Generator) -> np.n
     return np.rint(i.start[plain] + i.t_end[plain] + share * (i.p_on - i.t_end)[plain]).astype(int)
 
 
-def told_apart(places: list, chance: np.random.Generator) -> tuple[float, int]:
+def told_apart(places: list, chance: np.random.Generator, most: int = 400) -> tuple[float, int]:
     x, y, group = [], [], []
     for number, (one, seam, plain) in enumerate(places):
         if plain is None:
             plain = chance.integers(2000, one.ecg.shape[1] - 2000, size=len(seam))
         seam, plain = (at[(at > 1000) & (at < one.ecg.shape[1] - 1000)] for at in (seam, plain))
-        count = min(len(seam), len(plain), 400)  # as many of each kind from each record
+        count = min(len(seam), len(plain), most)  # as many of each kind from each record
         for kind, at in ((1, seam), (0, plain)):
             x.append(features(one.ecg, chance.choice(at, count, replace=False)))
             y.append(np.full(count, kind))
