@@ -394,7 +394,7 @@ def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -
     """All trainings, summarised against real alone, the candidates against the best cheap baseline."""
     from tempfile import TemporaryDirectory
 
-    training = JudgeTraining(steps=settings.steps, look_every=max(settings.steps // 6, 1))
+    training = JudgeTraining(steps=settings.steps, look_every=max(settings.steps // 4, 1))
     held = {"real": sets.real, "synthetic": sets.made, "donors": donors_of(sets.made, sets.train), **sets.variants}
     rare = rare_rows() if sets.rare else []
     if rare:

@@ -118,11 +118,14 @@ def gallery(made, train, rows, unvaried) -> bytes:
     from ecg_batch.paper import Sheet, draw
 
     by_id = {int(ecg_id): at for at, ecg_id in enumerate(train.ecg_id)}
-    sheets = []
+    sheets, shown = [], set()
+    same = made.ecg_id == unvaried.ecg_id  # a record that the gate had drawn again may have another donor
     for k in (1, 3, 4):
-        at = next((i for i in range(len(made)) if made.labels[i, k] and int(made.ecg_id[i]) in by_id), None)
+        can = (i for i in np.flatnonzero(made.labels[:, k] & same) if i not in shown and int(made.ecg_id[i]) in by_id)
+        at = next((int(i) for i in can), None)
         if at is None:
             continue
+        shown.add(at)
         asked = rows["hr_bpm_requested"][at].as_py()
         hr = f"HR {asked:.0f} asked" if asked is not None else "HR of the donor"
         codes, name = ", ".join(made.codes[at]), SUPERCLASSES[k]

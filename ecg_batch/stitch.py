@@ -4,8 +4,8 @@ From one R to the next, A is the beat that was and B the one that comes:
 
     A: QRS as it is | ST-T by Fridericia, from the lagged RR | TP, stretched | joint | TP | P and PR as they are | QRS of B
 
-When TP is used up, ST-T and PR give way in proportion. At the joint the difference in value and in slope is taken by both sides,
-each as much as it has room for (a V that comes early has none), smoothly between QRS and joint, and what is left is cross-faded. An
+When TP is used up, ST-T and PR give way in proportion. At the joint half the difference in value and in slope is taken by either
+side (less by B where it has no room, as before an early V), smoothly between QRS and joint, and what is left is cross-faded. An
 interval depends on its two beats alone, so any stretch of the record comes out the same whatever was made before it.
 """
 
@@ -17,6 +17,7 @@ from ecg_batch import stitch_kernel
 from ecg_batch.long_donor import LongDonor
 from ecg_batch.loop import SEAM_S, VALUE_WEIGHT
 
+ROOM_S = 0.1  # from joint to QRS: with less, a side takes up less than half of what is missing at the joint
 ATRIAL_PIECE_S = (1.0, 4.0)  # of the donor's atrial activity, drawn anew
 ATRIAL_CHOICES = 12  # places drawn for the next piece; the one that fits best is taken
 
@@ -164,7 +165,7 @@ def _side_a(donor: LongDonor, i: Interval, sides: Sides, k: np.ndarray, time: np
     room = i.joint - i.qrs_off
     rise, tilt = _ramps((time - (i.start + i.qrs_off)[k]) / np.maximum(room, 1e-6)[k])
     donor_time = np.interp(time, (i.start[:, None] + at).ravel(), of_donor.ravel())
-    share = (room / (i.qrs_on - i.qrs_off))[:, None]  # a side takes up as much as it has room for
+    share = 1 - _share_b(donor, i)[:, None]
     return donor_time, rise, tilt, share * sides.value, share * room[:, None] * sides.slope
 
 
@@ -176,8 +177,13 @@ def _side_b(donor: LongDonor, i: Interval, sides: Sides, k: np.ndarray, time: np
     room = i.qrs_on - i.joint
     rise, tilt = _ramps(((i.start + i.qrs_on)[k] - time) / np.maximum(room, 1e-6)[k])
     donor_time = np.interp(time, (i.start[:, None] + at).ravel(), of_donor.ravel())
-    share = (room / (i.qrs_on - i.qrs_off))[:, None]
+    share = _share_b(donor, i)[:, None]
     return donor_time, rise, tilt, -share * sides.value, share * room[:, None] * sides.slope
+
+
+def _share_b(donor: LongDonor, i: Interval) -> np.ndarray:
+    """How much of the difference at each joint B takes up: half, or less where it has less room than ROOM_S."""
+    return 0.5 * np.minimum((i.qrs_on - i.joint) / (ROOM_S * donor.fs_hz), 1.0)
 
 
 def _ramps(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -86,9 +86,14 @@ def test_a_rate_in_a_table_that_leaves_long_records_no_room_is_refused_by_row(wr
     assert plan.request.records == 4
 
 
-def test_plans_come_back_from_disk(make_run):
-    plan, folder, out = make_run()
+@pytest.mark.parametrize("changes", [
+    {}, {"mix": None, "cohort": {}}, {"mix": None, "cohort": {"hr_spread": 0, "labels": {"NORM": 0.5, "AFIB": 0.5}}},
+])  # fmt: skip
+def test_plans_come_back_from_disk(make_run, changes):
+    plan, folder, out = make_run(**changes)
     assert read_plan(folder).run_id == plan.run_id
+    assert read_plan(folder).request.resolved() == plan.request.resolved()
+    assert read_plan(folder).request.cohort == plan.request.cohort
     assert read_plan(folder).shards == plan.shards
     assert find_run(out) == find_run(folder) == folder
 

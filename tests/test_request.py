@@ -56,6 +56,11 @@ def refusal(path, *overrides) -> str:
             ["label SBRAD", "up to 65 bpm", "80 to 90"],
         ),
         ({"mix": {"labels": {"STACH": 1}, "hr_bpm": 70}}, ["label STACH", "from 95 bpm"]),
+        ({"cohort": {}}, ["found mix and cohort of"]),
+        ({"mix": None, "cohort": "donors"}, ["cohort is 'donors'; needed keys below it: hr_spread, labels"]),
+        ({"mix": None, "cohort": {"hr_sd": 0.1}}, ["unknown key 'cohort.hr_sd'"]),
+        ({"mix": None, "cohort": {"hr_spread": 2}}, ["cohort.hr_spread is 2, outside 0 to 0.5"]),
+        ({"mix": None, "records": None, "cohort": {}}, ["records is missing: a cohort has no length"]),
     ],
 )
 def test_what_cannot_be_made_is_refused(write_request, changes, said):
