@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 
-VERSION = 2  # to be raised with every change of the kernels (*.cpp, lanes.h) that can change a bit
+VERSION = 3  # to be raised with every change of the kernels (*.cpp, lanes.h) that can change a bit
 BUILDS = (("_decode_avx512", 16), ("_decode_avx2", 8))  # extension modules of pyproject.toml and their lanes, widest first
 LOG2_E = 1.4426950408889634
 
