@@ -168,6 +168,7 @@ def decode_texture(models: Models, tokens: torch.Tensor, noise: torch.Tensor | N
 def plain_texture(vqvae: VqVae, tokens: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
     """decode_texture in torch: the reference, and what runs where no kernel does."""
     tokens = tokens.to(vqvae.codebook.device)  # (b, l)
-    noises = [None] * len(tokens) if noise is None else noise.to(tokens.device).split(TILE)  # (tile, l, e + lead) each
-    tiles = zip(tokens.split(TILE), noises, strict=noise is not None)
-    return torch.cat([vqvae.decode(vqvae.embed(tile), part) for tile, part in tiles])  # (b, lead, time)
+    tile = max(len(tokens), 1) if tokens.is_cuda else TILE  # a GPU wants all of them at once
+    noises = [None] * len(tokens) if noise is None else noise.to(tokens.device).split(tile)  # (tile, l, e + lead) each
+    tiles = zip(tokens.split(tile), noises, strict=noise is not None)
+    return torch.cat([vqvae.decode(vqvae.embed(some), part) for some, part in tiles])  # (b, lead, time)
