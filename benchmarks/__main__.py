@@ -25,7 +25,7 @@ def main() -> int:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where decode is measured")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where decode and runs are measured")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
@@ -58,7 +58,7 @@ def run_part(part: str, args: argparse.Namespace, figures: dict) -> list[dict]:
     if part == "runs":
         from benchmarks.runs import measure
 
-        return measure(args.rounds)
+        return measure(args.rounds, args.device)
     from benchmarks.peers import measure
 
     return measure(args.rounds)

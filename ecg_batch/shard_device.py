@@ -106,7 +106,7 @@ def low_pass_matrix(samples: int, edge_hz: float, fs_hz: float, device: torch.de
 
 
 def compose(skeleton_mv: torch.Tensor, texture_mv: torch.Tensor, alpha: float, prd_limit_pct: float):
-    """compose.compose in torch: float64 (record, 8, time) mV -> ecg int16 (record, 12, time), PRD in % (record,), alpha (record,)."""
+    """compose.compose in torch: float64 (record, 8, time) mV -> ecg int16 (record, 12, time), PRD in %, alpha (record,)."""
     size = norm(skeleton_mv)  # (record,)
     allowed = (prd_limit_pct / 100 * size - rounding_bound_mv(skeleton_mv.shape[-1])).clamp(min=0.0)
     used = alpha * (allowed / (alpha * norm(texture_mv)).clamp(min=1e-9)).clamp(max=1.0)  # (record,)
