@@ -1,6 +1,6 @@
 """Whole runs as a user starts them, from the command to the finished dataset; and what a second thread would give one worker.
 
-On a GPU (--device cuda; not yet measured) with one worker, with two and with as many as there are cores, up to eight: they share it.
+On a GPU (--device cuda; not yet measured) with one worker, two, and as many as there are cores, up to eight: they share it.
 """
 
 import os
