@@ -97,8 +97,7 @@ def draw_noise(models: Models, seed: int, records: np.ndarray, tokens: int) -> t
     """Noise of the decoder, (b, l, e + lead) float32: row i depends on records[i] alone, a longer row begins the same."""
     config = models.vqvae.config
     noise = np.empty((len(records), tokens, config.drawn_channels), np.float32)
-    for row, record in zip(noise, records, strict=True):
-        generator = draws.generator(seed, int(record), draws.Stream.TEXTURE_NOISE)
+    for row, generator in zip(noise, draws.each_generator(seed, records, draws.Stream.TEXTURE_NOISE), strict=True):
         row[:, config.noise_channels :] = generator.standard_normal(config.leads, dtype=np.float32)  # loudness
         row[:, : config.noise_channels] = generator.standard_normal((tokens, config.noise_channels), dtype=np.float32)
     return torch.from_numpy(noise)

@@ -1,4 +1,4 @@
-// What finishes a record, in float64: the donor's loop read at other times (retime.read_loop), the zero-phase low-pass and the
+// What finishes a record, in float64: the donor's loop read at other times (retime.read_loop), zero-phase filters and the
 // composition under the PRD limit (compose.py). Each sum has one order, whatever the width of the vectors.
 
 #include <algorithm>
@@ -57,10 +57,11 @@ struct Filter {  // second-order sections as scipy has them
 
 // One pass over x (time), BESIDE rows side by side.
 INLINE void pass(const Filter &f, Doubles (*x)[BESIDE / WIDTH], int64_t time, int64_t step) {
+    Doubles first[BESIDE / WIDTH], z0[BESIDE / WIDTH], z1[BESIDE / WIDTH];
+    for (int v = 0; v < BESIDE / WIDTH; v++) first[v] = x[0][v];
     for (int64_t s = 0; s < f.sections; s++) {
         const double *b = f.sos + 6 * s, *a = b + 3;
-        Doubles first[BESIDE / WIDTH], z0[BESIDE / WIDTH], z1[BESIDE / WIDTH];
-        for (int v = 0; v < BESIDE / WIDTH; v++) first[v] = x[0][v], z0[v] = f.start[2 * s] * first[v], z1[v] = f.start[2 * s + 1] * first[v];
+        for (int v = 0; v < BESIDE / WIDTH; v++) z0[v] = f.start[2 * s] * first[v], z1[v] = f.start[2 * s + 1] * first[v];
         for (int64_t t = 0; t != time * step; t += step)
             for (int v = 0; v < BESIDE / WIDTH; v++) {
                 const Doubles in = x[t][v], y = b[0] * in + z0[v];
@@ -72,7 +73,7 @@ INLINE void pass(const Filter &f, Doubles (*x)[BESIDE / WIDTH], int64_t time, in
 }
 
 // scipy.signal.sosfiltfilt with its default padding: x (row, time) -> out (row, time).
-extern "C" int ecg_low_pass(const Filter *filter, const double *x, int64_t rows, int64_t time, double *out) {
+extern "C" int ecg_filtfilt(const Filter *filter, const double *x, int64_t rows, int64_t time, double *out) {
     const Filter &f = *filter;
     const int64_t whole = time + 2 * f.edge;
     Doubles(*memory)[BESIDE / WIDTH] = (Doubles(*)[BESIDE / WIDTH]) std::aligned_alloc(64, whole * BESIDE * sizeof(double));

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.signal import butter, sosfiltfilt
 from test_decode_kernel import RUNS_HERE, needs_kernel
 
 from ecg_batch import bank, finish_kernel
@@ -22,6 +23,10 @@ def parts(real):
     return tuple(plain_low_pass(x[:24] * MV_PER_STEP, 40, 100) for x in (real.skeleton, real.texture))
 
 
+def low_pass_sections(edge_hz: float, fs_hz: float):
+    return finish_kernel.sections(FILTER_ORDER // 2, edge_hz, "lowpass", fs_hz)
+
+
 def of_each_build(function, *args):
     """What the first build gives, after a look that all give the same bits."""
     given = [function(*args, build=build) for build in RUNS_HERE]
@@ -35,18 +40,24 @@ def of_each_build(function, *args):
 @pytest.mark.parametrize("shape", [(1000,), (8, 1000), (3, 8, 997), (17, 10)])
 def test_low_pass_is_sosfiltfilt(shape, edge_hz, fs_hz):
     x = np.random.default_rng(0).normal(size=shape).cumsum(axis=-1)
-    ours = of_each_build(finish_kernel.low_pass, x, FILTER_ORDER // 2, edge_hz, fs_hz)
+    ours = of_each_build(finish_kernel.filtfilt, x, low_pass_sections(edge_hz, fs_hz))
     np.testing.assert_allclose(ours, plain_low_pass(x, edge_hz, fs_hz), atol=1e-11)
 
 
 def test_low_pass_of_a_row_does_not_depend_on_its_neighbours(parts):
-    whole = finish_kernel.low_pass(parts[1], 2, 40, 100)
-    np.testing.assert_array_equal(finish_kernel.low_pass(parts[1][3, 5], 2, 40, 100), whole[3, 5])
+    whole = finish_kernel.filtfilt(parts[1], low_pass_sections(40, 100))
+    np.testing.assert_array_equal(finish_kernel.filtfilt(parts[1][3, 5], low_pass_sections(40, 100)), whole[3, 5])
+
+
+def test_a_band_of_two_sections_is_sosfiltfilt():
+    x = np.random.default_rng(0).normal(size=(5, 400)).cumsum(axis=-1)
+    ours = of_each_build(finish_kernel.filtfilt, x, finish_kernel.sections(2, (5, 30), "bandpass", 100))
+    np.testing.assert_allclose(ours, sosfiltfilt(butter(2, (5, 30), "bandpass", output="sos", fs=100), x), atol=1e-11)
 
 
 def test_too_few_samples_are_refused():
     with pytest.raises(ValueError, match="more than 9"):
-        finish_kernel.low_pass(np.zeros((2, 9)), 2, 40, 100)
+        finish_kernel.filtfilt(np.zeros((2, 9)), low_pass_sections(40, 100))
 
 
 @pytest.mark.parametrize("samples", [1000, 997, 64, 5])
