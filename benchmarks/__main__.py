@@ -1,6 +1,6 @@
 """Measure in one run: what the machine can do, decoding against its peers, the stages of a batch, whole runs.
 
-    python -m benchmarks [machine] [decode] [stages] [runs] [peers] [--rounds 5] [--json FILE]
+    python -m benchmarks [machine] [decode] [texture] [stages] [runs] [peers] [--rounds 5] [--json FILE]
 
 Candidates of a part take turns, so that a noisy moment hits all of them; figures are medians over the rounds. Transformers and
 NeuroKit2 come with pip install -e '.[dev]', ECGEN with '.[peers]'; where one is absent its row is left out.
@@ -16,7 +16,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-PARTS = ("machine", "decode", "stages", "runs", "peers")
+PARTS = ("machine", "decode", "texture", "stages", "runs", "peers")
 
 
 def main() -> int:
@@ -51,6 +51,10 @@ def run_part(part: str, args: argparse.Namespace, figures: dict) -> list[dict]:
         from benchmarks.decode import measure
 
         return measure(args.rounds, args.device, figures.get("machine"))
+    if part == "texture":
+        from benchmarks.texture import measure
+
+        return measure(args.rounds, figures.get("machine"))
     if part == "stages":
         from benchmarks.stages import measure
 
