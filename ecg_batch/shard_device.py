@@ -84,7 +84,15 @@ def complete(request: Request, assets: Assets, begun: Begun) -> Batch:
     ecg, prd_pct, alpha = (tensor[:count].numpy() for tensor in (begun.ecg, begun.prd_pct, begun.alpha))
     composed = Composed(ecg.astype(np.int32), prd_pct.copy(), alpha.copy())  # copies: the pinned memory serves the next batch
     batch = judged(request, assets, queries, begun.candidates, begun.skeletons, composed, None)
-    return draw_again(request, assets, begun.candidates, begun.rhythm, batch, lambda rows: begun.texture_mv[rows].cpu().numpy())
+    return draw_again(request, assets, begun.candidates, begun.rhythm, batch, lambda rows: fetched(begun, rows))
+
+
+def fetched(begun: Begun, rows: np.ndarray) -> np.ndarray:
+    """Texture of some records. Not through the device's queue, where the copy would wait until the next batch is made."""
+    if not begun.arrived:
+        return begun.texture_mv[rows].numpy()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        return begun.texture_mv[rows].cpu().numpy()
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
