@@ -1,7 +1,7 @@
 """The VQ-VAE's decoder as a compiled kernel, texture_kernel.cpp, where one was built and this CPU can run it.
 
 Its reference is VqVae.decode: the same mathematics, but sums that round in another order. Which of the two made a dataset stands in
-its plan (decode_kernel.compiled).
+its plan (decode_kernel.kernels).
 """
 
 import ctypes
