@@ -56,6 +56,13 @@ class DonorTable:
         """Superclasses of each donor, bool (donor, 5), in the order of statements.SUPERCLASSES."""
         return np.stack([self.holds(name) for name in SUPERCLASSES], axis=1)
 
+    def rarest_labels(self) -> np.ndarray:
+        """Of each donor the statement that fewest donors hold, of those with a superclass where it has any: str (donor,)."""
+        holders = (self.likelihood >= 0).sum(axis=0)
+        no_superclass = np.array([code not in self.superclass_of for code in self.codes])
+        rank = np.argsort(np.lexsort((holders, no_superclass)))  # (code,)
+        return np.array(self.codes)[np.where(self.likelihood >= 0, rank, len(rank)).argmin(axis=1)]
+
     def scp_codes(self, donor: int) -> dict[str, int]:
         """The SCP statements of one donor with their likelihoods in percent, as in PTB-XL."""
         held = np.flatnonzero(self.likelihood[donor] >= 0)

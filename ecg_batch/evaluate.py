@@ -4,6 +4,7 @@ Synthetic records come from the dataset; the ablations are the same request made
 PTB-XL's: folds 1-8 are what donors and training come from, fold 9 chooses, fold 10 tests.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,22 +16,26 @@ from ecg_batch.errors import UserError
 from ecg_batch.judge import Judge, embed, filtered, load_judge, predict
 from ecg_batch.labelled import CHOICE_FOLD, TEST_FOLD, TRAIN_FOLDS, Labelled, from_rows
 from ecg_batch.leads import MV_PER_STEP
-from ecg_batch.request import BUNDLED, Variation
+from ecg_batch.request import BUNDLED, Cohort, Variation
 from ecg_batch.scores import macro_auroc
+from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.train_judge import JudgeTraining, judged
-from ecg_batch.usefulness import Row, mixed
+from ecg_batch.usefulness import TASKS, Row, first, mixed
 
-ALL_VARIATION = Variation(rr_cv=0.05, axis_deg=10.0, electrode=0.25, gain_sd=0.12, blend=0.4)
+OPTIONS = {"rr_cv": 0.05, "axis_deg": 10.0, "electrode": 0.25, "gain_sd": 0.12, "blend": 0.4}  # each has a row of its own
+VARIATION = Variation(**{name: value for name, value in OPTIONS.items() if name != "blend"})
 FREE = {"prd_limit_pct": 100.0}  # the texture as loud as alpha says
-CLINICAL_CODES = ("AFIB", "CLBBB", "CRBBB", "1AVB", "LVH", "PVC")
+FEWEST_TAUGHT, FEWEST_CHOSEN, RARE = 20, 3, 0.1  # records of folds 1-8 and of fold 9 that a rare statement has; its largest share
+FIDELITY_DRAWS = 10
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the evaluation spends."""
 
-    seeds: int = 5
-    few_seeds: int = 2  # of ablation rows and the low-data curve
+    folds: int = 9  # test folds of the main rows: 10, and so many of 1-8
+    few_folds: int = 5  # of ablation rows and the low-data curve
+    seeds: int = 1  # trainings for each of them; every fold has other seeds
     steps: int = 400  # of each classifier
     records: int = 2048  # of each synthetic set that trains
     compared: int = 484  # pairs in fidelity and validity at most
@@ -40,30 +45,47 @@ class Settings:
 
 @dataclass(frozen=True)
 class Sets:
-    """Everything that is compared. made: the dataset; variants: name -> ablation, record for record beside `made`."""
+    """Everything that is compared. made: the dataset; variants: name -> ablation, record for record beside `made`; rare: the same
+    request for the rare statements, evenly, and those statements.
+    """
 
+    real: Labelled
     train: Labelled
     choice: Labelled
     test: Labelled
     made: Labelled
     rows: object  # records.parquet of `made`
     variants: dict[str, Labelled]
+    rare: Labelled | None
+    rare_statements: tuple[str, ...]
     prd_limit_pct: float
 
 
 def variants_of(request) -> dict[str, dict]:
-    """Ablations: the alpha sweep as asked and with the texture unbounded, each variation by itself, all of them."""
-    each = {name: replace(Variation(), **{name: value}) for name, value in asdict(ALL_VARIATION).items()}
+    """Ablations: without variation, without texture, with other textures; the alpha sweep; each kind of variation by itself."""
+    bare = {"variation": None, "judge": None}
     return {
-        **{f"alpha {alpha:g}": {"alpha": alpha} for alpha in (0.0, 0.3, 1.0)},
-        "alpha 0.6, no PRD limit": {"alpha": 0.6, **FREE},
-        "alpha 1, no PRD limit": {"alpha": 1.0, **FREE},
-        "noise-shaped texture": {},
-        "real texture": {},
-        **{name: {"variation": part} for name, part in each.items()},
-        "all variation": {"variation": ALL_VARIATION},
-        "all variation, no PRD limit": {"variation": ALL_VARIATION, **FREE},
+        "no variation": bare,
+        "retrieval only": {**bare, "alpha": 0.0},
+        "noise-shaped texture": bare,
+        "real texture": bare,
+        "alpha 0.3": {**bare, "alpha": 0.3},
+        "alpha 1": {**bare, "alpha": 1.0},
+        "alpha 0.6, no PRD limit": {**bare, "alpha": 0.6, **FREE},
+        "alpha 1, no PRD limit": {**bare, "alpha": 1.0, **FREE},
+        **{name: {**bare, "variation": replace(Variation(), **{name: value})} for name, value in OPTIONS.items()},
+        "all variation, alpha 1, no PRD limit": {**bare, "variation": Variation(**OPTIONS), "alpha": 1.0, **FREE},
     }
+
+
+def rare_statements(train: Labelled, choice: Labelled, held_by_donors: Sequence[str]) -> tuple[str, ...]:
+    """The statements that less than a tenth of the training records hold, enough to learn and to choose a threshold."""
+    named = sorted({code for codes in train.codes for code in codes} & set(held_by_donors))
+    counts = {code: (train.holds(code).sum(), choice.holds(code).sum()) for code in named}
+    return tuple(
+        code for code, (taught, chosen) in counts.items()
+        if FEWEST_TAUGHT <= taught < RARE * len(train) and chosen >= FEWEST_CHOSEN
+    )  # fmt: skip
 
 
 def read_sets(folder: Path, real: Labelled, settings: Settings, show=iter) -> Sets:
@@ -87,8 +109,23 @@ def read_sets(folder: Path, real: Labelled, settings: Settings, show=iter) -> Se
     changes = variants_of(plan.request)
     stand_ins = {"noise-shaped texture": noise_texture, "real texture": real_texture}
     queries = query_source(plan.request, folder)
-    variants = ablations(plan, open_assets(with_this_software(plan)), count, changes, queries, stand_ins, show)
-    return Sets(train, choice, test, made, rows, variants, plan.request.prd_limit_pct)
+    assets = open_assets(with_this_software(plan))
+    variants = ablations(plan, assets, count, changes, queries, stand_ins, show)
+    donors = assets.donors
+    held = [code for code in donors.table.codes if donors.table.holds(code)[donors.rows].any()]
+    statements = rare_statements(train, choice, held)
+    rare = of_statements(plan, assets, statements, count, show) if statements else None
+    return Sets(real, train, choice, test, made, rows, variants, rare, statements, plan.request.prd_limit_pct)
+
+
+def of_statements(plan, assets, statements: Sequence[str], records: int, show) -> Labelled:
+    """The dataset's request, asked for these statements in equal shares instead."""
+    from ecg_batch.query import cohort_queries
+
+    cohort = Cohort(labels=tuple((code, 1 / len(statements)) for code in statements))
+    request = replace(plan.request, mix=None, table=None, cohort=cohort)
+    queries = lambda start, stop: cohort_queries(request, assets.donors, start, stop)  # noqa: E731
+    return ablations(replace(plan, request=request), assets, records, {"rare": {}}, queries, {}, show)["rare"]
 
 
 def with_this_software(plan):
@@ -118,27 +155,32 @@ def networks(models: Path = BUNDLED) -> dict[str, tuple[Judge, dict]]:
 
 
 def fidelity_section(sets: Sets, encoder: Judge, settings: Settings, encoder_sha256: str) -> dict:
-    """Distances in features to real held-out patients (folds 9 and 10), each beside real training patients against the same."""
+    """Distances in features to real held-out patients (folds 9 and 10), each beside real training patients against the same.
+
+    Means over FIDELITY_DRAWS matchings, and the range of the ratio to the floor.
+    """
     from ecg_batch.labelled import together
 
-    held_out = together(sets.choice, sets.test)
-    rng = np.random.default_rng(0)
-    features = {"held-out": embed(encoder, filtered(held_out.ecg, held_out.fs_hz))}
-    real_rows, real_at = fidelity.matched(sets.train.labels, held_out.labels, rng)
-    made_rows, made_at = fidelity.matched(sets.made.labels, held_out.labels, rng)
-    both = np.intersect1d(real_at, made_at)[: settings.compared]
-    target = features["held-out"][both]
-    floor = embed(encoder, filtered(sets.train.ecg[real_rows[np.isin(real_at, both)]], held_out.fs_hz))
-    chosen = made_rows[np.isin(made_at, both)]
-    rows = {"real, other patients (floor)": distances(floor, target)}
-    named = {"synthetic": sets.made, **sets.variants}
-    for name in ("synthetic", "alpha 0", "noise-shaped texture", "real texture", "all variation", "all variation, no PRD limit"):
-        made = embed(encoder, filtered(named[name].ecg[chosen], held_out.fs_hz))
-        rows[name] = distances(made, target)
-    lowest = rows["real, other patients (floor)"]["Frechet"]
-    for row in rows.values():
-        row["ratio to floor"] = row["Frechet"] / lowest
-    return {"N": len(both), "encoder sha256": encoder_sha256, "features": target.shape[1],
+    held_out, floor = together(sets.choice, sets.test), "real, other patients (floor)"
+    named = {floor: sets.train, "synthetic": sets.made}
+    named |= {name: sets.variants[name] for name in ("no variation", "retrieval only", "noise-shaped texture", "real texture",
+                                                     "blend", "all variation, alpha 1, no PRD limit")}  # fmt: skip
+    target = embed(encoder, filtered(held_out.ecg, held_out.fs_hz))
+    features = {name: embed(encoder, filtered(part.ecg, part.fs_hz)) for name, part in named.items()}
+    draws: dict[str, list[dict]] = {name: [] for name in named}
+    for seed in range(FIDELITY_DRAWS):
+        rng = np.random.default_rng(seed)
+        pairs = {name: fidelity.matched(part.labels, held_out.labels, rng) for name, part in named.items()}
+        both = np.intersect1d(pairs[floor][1], pairs["synthetic"][1])
+        both = np.sort(rng.permutation(both)[: settings.compared])
+        for name, (rows, at) in pairs.items():
+            kept = np.isin(at, both)
+            draws[name].append(distances(features[name][rows[kept]], target[at[kept]]))
+    rows = {name: {key: float(np.mean([one[key] for one in held])) for key in held[0]} for name, held in draws.items()}
+    for name, row in rows.items():
+        each = [one["Frechet"] / base["Frechet"] for one, base in zip(draws[name], draws[floor], strict=True)]
+        row |= {"ratio to floor": row["Frechet"] / rows[floor]["Frechet"], "lowest ratio": min(each), "highest ratio": max(each)}
+    return {"N": len(both), "draws": FIDELITY_DRAWS, "encoder sha256": encoder_sha256, "features": target.shape[1],
             "class mix": "each held-out record matched by one with the same superclasses", "rows": rows}  # fmt: skip
 
 
@@ -150,9 +192,9 @@ def distortion_section(sets: Sets, encoder: Judge, count: int = 200) -> dict:
     """The four PRD rows: synthetic and skeleton against the donor, synthetic and real against the nearest other patient."""
     by_id = {int(ecg_id): at for at, ecg_id in enumerate(sets.train.ecg_id)}
     chosen = np.array([at for at, ecg_id in enumerate(sets.made.ecg_id) if int(ecg_id) in by_id][:count])
-    made, bare = (part.ecg[chosen] * MV_PER_STEP for part in (sets.made, sets.variants["alpha 0"]))
+    made, bare = (part.ecg[chosen] * MV_PER_STEP for part in (sets.made, sets.variants["retrieval only"]))
     donors = sets.train.ecg[[by_id[int(ecg_id)] for ecg_id in sets.made.ecg_id[chosen]]] * MV_PER_STEP
-    same = (sets.made.ecg_id == sets.variants["alpha 0"].ecg_id)[chosen]  # a redrawn record may have another donor
+    same = (sets.made.ecg_id == sets.variants["retrieval only"].ecg_id)[chosen]  # a redrawn record may have another donor
     features = embed(encoder, filtered(sets.train.ecg, sets.train.fs_hz))
     near = nearest_other(
         embed(encoder, filtered(sets.made.ecg[chosen], sets.made.fs_hz)), sets.made.patient_id[chosen], sets, features
@@ -294,12 +336,18 @@ def refinement_section(plan, nets: dict[str, tuple[Judge, dict]], folder: Path, 
 
 # Usefulness -----------------------------------------------------------------------------------------------------------
 
-REAL, CLASSICAL, COPIES, SYNTHETIC = "real alone", "real + classical", "real, classes balanced by copies", "real + synthetic"
-BOTH, ONLY, DONORS = "real + synthetic + classical", "synthetic alone", "real donors alone"
-BEST, BEST_BOTH = "real + varied synthetic", "real + varied synthetic + classical"
-FIRST = "varied synthetic first, then real, + classical"
-CANDIDATES = (SYNTHETIC, BOTH, BEST, BEST_BOTH, FIRST)
-VARIED = "all variation, no PRD limit"
+REAL, CLASSICAL, COPIES, COPIED = (
+    "real alone",
+    "real + classical",
+    "real, classes balanced by copies",
+    "donors copied first, then real",
+)
+BARE, NOISE, UNVARIED = (f"{name} first, then real" for name in ("retrieval only", "noise-shaped texture", "unvaried synthetic"))
+FIRST, MIXED, ONLY, DONORS = "synthetic first, then real", "real + synthetic", "synthetic alone", "real donors alone"
+BOTH = f"{FIRST}, + classical"
+CHEAP = (CLASSICAL, COPIES, COPIED, BARE, NOISE)
+CANDIDATES = (FIRST, BOTH, MIXED)
+TEXTURES = ((UNVARIED, BARE, "none"), (UNVARIED, NOISE, "noise of the same spectrum"))
 
 
 def main_rows() -> list[Row]:
@@ -307,76 +355,96 @@ def main_rows() -> list[Row]:
         Row(REAL, (("real", 1.0),)),
         Row(CLASSICAL, (("real", 1.0),), augment=1),
         Row(COPIES, (("real", 1.0),), balance=1),
-        mixed("real + donors copied", "donors"),
-        mixed("real + retrieval only (alpha 0)", "alpha 0"),
-        mixed("real + noise-shaped texture", "noise-shaped texture"),
-        mixed(SYNTHETIC, "synthetic"),
-        mixed(BOTH, "synthetic", augment=1),
-        mixed(BEST, VARIED),
-        mixed(BEST_BOTH, VARIED, augment=1),
-        Row(FIRST, ((VARIED, 1.0), ("real", 1.0)), augment=1, in_turn=1),
+        first(COPIED, "donors"),
+        first(BARE, "retrieval only"),
+        first(NOISE, "noise-shaped texture"),
+        first(UNVARIED, "no variation"),
+        first(FIRST, "synthetic"),
+        first(BOTH, "synthetic", augment=1),
+        mixed(MIXED, "synthetic"),
         Row(ONLY, (("synthetic", 1.0),)),
-        Row("varied synthetic alone", ((VARIED, 1.0),)),
         Row(DONORS, (("donors", 1.0),)),
     ]
 
 
+def rare_rows() -> list[Row]:
+    """The same for a classifier of rare statements; the synthetic records are of these statements, evenly."""
+    rows = (
+        *main_rows()[:3],
+        first("rare donors copied first, then real", "rare donors"),
+        first("rare synthetic first, then real", "rare synthetic"),
+        mixed("real + rare synthetic", "rare synthetic"),
+    )
+    return [replace(row, task=TASKS[1], name=f"{row.name}, {TASKS[1]}") for row in rows]
+
+
 def ablation_rows() -> list[Row]:
-    names = ("alpha 0.3", "alpha 1", "alpha 0.6, no PRD limit", "alpha 1, no PRD limit", "real texture", "all variation")
-    return [mixed(f"real + {name}", name) for name in (*names, *asdict(ALL_VARIATION))]
+    names = ("real texture", "alpha 0.3", "alpha 1", "alpha 0.6, no PRD limit", "alpha 1, no PRD limit", *OPTIONS,
+             "all variation, alpha 1, no PRD limit")  # fmt: skip
+    return [first(f"{name} first, then real", name) for name in names]
 
 
 def low_data_rows(shares=(0.05, 0.10, 0.25)) -> list[Row]:
     """Few patients: real records and donors are cut to the same patients."""
-    kinds = (
-        Row(REAL, (("real", 1.0),)),
-        Row(CLASSICAL, (("real", 1.0),), augment=1),
-        mixed(BEST, VARIED),
-        mixed(BEST_BOTH, VARIED, augment=1),
-    )
+    kinds = (main_rows()[0], main_rows()[1], first(FIRST, "synthetic"))
     return [replace(row, share=share, name=f"{row.name}, {100 * share:g} %") for share in shares for row in kinds]
 
 
 def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -> dict:
-    """All trainings, summarised against real alone, and the varied synthetic rows against the best cheap baseline."""
+    """All trainings, summarised against real alone, the candidates against the best cheap baseline."""
     from tempfile import TemporaryDirectory
 
-    training = JudgeTraining(steps=settings.steps, look_every=max(settings.steps // 6, 1))
-    donors = sets.train.take(np.isin(sets.train.ecg_id, sets.made.ecg_id))
-    held = {
-        "real": sets.train,
-        "fold 9": sets.choice,
-        "fold 10": sets.test,
-        "synthetic": sets.made,
-        "donors": donors,
-        **sets.variants,
-    }
-    jobs = [(row, seed) for row in main_rows() for seed in range(settings.seeds)]
-    jobs += [(row, seed) for row in (*low_data_rows(), *ablation_rows()) for seed in range(settings.few_seeds)]
+    training = JudgeTraining(steps=settings.steps, look_every=max(settings.steps // 4, 1))
+    held = {"real": sets.real, "synthetic": sets.made, "donors": donors_of(sets.made, sets.train), **sets.variants}
+    rare = rare_rows() if sets.rare else []
+    if rare:
+        held |= {"rare synthetic": sets.rare, "rare donors": donors_of(sets.rare, sets.train)}
+    all_folds, few_folds = (usefulness.folds_to_test(sets.real.fold, count) for count in (settings.folds, settings.few_folds))
+    jobs = [job for row in (*main_rows(), *rare) for job in trainings(row, all_folds, settings.seeds)]
+    jobs += [job for row in (*low_data_rows(), *ablation_rows()) for job in trainings(row, few_folds, settings.seeds)]
     with TemporaryDirectory(prefix="evaluate-") as scratch:
         for name, records in held.items():
-            usefulness.save_set(Path(scratch), name, records)
-        runs = usefulness.train_rows(
-            Path(scratch), out, jobs, training, settings.workers, f"{run_id} {len(sets.made)} {len(sets.train)}"
-        )
-    by_row: dict[str, list[dict]] = {}
-    for run in runs:
-        by_row.setdefault(run["row"]["name"], []).append(run)
-    truth = sets.test.labels
-    rows = {
-        name: usefulness.summarise(held, truth, None if name == REAL else by_row[base_of(name)]) for name, held in by_row.items()
-    }
-    cheap = max((CLASSICAL, COPIES, "real + donors copied", "real + retrieval only (alpha 0)", "real + noise-shaped texture"),
-                key=lambda name: rows[name]["F1"][0])  # fmt: skip
-    against = {name: usefulness.summarise(by_row[name], truth, by_row[cheap]) for name in CANDIDATES}
-    only = usefulness.summarise(by_row[ONLY], truth, by_row[DONORS])
-    return {"settings": asdict(settings), "real records": len(sets.train),
-            "real patients": len(set(sets.train.patient_id.tolist())),
-            "donor records": len(donors), "test records": len(sets.test), "rows": rows, "best cheap baseline": cheap,
-            "against it": against, "synthetic alone against its donors": only}  # fmt: skip
+            usefulness.save_set(Path(scratch), name, records, sets.rare_statements)
+        data = f"{run_id} {len(sets.made)} {len(sets.train)}"
+        runs = usefulness.train_rows(Path(scratch), out, jobs, training, settings.workers, data)
+    return summary(sets, settings, jobs, runs)
 
 
-def base_of(name: str) -> str:
-    """Real alone with as many patients."""
-    share = name.rpartition(", ")[2]
-    return f"{REAL}, {share}" if share.endswith(" %") and name != f"{REAL}, {share}" else REAL
+def trainings(row: Row, folds: Sequence[int], seeds: int) -> list[tuple[Row, int, int]]:
+    """(row, test fold, seed): the same seeds for every row, others for every fold."""
+    return [(row, fold, fold + 100 * repeat) for fold in folds for repeat in range(seeds)]
+
+
+def donors_of(made: Labelled, train: Labelled) -> Labelled:
+    """The donor's own record for each synthetic one, as often as it was drawn: what copying would give."""
+    at = {int(ecg_id): row for row, ecg_id in enumerate(train.ecg_id)}
+    return train.take(np.array([at[int(ecg_id)] for ecg_id in made.ecg_id if int(ecg_id) in at], np.int64))
+
+
+def summary(sets: Sets, settings: Settings, jobs: list[tuple[Row, int, int]], runs: list[dict]) -> dict:
+    labels = {TASKS[0]: sets.real.labels, TASKS[1]: np.stack([sets.real.holds(code) for code in sets.rare_statements or ("",)], 1)}
+    classes = {TASKS[0]: SUPERCLASSES, TASKS[1]: sets.rare_statements}
+    truth = {task: {fold: y[sets.real.fold == fold] for fold in (*TRAIN_FOLDS, TEST_FOLD)} for task, y in labels.items()}
+    by_row: dict[Row, list[dict]] = {}
+    for (row, _, _), run in zip(jobs, runs, strict=True):
+        by_row.setdefault(row, []).append(run)
+    told = {row.name: usefulness.tested(held, truth[row.task]) for row, held in by_row.items()}
+
+    def against(name: str, other: str, classes=()) -> dict:
+        folds = {run.fold for run in told[name]}
+        return usefulness.summarise(told[name], [run for run in told[other] if run.fold in folds], classes)
+
+    rows = {row.name: against(row.name, base_of(row), classes[row.task]) for row in by_row}
+    cheap = max(CHEAP, key=lambda name: rows[name]["F1"][0])
+    return {
+        "settings": asdict(settings), "real records": len(sets.train), "real patients": len(set(sets.train.patient_id.tolist())),
+        "donor records": len(set(sets.made.ecg_id.tolist())), "rare statements": list(sets.rare_statements), "rows": rows,
+        "best cheap baseline": cheap, "against it": {name: against(name, cheap) for name in CANDIDATES},
+        "synthetic alone against its donors": against(ONLY, DONORS),
+        "texture": {f"against {what}": against(name, other)["gain"] for name, other, what in TEXTURES},
+    }  # fmt: skip
+
+
+def base_of(row: Row) -> str:
+    """Real alone with as many patients and the same labels."""
+    return REAL + (f", {100 * row.share:g} %" if row.share < 1 else "") + (f", {row.task}" if row.task != TASKS[0] else "")

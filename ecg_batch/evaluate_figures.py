@@ -72,62 +72,67 @@ def intervals(measures: dict) -> bytes:
 
 
 def low_data(rows: dict) -> bytes:
-    """Macro AUROC over the share of real patients, by kind of training: each seed a dot, their mean a line."""
+    """Macro AUROC over the share of real patients, by kind of training, with 95 % intervals."""
     kinds: dict[str, dict[float, list[float]]] = {}
     for name, row in rows.items():
         kind, _, share = name.rpartition(", ")
         if share.endswith(" %"):
-            kinds.setdefault(kind, {})[float(share[:-2])] = row["AUROC of seeds"]
+            kinds.setdefault(kind, {})[float(share[:-2])] = row["AUROC"]
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axes = figure.subplots()
     for shift, (kind, held) in enumerate(kinds.items()):
-        held = {**held, 100.0: rows[kind]["AUROC of seeds"]} if kind in rows else held
-        _seeds(axes, {share * 1.04 ** (shift - 1.5): held[share] for share in sorted(held)}, kind)
+        held = {**held, 100.0: rows[kind]["AUROC"]}
+        _with_intervals(axes, {share * 1.04 ** (shift - 1): held[share] for share in sorted(held)}, kind)
     axes.set(xscale="log", xticks=[5, 10, 25, 100], xticklabels=["5", "10", "25", "100"])
     axes.minorticks_off()
-    axes.set(xlabel="share of real training patients (%)", ylabel="macro AUROC, fold 10 (dots: seeds)")
+    axes.set(xlabel="share of real training patients (%)", ylabel="macro AUROC, unseen patients (95 %)")
     axes.legend(frameon=False, fontsize=8)
     return png(figure)
 
 
 def alpha_sweep(rows: dict) -> bytes:
-    """Macro AUROC of real + synthetic over alpha, with the request's PRD limit and without: each seed a dot."""
-    limited = {0.0: "real + retrieval only (alpha 0)", 0.3: "real + alpha 0.3", 0.6: "real + synthetic", 1.0: "real + alpha 1"}
-    free = {0.0: limited[0.0], 0.6: "real + alpha 0.6, no PRD limit", 1.0: "real + alpha 1, no PRD limit"}
+    """Gain in macro AUROC of synthetic first, then real, over alpha, with the request's PRD limit and without."""
+    names = {"retrieval only": 0.0, "alpha 0.3": 0.3, "unvaried synthetic": 0.6, "alpha 1": 1.0}
+    free = {"retrieval only": 0.0, "alpha 0.6, no PRD limit": 0.6, "alpha 1, no PRD limit": 1.0}
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axes = figure.subplots()
-    for shift, (label, names) in enumerate({"PRD limit of the request": limited, "no PRD limit": free}.items()):
-        _seeds(axes, {alpha + 0.015 * shift: rows[name]["AUROC of seeds"] for alpha, name in names.items() if name in rows}, label)
-    axes.axhline(rows["real alone"]["AUROC"][0], color="k", lw=1, ls=":", label="real alone")
-    axes.axhline(rows["real + classical"]["AUROC"][0], color="0.5", lw=1, ls="--", label="real + classical augmentation")
-    axes.set(xlabel="alpha, share of texture", ylabel="macro AUROC, fold 10 (dots: seeds)", xticks=[0, 0.3, 0.6, 1])
+    for shift, (label, kinds) in enumerate({"PRD limit of the request": names, "no PRD limit": free}.items()):
+        held = {alpha + 0.015 * shift: rows[f"{name} first, then real"]["gain"]["AUROC"] for name, alpha in kinds.items()
+                if f"{name} first, then real" in rows}  # fmt: skip
+        _with_intervals(axes, held, label)
+    axes.axhline(0, color="k", lw=1, ls=":", label="real alone")
+    axes.axhline(rows["real + classical"]["gain"]["AUROC"][0], color="0.5", lw=1, ls="--", label="real + classical augmentation")
+    axes.set(xlabel="alpha, share of texture", ylabel="gain in macro AUROC (95 %)", xticks=[0, 0.3, 0.6, 1])
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return png(figure)
 
 
-def _seeds(axes, held: dict[float, list[float]], label: str) -> None:
-    (line,) = axes.plot(list(held), [np.mean(values) for values in held.values()], lw=1.2, label=label)
-    for x, values in held.items():
-        axes.plot([x] * len(values), values, ".", ms=5, color=line.get_color())
+def _with_intervals(axes, held: dict[float, list[float]], label: str) -> None:
+    """held: x -> [value, low, high]."""
+    value, low, high = np.array(list(held.values())).T
+    axes.errorbar(list(held), value, [value - low, high - value], fmt="o-", ms=4, lw=1.2, capsize=2, label=label)
 
 
-def gallery(made, train, rows, varied) -> bytes:
-    """The first record of three classes as the dataset has it, the same with all variation, and its donor, on ECG paper."""
+def gallery(made, train, rows, unvaried) -> bytes:
+    """The first record of three classes as the dataset has it, the same without variation, and its donor, on ECG paper."""
     from ecg_batch.paper import Sheet, draw
 
     by_id = {int(ecg_id): at for at, ecg_id in enumerate(train.ecg_id)}
-    sheets = []
+    sheets, shown = [], set()
+    same = made.ecg_id == unvaried.ecg_id  # a record that the gate had drawn again may have another donor
     for k in (1, 3, 4):
-        at = next((i for i in range(len(made)) if made.labels[i, k] and int(made.ecg_id[i]) in by_id), None)
+        can = (i for i in np.flatnonzero(made.labels[:, k] & same) if i not in shown and int(made.ecg_id[i]) in by_id)
+        at = next((int(i) for i in can), None)
         if at is None:
             continue
+        shown.add(at)
         asked = rows["hr_bpm_requested"][at].as_py()
         hr = f"HR {asked:.0f} asked" if asked is not None else "HR of the donor"
         codes, name = ", ".join(made.codes[at]), SUPERCLASSES[k]
         donor = train.ecg[by_id[int(made.ecg_id[at])]]
-        titles = (f"Synthetic record {at}: {name}", f"The same with all variation: {name}", f"Its donor: PTB-XL {made.ecg_id[at]}")
-        facts = (f"{hr}   {codes}", f"{hr}   {', '.join(varied.codes[at])}", codes)
-        traces = (made.ecg[at], varied.ecg[at], donor)
+        titles = (f"Synthetic record {at}: {name}", f"The same without variation: {name}", f"Its donor: PTB-XL {made.ecg_id[at]}")
+        facts = (f"{hr}   {codes}", f"{hr}   {', '.join(unvaried.codes[at])}", codes)
+        traces = (made.ecg[at], unvaried.ecg[at], donor)
         sheets.append(tuple(Sheet(x * MV_PER_STEP, made.fs_hz, *words) for x, *words in zip(traces, titles, facts, strict=True)))
     with TemporaryDirectory() as scratch:
         draw(sheets, Path(scratch) / "gallery.png", dpi=70)

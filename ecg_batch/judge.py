@@ -46,6 +46,7 @@ class JudgeConfig:
     stem_stride: int = 2
     dropout: float = 0.3
     window_s: float = 2.5
+    outputs: int = len(SUPERCLASSES)
 
     @property
     def window(self) -> int:
@@ -80,7 +81,7 @@ class Judge(nn.Module):
         shapes = [(a, b, 2 if block == 0 else 1) for a, b in pairs for block, a in enumerate([a] + [b] * (config.blocks - 1))]
         self.blocks = nn.Sequential(*(Block(a, b, config.kernel, stride) for a, b, stride in shapes))
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(2 * config.widths[-1], len(SUPERCLASSES))
+        self.head = nn.Linear(2 * config.widths[-1], config.outputs)
 
     def features(self, filtered: torch.Tensor) -> torch.Tensor:
         """What the last layer sees: (b, lead, time) -> (b, 2c)."""

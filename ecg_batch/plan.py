@@ -125,7 +125,8 @@ def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
 
         table = read_query_table(request.table, request.source)
         request = _counted(request, len(table))
-    labels = table.labels if table else tuple(label for label, _ in request.mix.labels)
+    shares = (request.mix or request.cohort).labels if table is None else None
+    labels = table.labels if table else tuple(label for label, _ in shares or ())
     inputs = {"bank": _check_bank(request, labels), **_check_models(request)}
     if table:
         inputs["table"] = table.sha256()
@@ -206,7 +207,7 @@ def _check_donors(request: Request, donors, labels: tuple[str, ...], usable) -> 
     allowed = np.isin(donors.fold, request.donor_folds) & usable
     known = [*SUPERCLASSES, *donors.codes]
     held = {label: int((donors.holds(label) & allowed).sum()) for label in known}
-    absent = [label for label in labels if not held.get(label)]
+    absent = [label for label in labels if not held.get(label)] if labels else ["any label"] * (not allowed.any())
     if absent:
         present = ", ".join(f"{label} ({count})" for label, count in held.items() if count)
         with_beats = " with three whole beats, as long records need," if request.is_long else ""

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ecg_batch.draws import Stream, generator, uniforms
-from ecg_batch.request import Distribution, Mix, Request
+from ecg_batch.request import HR_LIMITS_BPM, Distribution, Mix, Request
+from ecg_batch.rhythm_parameters import rate_limits_bpm
 
 # 2**64 / golden ratio. record * PHI mod 2**64 is the most even additive sequence there is: whatever the first n records
 # are, the count of a label is its share of n to within a few records, and the integers are exact for any record index.
@@ -36,6 +37,9 @@ def query_source(request: Request, folder: Path) -> Callable[[int, int], Queries
     """The function (start, stop) -> Queries of a run, with a table's rows read shard by shard from the run's folder."""
     if request.mix is not None:
         return lambda start, stop: mix_queries(request, start, stop)
+    if request.cohort is not None:
+        donors = lru_cache(maxsize=1)(lambda: index_for(request))
+        return lambda start, stop: cohort_queries(request, donors(), start, stop)
 
     from ecg_batch import query_table
 
@@ -53,18 +57,54 @@ def query_source(request: Request, folder: Path) -> Callable[[int, int], Queries
 def mix_queries(request: Request, start: int, stop: int) -> Queries:
     """Queries of records start .. stop - 1 of a mix."""
     records = np.arange(start, stop)
-    label = _labels(request.mix, request.seed, records)
+    label = _labels(request.mix.labels, request.seed, records)
     draws = uniforms(request.seed, records, Stream.QUERY, 3)  # (record, 3): heart rate, age, sex
     return Queries(records, label, _heart_rates(request.mix, label, draws[:, 0]), _ages(request.mix, draws[:, 1]),
                    _sexes(request.mix, draws[:, 2]))  # fmt: skip
 
 
-def _labels(mix: Mix, seed: int, records: np.ndarray) -> np.ndarray:
+def index_for(request: Request) -> "DonorIndex":  # noqa: F821
+    """The donors that a request may use."""
+    from ecg_batch.bank import read_beats, read_table
+    from ecg_batch.long_donor import enough_beats
+    from ecg_batch.retrieve import index_donors
+
+    table = read_table(Path(request.bank))
+    usable = enough_beats(*read_beats(Path(request.bank)), table.fs_hz) if request.is_long else None
+    return index_donors(table, request.donor_folds, usable)
+
+
+def cohort_queries(request: Request, donors, start: int, stop: int) -> Queries:
+    """Queries of records start .. stop - 1 that ask for what a donor is. donors: the DonorIndex of the request."""
+    from scipy.special import ndtri
+
+    cohort, records = request.cohort, np.arange(start, stop)
+    draws = uniforms(request.seed, records, Stream.QUERY, 2)  # (record, 2): the holder, its rate
+    if cohort.labels is None:
+        at = (_positions(request.seed, records) * len(donors.rows)).astype(np.int64)  # (record,), of donors.rows
+        label = donors.table.rarest_labels()[donors.rows[at]]
+    else:
+        label = _labels(cohort.labels, request.seed, records)
+        holders = {name: np.flatnonzero(donors.table.holds(name)[donors.rows]) for name, _ in cohort.labels}
+        at = np.array([holders[name][int(u * len(holders[name]))] for name, u in zip(label, draws[:, 0], strict=True)])
+    row = donors.rows[at]
+    factor = np.exp(cohort.hr_spread * np.clip(ndtri(draws[:, 1]), -2, 2))
+    low, high = rate_limits_bpm(request.rhythm) if request.is_long else HR_LIMITS_BPM
+    slowest, fastest = np.maximum(donors.slowest_bpm[at], low), np.minimum(donors.fastest_bpm[at], high)
+    hr_bpm = np.clip(donors.table.hr_bpm[row] * factor, slowest, fastest).astype(np.float32)
+    return Queries(records, label, hr_bpm, donors.table.age[row].astype(np.float32), donors.table.sex[row].astype(np.int8))
+
+
+def _positions(seed: int, records: np.ndarray) -> np.ndarray:
+    """The most even sequence in [0, 1): (record,)."""
     offset = generator(seed, OFFSET_RECORD, Stream.QUERY).integers(2**64, dtype=np.uint64)
-    position = (records.astype(np.uint64) * PHI + offset) / 2.0**64  # wraps on purpose; (record,) in [0, 1)
-    upper = np.cumsum([share for _, share in mix.labels])
-    index = np.searchsorted(upper[:-1], position, side="right")
-    return np.array([label for label, _ in mix.labels])[index]
+    return (records.astype(np.uint64) * PHI + offset) / 2.0**64  # wraps on purpose
+
+
+def _labels(shares: tuple[tuple[str, float], ...], seed: int, records: np.ndarray) -> np.ndarray:
+    upper = np.cumsum([share for _, share in shares])
+    index = np.searchsorted(upper[:-1], _positions(seed, records), side="right")
+    return np.array([label for label, _ in shares])[index]
 
 
 def _heart_rates(mix: Mix, label: np.ndarray, draw: np.ndarray) -> np.ndarray:

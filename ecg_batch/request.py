@@ -41,11 +41,14 @@ VARIATION = {"rr_cv": (float, 0.0, 0.2, 0.0), "axis_deg": (float, 0.0, 20.0, 0.0
              "gain_sd": (float, 0.0, 0.25, 0.0), "blend": (float, 0.0, 0.5, 0.0)}  # fmt: skip
 JUDGE = {"steps": (int, 0, 40, 20), "below": (float, 0.0, 1.0, 0.5)}
 OPTIONS = ("batch_on_oom", "format", "rhythm", "variation", "judge")
-OTHERS = ("donor_folds", "device", "bank", "models", "mix", "table", *OPTIONS)
+WHAT = ("mix", "table", "cohort")  # exactly one of them says what to make
+OTHERS = ("donor_folds", "device", "bank", "models", *WHAT, *OPTIONS)
 KNOWN = tuple(sorted((*NUMBERS, *OTHERS)))
 LATER_DEFAULTS = (("batch_on_oom", "fail"), ("format", "zarr"), ("rhythm", None), ("start_hour", None), ("variation", None),
-                  ("judge", None))  # fmt: skip
+                  ("judge", None), ("cohort", None))  # fmt: skip
 MIX_KEYS = ("age", "hr_bpm", "labels", "sex")
+COHORT_KEYS = ("hr_spread", "labels")
+HR_SPREAD = (float, 0.0, 0.5, 0.1)
 HR_LIMITS_BPM = (20.0, 300.0)
 AGE_LIMITS = (0.0, 120.0)
 SHARE_TOLERANCE = 1e-3  # thirds written as 0.333 still count as a whole
@@ -88,6 +91,18 @@ class Mix:
 
 
 @dataclass(frozen=True)
+class Cohort:
+    """Records that ask for what the bank's donors are: each for the label, age, sex and rate of one donor, dealt evenly.
+
+    labels: shares as in a Mix, a holder for each; None: every donor as often as the next, by the rarest of its statements.
+    hr_spread: standard deviation of the log of the asked rate about the donor's own.
+    """
+
+    labels: tuple[tuple[str, float], ...] | None = None
+    hr_spread: float = HR_SPREAD[3]
+
+
+@dataclass(frozen=True)
 class Variation:
     """How much each donor's beats are varied; what the parts mean: ecg_batch/variation.py."""
 
@@ -108,7 +123,7 @@ class Refinement:
 
 @dataclass(frozen=True)
 class Request:
-    """A checked request. Exactly one of mix and table is set; records may be None until the table is counted."""
+    """A checked request. Exactly one of mix, table and cohort is set; records may be None until the table is counted."""
 
     records: int | None
     duration_s: int
@@ -135,6 +150,7 @@ class Request:
     judge: Refinement | None = None
     rhythm: RhythmParameters | None = None  # of long records only
     start_hour: float | None = None  # time of day at which long records begin; None = drawn by record
+    cohort: Cohort | None = None
 
     @property
     def is_long(self) -> bool:
@@ -160,10 +176,14 @@ def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
     if mix is not None:
         drawn = {key: Distribution(**mix[key]) if mix[key] else None for key in ("hr_bpm", "age")}
         mix = Mix(labels=tuple((label, share) for label, share in mix["labels"]), female=mix["female"], **drawn)
-    options = {"variation": Variation, "judge": Refinement, "rhythm": RhythmParameters}
+    options = {"variation": Variation, "judge": Refinement, "rhythm": RhythmParameters, "cohort": _cohort_from_resolved}
     options = {key: kind(**resolved[key]) for key, kind in options.items() if resolved.get(key)}
     fields = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix, **options}
     return Request(**fields, bank=bank, models=models, table=None)
+
+
+def _cohort_from_resolved(labels, hr_spread: float) -> Cohort:
+    return Cohort(labels and tuple((label, share) for label, share in labels), hr_spread)
 
 
 def load_request(path: Path, overrides: Sequence[str] = ()) -> Request:
@@ -201,14 +221,14 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
     numbers = {key: _number(raw.get(key, rule[3]), *rule[:3], key, source) for key, rule in NUMBERS.items()}
     numbers |= _sizes(raw, numbers)
     rhythm, start_hour = _rhythm(raw.get("rhythm"), numbers["duration_s"], source)
-    if ("mix" in raw) == ("table" in raw):
-        found = "both" if "mix" in raw else "neither"
+    what = [key for key in WHAT if key in raw]
+    if len(what) != 1:
         raise UserError(
-            f"{source}: found {found} of mix and table; exactly one says what to make: a mix of labels, or a table "
-            "with a row per record" + ("; --set mix=null drops the mix" if "mix" in raw else "")
+            f"{source}: found {' and '.join(what) or 'none'} of {', '.join(WHAT)}; exactly one says what to make: a mix of labels, "
+            "a table with a row per record, a cohort like the donors" + ("; --set mix=null drops the mix" if "mix" in raw else "")
         )
-    if numbers["records"] is None and "mix" in raw:
-        raise UserError(f"{source}: records is missing: a mix has no length of its own; add for example 'records: 2048'")
+    if numbers["records"] is None and "table" not in raw:
+        raise UserError(f"{source}: records is missing: a {what[0]} has no length of its own; add for example 'records: 2048'")
     request = Request(
         **numbers,
         donor_folds=_folds(raw.get("donor_folds", list(range(1, 9))), source),
@@ -220,6 +240,7 @@ def parse_request(raw: Mapping, source: str, folder: Path) -> Request:
         mix=_mix(raw["mix"], source) if "mix" in raw else None,
         table=_path(raw["table"], "table", source, folder) if "table" in raw else None,
         source=source,
+        cohort=_cohort(raw["cohort"], source) if "cohort" in raw else None,
         rhythm=rhythm,
         start_hour=start_hour,
         variation=_options(raw, "variation", VARIATION, Variation, source),
@@ -372,6 +393,14 @@ def _mix(raw, source: str) -> Mix:
                 f"{mix.hr_bpm.low:g} to {mix.hr_bpm.high:g}. Widen mix.hr_bpm or drop {label} from mix.labels"
             )
     return mix
+
+
+def _cohort(raw, source: str) -> Cohort:
+    if not isinstance(raw, dict):
+        raise UserError(f"{source}: cohort is {raw!r}; needed keys below it: {', '.join(COHORT_KEYS)}, or {{}} for the defaults")
+    _refuse_unknown(raw, COHORT_KEYS, source, "cohort.")
+    labels = None if raw.get("labels") is None else _shares(raw["labels"], "cohort.labels", "{AFIB: 0.5, CLBBB: 0.5}", source)
+    return Cohort(labels, _number(raw.get("hr_spread", HR_SPREAD[3]), *HR_SPREAD[:3], "cohort.hr_spread", source))
 
 
 def _shares(raw, key: str, example: str, source: str) -> tuple[tuple[str, float], ...]:

@@ -2,7 +2,8 @@
 
 Published: query -> R^8 (3 numbers and 5 superclasses), standardised, weighted Euclidean distance. Here a donor must hold the
 label that was asked for, and its rate statements must be true at the heart rate that was asked for; the distance then
-chooses among those. The lot favours nearer donors, so that a million equal queries do not all return one patient.
+chooses among those. The lot favours nearer donors, so that a million equal queries do not all return one patient. A query that asks
+for neither rate nor age has no near and far: every holder of the label, of the sex where one is asked, is as likely as the next.
 """
 
 from dataclasses import dataclass
@@ -61,7 +62,16 @@ def retrieve(index: DonorIndex, queries: Queries, uniforms: np.ndarray) -> np.nd
         order = np.take_along_axis(nearest, np.argsort(-lot, axis=1, kind="stable"), axis=1)
         repeated = np.resize(np.arange(order.shape[1]), uniforms.shape[1])
         out[asked] = index.rows[holders[order[:, repeated]]]
+        for at in asked[np.isnan(queries.hr_bpm[asked]) & np.isnan(queries.age[asked])]:
+            out[at] = _anyone(index.rows[holders], index.table.sex, queries.sex[at], uniforms[at])
     return out
+
+
+def _anyone(holders: np.ndarray, sex_of: np.ndarray, sex: int, uniforms: np.ndarray) -> np.ndarray:
+    """k of the holders by lot, of the asked sex where there is one; some may come twice."""
+    alike = holders[sex_of[holders] == sex]
+    chosen = alike if len(alike) else holders
+    return chosen[(uniforms * len(chosen)).astype(np.int64)]
 
 
 def _squared_distance(index: DonorIndex, holders: np.ndarray, queries: Queries, asked: np.ndarray, label: str) -> np.ndarray:

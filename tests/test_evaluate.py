@@ -11,7 +11,7 @@ from ptbxl_layout import write_record, write_tables
 from real_sets import bundled_records
 from test_shard import ROOT, write_request
 
-from ecg_batch import bank, evaluate, fidelity, privacy, validity
+from ecg_batch import bank, evaluate, fidelity, privacy, usefulness, validity
 from ecg_batch.errors import UserError, need
 from ecg_batch.evaluate_report import evaluate_dataset
 from ecg_batch.execute import synthesize
@@ -148,6 +148,43 @@ def test_the_axis_and_rate_are_what_the_leads_say():
         assert abs(abs(found["axis"]) - degrees) < 3 and found["HR"] == pytest.approx(75, abs=0.2)
 
 
+# Usefulness ---------------------------------------------------------------------------------------------------
+
+
+def test_a_gain_is_seen_and_no_gain_is_not():
+    """Nine folds of 100 records: a classifier, one as good with other noise, one that knows the second class better."""
+    folds, draw = (*range(1, 9), 10), np.random.default_rng(4)
+    truth = {fold: draw.random((100, 2)) < 0.3 for fold in folds}
+
+    def classifier(*sharpness):
+        p = {fold: 0.5 + sharpness * (y - 0.5) + draw.normal(0, 0.5, y.shape) for fold, y in truth.items()}
+        return [usefulness.Tested(fold, truth[fold], p[fold], p[fold] >= 0.5) for fold in folds]
+
+    base, as_good, better = classifier(0.6, 0.6), classifier(0.6, 0.6), classifier(0.6, 1.2)
+    none, gain = (usefulness.summarise(runs, base)["gain"] for runs in (as_good, better))
+    for score in ("AUROC", "F1"):
+        assert none[score][1] < 0 < none[score][2] and 0 < gain[score][1] < gain[score][0]
+    told = np.concatenate([run.probability for run in better])
+    assert usefulness.pooled(better)["AUROC"] == pytest.approx(macro_auroc(np.concatenate(list(truth.values())), told))
+    with pytest.raises(ValueError, match="same folds"):
+        usefulness.summarise(better[:3], base)
+
+
+def test_nobody_of_the_test_fold_is_trained_on():
+    patients, fold = np.array([[1, -1, -1], [2, -1, -1], [3, -1, -1], [4, -1, -1], [5, -1, -1]]), np.array([1, 2, 8, 9, 10])
+    made = np.array([[1, -1, -1], [1, 3, -1], [2, -1, -1], [3, 2, 1], [77, -1, -1]])
+    assert usefulness.may_train(made, patients, fold, 8).tolist() == [True, False, True, False, True]
+    assert usefulness.may_train(patients, patients, fold, 10).tolist() == [True, True, True, False, False]
+
+
+def test_rare_statements_are_those_that_can_be_learned_and_chosen(real):
+    train, choice = real
+    found = evaluate.rare_statements(train, choice, ["AFIB", "NORM", "CLBBB", "LVH", "WPW"])
+    for code in found:
+        assert 20 <= train.holds(code).sum() < 0.1 * len(train) and choice.holds(code).sum() >= 3
+    assert "NORM" not in found and "WPW" not in found and found
+
+
 # From a dataset to a page ---------------------------------------------------------------------------------------------
 
 
@@ -176,16 +213,21 @@ def judges(ptbxl, tmp_path_factory):
     return folder
 
 
-TINY = evaluate.Settings(seeds=2, few_seeds=1, steps=2, records=64, compared=30, delineated=4, workers=1)
+TINY = evaluate.Settings(folds=2, few_folds=1, steps=2, records=64, compared=30, delineated=4, workers=1)
 
 
 def test_a_tiny_evaluation_from_dataset_to_page_twice_the_same(dataset, ptbxl, judges, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "low_data_rows", lambda rows=evaluate.low_data_rows: rows((0.25,)))
-    monkeypatch.setattr(evaluate, "ablation_rows", lambda rows=evaluate.ablation_rows: rows()[:4])
+    monkeypatch.setattr(evaluate, "ablation_rows", lambda rows=evaluate.ablation_rows: rows()[:2])
+    monkeypatch.setattr(evaluate, "RARE", 0.5)  # of 90 records a tenth is too few to learn from
+    monkeypatch.setattr(evaluate, "FEWEST_TAUGHT", 8)
+    monkeypatch.setattr(evaluate, "FIDELITY_DRAWS", 2)
+    monkeypatch.setattr(usefulness, "DRAWS", 10)
     one = evaluate_dataset(dataset, ptbxl, tmp_path / "one", TINY, judges=judges)
     page = (tmp_path / "one" / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 6 and "http://" not in page and 'src="/' not in page
-    assert set(json.loads((tmp_path / "one" / "report.json").read_bytes())) >= {"bars", "first lines", "usefulness", "fidelity"}
+    report = json.loads((tmp_path / "one" / "report.json").read_bytes())
+    assert set(report) >= {"bars", "first lines", "usefulness", "fidelity"} and report["usefulness"]["rare statements"]
     json.loads((tmp_path / "one" / "report.json").read_bytes(), parse_constant=pytest.fail)  # no NaN: browsers cannot read it
     runs = (tmp_path / "one" / "trainings.jsonl").read_text().splitlines()
     (tmp_path / "two").mkdir()

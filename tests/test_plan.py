@@ -78,9 +78,14 @@ def test_records_and_table_must_agree(write_request, tmp_path):
     assert "records is 540 but the table has 2 rows" in refusal(write_request(mix=None, table="t.csv"))
 
 
-def test_plans_come_back_from_disk(make_run):
-    plan, folder, out = make_run()
+@pytest.mark.parametrize("changes", [
+    {}, {"mix": None, "cohort": {}}, {"mix": None, "cohort": {"hr_spread": 0, "labels": {"NORM": 0.5, "AFIB": 0.5}}},
+])  # fmt: skip
+def test_plans_come_back_from_disk(make_run, changes):
+    plan, folder, out = make_run(**changes)
     assert read_plan(folder).run_id == plan.run_id
+    assert read_plan(folder).request.resolved() == plan.request.resolved()
+    assert read_plan(folder).request.cohort == plan.request.cohort
     assert read_plan(folder).shards == plan.shards
     assert find_run(out) == find_run(folder) == folder
 

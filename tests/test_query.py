@@ -1,5 +1,7 @@
 """What is asked of a record depends on the record alone, and keeps to the request."""
 
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
@@ -7,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecg_batch.errors import UserError
-from ecg_batch.query import mix_queries, quantile, query_source
+from ecg_batch.query import cohort_queries, index_for, mix_queries, quantile, query_source
 from ecg_batch.query_table import read_query_table
 from ecg_batch.request import Distribution, load_request
 
@@ -53,6 +55,48 @@ def test_truncated_normal_by_hand():
     # half of normal(60, 10) cut to 60 .. 300 lies below the 75 % point of the whole: 60 + 0.6745 * 10
     assert quantile(Distribution(60, 300, 60, 10), np.array([0.5]))[0] == pytest.approx(66.745, abs=1e-3)
     assert quantile(Distribution(70, 70), np.array([0.3]))[0] == 70
+
+
+@pytest.fixture
+def cohort(write_request):
+    def make(**keys):
+        request = load_request(write_request(mix=None, cohort=keys, donor_folds=[1, 2, 3], seed=5, bank="bundled"))
+        return request, index_for(request)
+
+    return make
+
+
+def test_a_cohort_asks_for_what_the_donors_are(cohort):
+    request, donors = cohort(hr_spread=0.0)
+    table, rows = donors.table, donors.rows
+    queries = cohort_queries(request, donors, 0, 10 * len(rows))
+    asked = Counter(zip(queries.label, queries.age, queries.sex, queries.hr_bpm.round(2), strict=True))
+    there = Counter(zip(table.rarest_labels()[rows], table.age[rows], table.sex[rows], table.hr_bpm[rows].round(2), strict=True))
+    assert set(asked) == set(there) and all(abs(asked[one] - 10 * count) <= 2 * count for one, count in there.items())
+    part = cohort_queries(request, donors, 130, 257)
+    for field in FIELDS:
+        np.testing.assert_array_equal(getattr(part, field), getattr(queries, field)[130:257])
+
+
+def test_a_cohort_of_labels_keeps_to_the_shares_and_spreads_the_rate(cohort):
+    request, donors = cohort(labels={"AFIB": 0.25, "SBRAD": 0.75}, hr_spread=0.2)
+    queries = cohort_queries(request, donors, 0, 400)
+    assert abs((queries.label == "AFIB").sum() - 100) <= 2
+    slow = queries.hr_bpm[queries.label == "SBRAD"]
+    assert slow.max() <= 65 and slow.std() > 3
+    held = donors.table.hr_bpm[donors.table.holds("AFIB")]
+    assert set(queries.hr_bpm[queries.label == "AFIB"].tolist()).isdisjoint(held.tolist())
+
+
+def test_the_rarest_statement_with_a_superclass_is_the_label(cohort):
+    _, donors = cohort()
+    table, labels = donors.table, donors.table.rarest_labels()
+    holders = {code: table.holds(code).sum() for code in table.codes}
+    for donor in range(0, len(table), 37):
+        held = table.scp_codes(donor)
+        assert labels[donor] in held
+        diagnostic = [code for code in held if code in table.superclass_of]
+        assert holders[labels[donor]] == min(holders[code] for code in diagnostic or held)
 
 
 def rows(count=300):

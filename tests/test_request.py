@@ -39,8 +39,8 @@ def refusal(path, *overrides) -> str:
         ({"shard": 100}, ["shard is 100", "multiple of batch (64)", "Use 128"]),
         ({"donor_folds": [0, 1]}, ["donor_folds is [0, 1]", "1 to 10"]),
         ({"device": "tpu"}, ["device is 'tpu'; choose one of cpu, cuda"]),
-        ({"table": "t.csv"}, ["found both of mix and table", "--set mix=null"]),
-        ({"mix": None}, ["found neither of mix and table"]),
+        ({"table": "t.csv"}, ["found mix and table of mix, table, cohort", "--set mix=null"]),
+        ({"mix": None}, ["found none of mix, table, cohort"]),
         ({"mix": {"labels": {"NORM": 0.5, "MI": 0.4}}}, ["mix.labels sums to 0.9, not 1"]),
         ({"mix": {"labels": {"NORM": 1}, "hr": 70}}, ["unknown key 'mix.hr'"]),
         ({"mix": {"labels": {"NORM": 1}, "hr_bpm": 10}}, ["mix.hr_bpm is 10, outside 20 to 300"]),
@@ -56,6 +56,11 @@ def refusal(path, *overrides) -> str:
             ["label SBRAD", "up to 65 bpm", "80 to 90"],
         ),
         ({"mix": {"labels": {"STACH": 1}, "hr_bpm": 70}}, ["label STACH", "from 95 bpm"]),
+        ({"cohort": {}}, ["found mix and cohort of"]),
+        ({"mix": None, "cohort": "donors"}, ["cohort is 'donors'; needed keys below it: hr_spread, labels"]),
+        ({"mix": None, "cohort": {"hr_sd": 0.1}}, ["unknown key 'cohort.hr_sd'"]),
+        ({"mix": None, "cohort": {"hr_spread": 2}}, ["cohort.hr_spread is 2, outside 0 to 0.5"]),
+        ({"mix": None, "records": None, "cohort": {}}, ["records is missing: a cohort has no length"]),
     ],
 )
 def test_what_cannot_be_made_is_refused(write_request, changes, said):
