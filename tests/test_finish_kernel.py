@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfiltfilt
 from test_decode_kernel import RUNS_HERE, needs_kernel
+from test_shard import make, plan_of
 
-from ecg_batch import bank, finish_kernel
+from ecg_batch import bank, decode_kernel, finish_kernel
 from ecg_batch.compose import FILTER_ORDER, plain_compose, plain_low_pass, rounding_bound_mv
+from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_STEP
 from ecg_batch.retime import donor_loop, plain_read_loop
+from ecg_batch.shard import open_assets
 
 pytestmark = needs_kernel
 
@@ -84,3 +87,25 @@ def test_the_loop_is_read_as_by_numpy(real):
             ours = of_each_build(finish_kernel.read_loop, donor.loop, at)
             np.testing.assert_allclose(ours, plain_read_loop(donor, at), atol=1e-9)
     np.testing.assert_array_equal(ours[:, 3 : 3 + length], donor.loop)  # at whole samples: the donor's own
+
+
+def test_without_a_compiler_the_records_are_the_same(tmp_path, monkeypatch):
+    """Plain torch, numpy and scipy, all the way: but for records whose tokens fall the other way, and single steps of rounding."""
+    plan = plan_of(tmp_path, records=64)
+    compiled, compiled_rows = make(plan)
+    monkeypatch.setattr(decode_kernel, "BUILDS", ())
+    caches = (decode_kernel.kernel, finish_kernel.library)
+    try:
+        for cached in caches:
+            cached.cache_clear()
+        plain_plan = plan_of(tmp_path, records=64)
+        assert plain_plan.versions["kernels"] == "plain"
+        with pytest.raises(UserError, match="kernels compiled .* there, plain here"):
+            open_assets(plan)
+        plain, plain_rows = make(plain_plan)
+    finally:
+        for cached in caches:
+            cached.cache_clear()
+    alike = np.abs(plain.astype(int) - compiled).max(axis=(1, 2)) <= 2
+    assert alike.mean() > 0.95 and (plain != compiled)[alike].mean() < 1e-3
+    assert plain_rows["donor_ecg_id"] == compiled_rows["donor_ecg_id"] and plain_rows["flags"] == compiled_rows["flags"]
