@@ -59,12 +59,17 @@ def detect_beats(modelled_mv: np.ndarray, fs_hz: float, by_lead: list[np.ndarray
     same point of each beat: the largest deflection over all leads of the typical beat, to which each beat is aligned.
     by_lead: the detections of each lead, where they are already known.
     """
-    found = np.sort(np.concatenate(by_lead or detect_leads(modelled_mv, fs_hz)))
+    voted = voted_beats(by_lead or detect_leads(modelled_mv, fs_hz), fs_hz)
+    return _aligned(modelled_mv, voted, fs_hz)
+
+
+def voted_beats(by_lead: list[np.ndarray], fs_hz: float) -> np.ndarray:
+    """The medians of what at least five leads agree on, not aligned: (beat,)."""
+    found = np.sort(np.concatenate(by_lead))
     if not len(found):
         return found
     groups = np.split(found, np.flatnonzero(np.diff(found) > VOTE_TOLERANCE_S * fs_hz / 2) + 1)
-    voted = [int(np.median(group)) for group in groups if len(group) >= VOTES_NEEDED]
-    return _aligned(modelled_mv, np.array(voted, dtype=np.int64), fs_hz)
+    return np.array([int(np.median(group)) for group in groups if len(group) >= VOTES_NEEDED], dtype=np.int64)
 
 
 def _aligned(modelled_mv: np.ndarray, beats: np.ndarray, fs_hz: float) -> np.ndarray:

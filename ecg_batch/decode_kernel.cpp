@@ -10,6 +10,7 @@
 #include "lanes.h"
 
 constexpr int BLOCK = 16;  // tokens whose weights are summed before the sum is kept
+constexpr int LONE = LANES / 2;  // so many records at the end of a batch, or fewer, are faster one after another: decode_lone.h
 typedef double Doubles __attribute__((vector_size(8 * LANES)));
 
 struct Layer {  // row-major, as torch holds them, but those of products in groups (lanes.h); A2 = -exp(A_log) * log2(e)
@@ -177,6 +178,8 @@ INLINE void decode_tile(const Model &m, const Call &call, const Tile &t, int64_t
     }
 }
 
+#include "decode_lone.h"
+
 // 0 done, 1 out of memory.
 extern "C" int ecg_decode(const Model *model, const Call *call) {
     const Model &m = *model;
@@ -191,9 +194,10 @@ extern "C" int ecg_decode(const Model *model, const Call *call) {
     t.x = take(m.d), t.u = take(m.d), t.xz = take(2 * m.d_in), t.xc = take(m.d_in), t.dbc = take(m.r + 2 * m.n);
     t.delta = take(m.d_in), t.weight = take(K);
     t.conv = take(m.layers * m.d_in * m.k), t.ssm = take(m.layers * m.d_in * m.n);
-    for (int64_t first = call->first; first < call->stop; first += LANES) decode_tile(m, *call, t, first);
+    int64_t first = call->first;
+    for (; call->stop - first > LONE; first += LANES) decode_tile(m, *call, t, first);
     std::free(memory);
-    return 0;
+    return first < call->stop ? decode_lone(m, *call, first, call->stop) : 0;
 }
 
 // Whether this CPU has the instructions that the flags of this build allow.

@@ -49,6 +49,15 @@ RANGES_24_H = {
     "lf_hf": Range(1.1, 11.6, NUNAN),  # of five-minute windows, averaged over the day
     "slope": Range(-1.30, -0.82, BIGGER),
 }
+# RMSSD over 24 h of healthy persons, mean and SD in ms by decade, the first entry of 10 to 19 years, the last of 80 to 99
+UMETANI = "Umetani et al. 1998, doi:10.1016/S0735-1097(97)00554-8, mean +- 2 SD"
+RMSSD_BY_DECADE = ((53, 17), (43, 19), (35, 11), (31, 11), (25, 9), (22, 6), (24, 7), (21, 6))
+
+
+def rmssd_range(age: float) -> Range:
+    """RMSSD of healthy persons of this age over 24 h."""
+    mean, sd = RMSSD_BY_DECADE[int(min(max(age // 10 - 1, 0), len(RMSSD_BY_DECADE) - 1))]
+    return Range(mean - 2 * sd, mean + 2 * sd, UMETANI)
 
 
 @dataclass(frozen=True)

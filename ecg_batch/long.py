@@ -121,9 +121,10 @@ class LongBatch:
         out = np.empty((len(self._casts), 12, now.stop - now.start), np.int16)
         for record, (skeleton, texture) in enumerate(now.parts):
             steps = twelve_leads(to_steps(skeleton + alpha[record] * texture))
-            whole = twelve_leads(skeleton)
-            self._error[record] += np.square(steps * MV_PER_STEP - whole).sum()
-            self._power[record] += np.square(whole).sum()
+            whole, error = twelve_leads(skeleton), steps * MV_PER_STEP
+            error -= whole
+            self._error[record] += np.einsum("lt,lt->", error, error)
+            self._power[record] += np.einsum("lt,lt->", whole, whole)
             self._alpha[record] += alpha[record].sum()
             self._checks[record].add(steps)
             out[record] = np.clip(steps, -32768, 32767)
@@ -193,7 +194,8 @@ def open_texture(request, assets: Assets, queries: Queries, rows: np.ndarray) ->
     from ecg_batch import decode
 
     held = [assets.bank.table.scp_codes(int(row)) for row in rows]
-    return TextureStream(request, assets.models, queries.record, decode.conditions_of(assets.models, queries.label, held))
+    conditions = decode.conditions_of(assets.models, queries.label, held)
+    return TextureStream(request, assets.models, queries.record, conditions)
 
 
 # Before the first minute -----------------------------------------------------------------------------------------------
@@ -228,7 +230,8 @@ def _with_donor(request, assets: Assets, row: int, record: int, hr_bpm: float, s
     """A record with one donor, and the flags that are known before its first minute is made."""
     hr_bpm = float(assets.bank.table.hr_bpm[row]) if np.isnan(hr_bpm) else hr_bpm
     donor = long_donor(assets.bank, row)
-    allowed = DonorRhythm(hr_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(assets, row))
+    age = float(assets.bank.table.age[row])
+    allowed = DonorRhythm(hr_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(assets, row), age)
     rhythm_draws = generator(request.seed, record, Stream.LONG_RHYTHM)
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour)
     stated = next((aux for code, aux in RHYTHMS.items() if code in donor.codes), "(N")

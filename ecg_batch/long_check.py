@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ecg_batch.beats import LEAD_II, detect_beats, detect_lead
+from ecg_batch.beats import LEAD_II, detect_rows, voted_beats
 from ecg_batch.check import BEAT_WITHIN_S, EDGE_S, FLAT_MV, HR_WITHIN_BPM, MAX_MV
 from ecg_batch.leads import MODELLED, MODELLED_INDEX, MV_PER_STEP
 
@@ -24,9 +24,10 @@ class MinuteCheck:
     def add(self, steps: np.ndarray) -> None:
         """The next minute, int32 (12, time)."""
         flags = []
-        if np.abs(steps).max() * MV_PER_STEP > MAX_MV:
+        highest, lowest = steps.max(axis=-1), steps.min(axis=-1)  # (lead,)
+        if max(highest.max(), -lowest.min()) * MV_PER_STEP > MAX_MV:
             flags.append("amplitude")
-        if (np.ptp(steps, axis=-1) * MV_PER_STEP < FLAT_MV).any() and steps.shape[-1] > 2 * self._fs_hz:
+        if ((highest - lowest) * MV_PER_STEP < FLAT_MV).any() and steps.shape[-1] > 2 * self._fs_hz:
             flags.append("flat")
         self._leads = np.concatenate([self._leads, steps[list(MODELLED_INDEX)]], axis=1)
         self._at += steps.shape[-1]
@@ -42,10 +43,11 @@ class MinuteCheck:
         """
         clear_s = EDGE_S if self._at == self._samples else JUDGED_S
         until = self._at - round(clear_s * self._fs_hz)
-        ecg_mv = self._leads * MV_PER_STEP
-        found, wrong = self._held_against(detect_lead(ecg_mv[LEAD_II], self._fs_hz), until)
+        by_lead = detect_rows(self._leads[[LEAD_II]] * MV_PER_STEP, self._fs_hz)
+        found, wrong = self._held_against(by_lead[0], until)
         if wrong:
-            voted = self._held_against(detect_beats(ecg_mv, self._fs_hz), until)
+            by_lead = detect_rows(self._leads * MV_PER_STEP, self._fs_hz)
+            voted = self._held_against(voted_beats(by_lead, self._fs_hz), until)
             found, wrong = voted if voted[1] < wrong else (found, wrong)
         if len(found):
             self._span = min(self._span[0], found[0]), max(self._span[1], found[-1])

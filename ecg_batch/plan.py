@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from ecg_batch import decode_kernel
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file, sync, to_json, write_new, write_over
-from ecg_batch.request import MINUTE_S, Request, request_from_resolved
+from ecg_batch.request import HR_LIMITS_BPM, MINUTE_S, Request, request_from_resolved
+from ecg_batch.rhythm_parameters import rate_limits_bpm
 from ecg_batch.statements import SUPERCLASSES
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
     if request.table is not None:
         from ecg_batch.query_table import read_query_table
 
-        table = read_query_table(request.table, request.source)
+        limits = rate_limits_bpm(request.rhythm) if request.is_long else HR_LIMITS_BPM  # beats of a long record need room to vary
+        table = read_query_table(request.table, request.source, limits)
         request = _counted(request, len(table))
     shares = (request.mix or request.cohort).labels if table is None else None
     labels = table.labels if table else tuple(label for label, _ in shares or ())

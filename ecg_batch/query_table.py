@@ -41,16 +41,17 @@ class QueryTable:
         return digest.hexdigest()
 
 
-def read_query_table(path: str, source: str) -> QueryTable:
+def read_query_table(path: str, source: str, hr_limits_bpm: tuple[float, float] = HR_LIMITS_BPM) -> QueryTable:
     """Read and check a CSV or Parquet table with the columns label and, where asked, hr_bpm, age, sex; a blank cell =
     not asked.
 
-    source: the request file, for messages. Raises UserError with the first bad rows, counted from 1 without the header.
+    source: the request file, for messages. hr_limits_bpm: the rates that can be made, closer for long records. Raises
+    UserError with the first bad rows, counted from 1 without the header.
     """
     columns = _read_columns(path, source)
     bad: dict[int, str] = {}
     labels, label_index = _labels(columns["label"], bad)
-    hr_bpm = _numbers(columns.get("hr_bpm"), len(label_index), "hr_bpm", HR_LIMITS_BPM, bad)
+    hr_bpm = _numbers(columns.get("hr_bpm"), len(label_index), "hr_bpm", hr_limits_bpm, bad)
     age = _numbers(columns.get("age"), len(label_index), "age", AGE_LIMITS, bad)
     table = QueryTable(labels, label_index, hr_bpm, age, _sexes(columns.get("sex"), len(label_index), bad))
     _check_rates(table, bad)
@@ -133,7 +134,9 @@ def _numbers(column, rows: int, name: str, limits: tuple[float, float], bad: dic
     low, high = limits
     for row in np.flatnonzero(~np.isnan(values) & ~((values >= low) & (values <= high))):
         hint = "; PTB-XL codes ages over 89 as 300: write 90" if name == "age" and values[row] == 300 else ""
-        bad.setdefault(int(row), f"{name} is {values[row]:g}, outside {low:g} to {high:g}{hint}")
+        if name == "hr_bpm" and limits != HR_LIMITS_BPM:
+            hint = ", within which the beats of a long record can vary"
+        bad.setdefault(int(row), f"{name} is {values[row]:g}, outside {low:.4g} to {high:.4g}{hint}")
     return values.astype(np.float32)
 
 

@@ -30,16 +30,23 @@ QT_AT_1_S = 0.39  # QT in seconds at RR = 1 s; QT = 0.39 RR ** (1/3), Fridericia
 REFRACTORY_OF_QT = 0.67  # the ventricle's effective refractory period over QT: nothing is conducted before
 COUPLING_OF_QT = 0.90  # no ectopic beat falls on the T wave before it
 VARIABILITY = {"NORM": 1.0, "STTC": 0.8, "HYP": 0.8, "CD": 0.8, "MI": 0.6}  # amplitude, by superclass: docs/rhythm.md
+# What is left of variability with age (years, factor), straight between: Umetani et al. 1998, doi:10.1016/S0735-1097(97)00554-8.
+FAST_BY_AGE = ((15.0, 1.0), (55.0, 0.47))  # as RMSSD: 47 % of the second decade's in the sixth, then the same
+SLOW_BY_AGE = ((15.0, 1.0), (95.0, 0.46))  # as the SDNN index: 46 % in the tenth
+DEPTHS_AT_AGE = 50.0  # depths are stated for this age, and used where none is known
 
 
 @dataclass(frozen=True)
 class DonorRhythm:
-    """What a donor allows. ectopic: symbol ("V", "A") -> share of the donor's beats. variability: factor on all depths."""
+    """What a donor allows. ectopic: symbol ("V", "A") -> share of the donor's beats. variability: factor on all depths.
+    age: years, NaN where it is not known.
+    """
 
     hr_bpm: float
     fibrillation: bool = False
     ectopic: dict[str, float] = field(default_factory=dict)
     variability: float = 1.0
+    age: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -157,17 +164,23 @@ def _rr_on_grid(
     overall = p.variability * donor.variability * _at_rate(p, mean_rr_s)
     hours = start_hour + grid_s / 3600
     day = np.cos(2 * np.pi * (hours - p.circadian_fastest_hour) / DAY_H)
-    long_range_depth = p.long_range_depth * _long_range_gain(p, len(grid_s))
+    long_range_depth = p.long_range_depth * _long_range_gain(p, len(grid_s)) * at_age(SLOW_BY_AGE, donor.age)
     slow = overall * (-p.circadian_depth * np.sqrt(2) * person[0] * day + long_range_depth * person[1] * long_range)
     if donor.fibrillation:
         return _around(p, mean_rr_s, p.fibrillation_slow_share * slow)
     fast = p.lf_depth * person[2] * mayer - p.rsa_depth * np.sqrt(2) * person[3] * breath.depth * np.sin(breath.phase)
-    return _around(p, mean_rr_s, slow + overall * np.exp(p.rate_exponent * slow) * fast)
+    return _around(p, mean_rr_s, slow + overall * at_age(FAST_BY_AGE, donor.age) * np.exp(p.rate_exponent * slow) * fast)
 
 
 def _at_rate(p: RhythmParameters, rr_s: float) -> float:
     """How depths differ at this RR. Not over 1.25: at 40 bpm the rails are near already."""
     return min((rr_s / DEPTHS_AT_RR_S) ** p.rate_exponent, 1.25)
+
+
+def at_age(left: tuple[tuple[float, float], ...], age: float) -> float:
+    """Depth at this age over that at DEPTHS_AT_AGE."""
+    years, factors = zip(*left, strict=True)
+    return float(np.interp(DEPTHS_AT_AGE if np.isnan(age) else age, years, factors) / np.interp(DEPTHS_AT_AGE, years, factors))
 
 
 def _long_range_power(p: RhythmParameters, frequency: np.ndarray) -> np.ndarray:

@@ -10,7 +10,8 @@ from ecg_batch.errors import UserError
 
 @dataclass(frozen=True)
 class RhythmParameters:
-    """Depths are relative: SD of log RR, at a mean RR of 0.8 s. A ratio is in units of the current RR. Sources: docs/rhythm.md.
+    """Depths are relative: SD of log RR, at a mean RR of 0.8 s and 50 years of age. A ratio is in units of
+    the current RR. Sources: docs/rhythm.md.
 
     variability: factor on all depths; below 1 for patients whose heart rate varies less (VARIABILITY in rhythm.py).
     rate_exponent: depths grow as RR ** rate_exponent, for a fast heart varies less.
@@ -28,11 +29,11 @@ class RhythmParameters:
     long_range_corner_hz: float = 0.02
     lf_hz: float = 0.1
     lf_width_hz: float = 0.02
-    lf_depth: float = 0.026
+    lf_depth: float = 0.028
     respiration_hz: float = 0.25
     respiration_spread_hz: float = 0.02
     respiration_depth_spread: float = 0.3
-    rsa_depth: float = 0.018
+    rsa_depth: float = 0.0195
     fibrillation_impulses_per_s: float = 6.3
     fibrillation_short_refractory_s: float = 0.36
     fibrillation_long_refractory_s: float = 0.52

@@ -4,15 +4,16 @@ From one R to the next, A is the beat that was and B the one that comes:
 
     A: QRS as it is | ST-T by Fridericia, from the lagged RR | TP, stretched | joint | TP | P and PR as they are | QRS of B
 
-When TP is used up, ST-T and PR give way in proportion. At the joint half the difference in value and in slope is taken by either
-side, smoothly between QRS and joint, and what is left is cross-faded. An interval depends on its two beats alone, so any stretch
-of the record comes out the same whatever was made before it.
+When TP is used up, ST-T and PR give way in proportion. At the joint the difference in value and in slope is taken by both sides,
+each as much as it has room for (a V that comes early has none), smoothly between QRS and joint, and what is left is cross-faded. An
+interval depends on its two beats alone, so any stretch of the record comes out the same whatever was made before it.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from ecg_batch import stitch_kernel
 from ecg_batch.long_donor import LongDonor
 from ecg_batch.loop import SEAM_S, VALUE_WEIGHT
 
@@ -93,20 +94,23 @@ def stitch(donor: LongDonor, placed: Placed, start: int, stop: int) -> np.ndarra
     first, last = np.searchsorted(placed.r, (start, stop - 1), side="right") - 1
     interval = _intervals(donor, placed, np.arange(first, last + 1))
     k = np.searchsorted(placed.r, time, side="right") - 1 - first
-    since = time - interval.start[k]
     half = np.minimum(round(SEAM_S * donor.fs_hz), np.minimum(interval.joint - interval.qrs_off, interval.qrs_on - interval.joint))
-    fade = np.clip((since - interval.joint[k]) / (2 * np.maximum(half[k], 0.5)) + 0.5, 0.0, 1.0)
+    since_joint = time - (interval.start + interval.joint)[k]
+    fade = np.clip(since_joint / (2 * np.maximum(half[k], 0.5)) + 0.5, 0.0, 1.0)
     fade = fade * fade * (3 - 2 * fade)
-    out = np.empty((donor.x.shape[0], len(time)))
-    slopes = _slopes(donor, interval)
-    only_a, only_b = fade <= 0, fade >= 1
-    both = ~only_a & ~only_b
-    for chosen, of_a, of_b in ((only_a, True, False), (only_b, False, True), (both, True, True)):
-        at, tau = k[chosen], since[chosen]
-        a = _side_a(donor, interval, slopes, at, tau) if of_a else 0.0
-        b = _side_b(donor, interval, slopes, at, tau) if of_b else 0.0
-        out[:, chosen] = a if not of_b else b if not of_a else a + fade[chosen] * (b - a)
+    sides = _sides(donor, interval)
+    a, b = _side_a(donor, interval, sides, k, time), _side_b(donor, interval, sides, k, time)
+    lay_over = stitch_kernel.laid_over if stitch_kernel.library() else _laid_over
+    out = lay_over(sides.x, a, b, fade, k)
     return out if donor.atrial is None else out + _atrial(donor, placed, time)
+
+
+def _laid_over(x: np.ndarray, a: tuple, b: tuple, fade: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Side a fading into side b, each (donor time, rise, tilt (time,), value, slope (interval, lead)): (lead, time)."""
+    read = [_read(x, at) + rise[:, None] * value[k] + tilt[:, None] * slope[k] for at, rise, tilt, value, slope in (a, b)]
+    out = np.where((fade < 1)[:, None], read[0], read[1])
+    out += np.where(fade < 1, fade, 0.0)[:, None] * (read[1] - read[0])
+    return np.ascontiguousarray(out.T)
 
 
 def _intervals(donor: LongDonor, placed: Placed, k: np.ndarray) -> Interval:
@@ -123,59 +127,86 @@ def _intervals(donor: LongDonor, placed: Placed, k: np.ndarray) -> Interval:
     return Interval(placed.r[k], qrs_off, t_end, joint, p_on, qrs_on, a, b, donor_out, donor_in)
 
 
-def _slopes(donor: LongDonor, interval: Interval) -> tuple[np.ndarray, ...]:
-    """(donor samples an output sample at the joint, in A and in B (interval,); missing value, missing slope (lead, interval))."""
+@dataclass(frozen=True)
+class Sides:
+    """What both sides of a joint need. x: (time, lead) of the donor. rate_a, rate_b: donor samples an output sample at the joint,
+    (interval,); value, slope: what B has more there than A, (interval, lead).
+    """
+
+    x: np.ndarray
+    rate_a: np.ndarray
+    rate_b: np.ndarray
+    value: np.ndarray
+    slope: np.ndarray
+
+
+def _sides(donor: LongDonor, interval: Interval) -> Sides:
     rate_a = _rate(interval.donor_out - donor.t_end[interval.before], interval.joint - interval.t_end)
     rate_b = _rate(donor.p_on[interval.after] - interval.donor_in, interval.p_on - interval.joint)
-    x, out, into = donor.x, interval.donor_out, interval.donor_in
-    value = x[:, into] - x[:, out]
-    slope = rate_b * (x[:, into + 1] - x[:, into - 1]) / 2 - rate_a * (x[:, out + 1] - x[:, out - 1]) / 2
-    return rate_a, rate_b, value, slope
+    x, out, into = np.ascontiguousarray(donor.x.T), interval.donor_out, interval.donor_in
+    value = x[into] - x[out]
+    slope = rate_b[:, None] * (x[into + 1] - x[into - 1]) / 2 - rate_a[:, None] * (x[out + 1] - x[out - 1]) / 2
+    return Sides(x, rate_a, rate_b, value, slope)
 
 
 def _rate(donor_samples: np.ndarray, samples: np.ndarray) -> np.ndarray:
     return np.clip(donor_samples / np.maximum(samples, 1e-6), 0.0, 3.0)
 
 
-def _side_a(donor: LongDonor, i: Interval, slopes: tuple, k: np.ndarray, tau: np.ndarray) -> np.ndarray:
-    """A at tau (time,) samples after its R, inside intervals k (time,): (lead, time)."""
-    rate, _, value, slope = slopes
-    a, qrs_off, t_end, joint = i.before[k], i.qrs_off[k], i.t_end[k], i.joint[k]
-    in_st_t = donor.qrs_off[a] + (tau - qrs_off) / (t_end - qrs_off) * (donor.t_end - donor.qrs_off)[a]
-    in_tp = donor.t_end[a] + (tau - t_end) / np.maximum(joint - t_end, 1e-6) * (i.donor_out[k] - donor.t_end[a])
-    time = np.where(tau <= qrs_off, donor.r[a] + tau, np.where(tau <= t_end, in_st_t, in_tp))
-    time = np.where(tau > joint, i.donor_out[k] + (tau - joint) * rate[k], time)
-    room = joint - qrs_off
-    rise, tilt = _ramps((tau - qrs_off) / np.maximum(room, 1e-6))
-    return _read(donor.x, time) + (rise * value[:, k] + tilt * room * slope[:, k]) / 2
+def _side_a(donor: LongDonor, i: Interval, sides: Sides, k: np.ndarray, time: np.ndarray) -> tuple:
+    """What makes A at times (time,) of the record inside intervals k (time,), as _laid_over takes it.
+
+    The donor's time is straight between corners. What is missing in value and slope is taken up by rise and tilt.
+    """
+    a, beyond = i.before, np.maximum(i.qrs_on - i.joint, 1.0)
+    at = np.stack([np.zeros(len(a)), i.qrs_off, i.t_end, i.joint, i.joint + beyond], axis=1)
+    of_donor = np.stack([donor.r[a], donor.qrs_off[a], donor.t_end[a], i.donor_out, i.donor_out + beyond * sides.rate_a], axis=1)
+    room = i.joint - i.qrs_off
+    rise, tilt = _ramps((time - (i.start + i.qrs_off)[k]) / np.maximum(room, 1e-6)[k])
+    donor_time = np.interp(time, (i.start[:, None] + at).ravel(), of_donor.ravel())
+    share = (room / (i.qrs_on - i.qrs_off))[:, None]  # a side takes up as much as it has room for
+    return donor_time, rise, tilt, share * sides.value, share * room[:, None] * sides.slope
 
 
-def _side_b(donor: LongDonor, i: Interval, slopes: tuple, k: np.ndarray, tau: np.ndarray) -> np.ndarray:
+def _side_b(donor: LongDonor, i: Interval, sides: Sides, k: np.ndarray, time: np.ndarray) -> tuple:
     """B, as _side_a."""
-    _, rate, value, slope = slopes
-    b, p_on, qrs_on, joint = i.after[k], i.p_on[k], i.qrs_on[k], i.joint[k]
-    in_pr = donor.qrs_on[b] - (qrs_on - tau) / np.maximum(qrs_on - p_on, 1e-6) * (donor.qrs_on - donor.p_on)[b]
-    in_tp = donor.p_on[b] - (p_on - tau) / np.maximum(p_on - joint, 1e-6) * (donor.p_on[b] - i.donor_in[k])
-    time = np.where(tau >= qrs_on, donor.qrs_on[b] + (tau - qrs_on), np.where(tau >= p_on, in_pr, in_tp))
-    time = np.where(tau < joint, i.donor_in[k] + (tau - joint) * rate[k], time)
-    room = qrs_on - joint
-    rise, tilt = _ramps((qrs_on - tau) / np.maximum(room, 1e-6))
-    return _read(donor.x, time) - (rise * value[:, k] - tilt * room * slope[:, k]) / 2
+    b, beyond, rr = i.after, np.maximum(i.joint - i.qrs_off, 1.0), i.qrs_on + (donor.r - donor.qrs_on)[i.after]
+    at = np.stack([i.joint - beyond, i.joint, i.p_on, i.qrs_on, rr], axis=1)
+    of_donor = np.stack([i.donor_in - beyond * sides.rate_b, i.donor_in, donor.p_on[b], donor.qrs_on[b], donor.r[b]], axis=1)
+    room = i.qrs_on - i.joint
+    rise, tilt = _ramps(((i.start + i.qrs_on)[k] - time) / np.maximum(room, 1e-6)[k])
+    donor_time = np.interp(time, (i.start[:, None] + at).ravel(), of_donor.ravel())
+    share = (room / (i.qrs_on - i.qrs_off))[:, None]
+    return donor_time, rise, tilt, -share * sides.value, share * room[:, None] * sides.slope
 
 
 def _ramps(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(value 0 to 1 with no slope at its ends, slope 0 to 1 with no value at its ends) of u in 0 .. 1, going on straight beyond."""
     inside = np.clip(u, 0.0, 1.0)
-    return inside**2 * (3 - 2 * inside), inside**3 - inside**2 + np.maximum(u - 1, 0.0)
+    square = inside * inside
+    return square * (3 - 2 * inside), square * (inside - 1) + np.maximum(u - 1, 0.0)
 
 
 def _read(x: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """x (lead, time) at fractional times, by Catmull-Rom interpolation; at whole samples its own value."""
-    time = np.clip(time, 1, x.shape[1] - 3)
-    whole = np.floor(time).astype(np.int64)
-    t = time - whole
-    weights = ((-t + 2 * t**2 - t**3) / 2, (2 - 5 * t**2 + 3 * t**3) / 2, (t + 4 * t**2 - 3 * t**3) / 2, (t**3 - t**2) / 2)
-    return sum(weight * x[:, whole + shift] for shift, weight in zip((-1, 0, 1, 2), weights, strict=True))
+    """x (time, lead) at fractional times, by Catmull-Rom interpolation; at whole samples its own value."""
+    time = np.clip(time, 1, len(x) - 3)
+    whole = time.astype(np.int64)
+    t = (time - whole)[:, None]
+    before, now, after, then = (np.take(x, whole + shift, axis=0) for shift in (-1, 0, 1, 2))
+    first = after - before
+    after -= now  # the half's coefficients: first, 2 (x1 - x0) - first - third, third = x2 - x-1 - 3 (x1 - x0)
+    third = then - before
+    third -= 3 * after
+    second = 2 * after
+    second -= first
+    second -= third
+    third *= t
+    third += second
+    third *= t
+    third += first
+    third *= t / 2
+    third += now
+    return third
 
 
 def _atrial(donor: LongDonor, placed: Placed, time: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ecg_batch import stitch_kernel
 from ecg_batch.rhythm import Rhythm
 
 # leads I, II, V1 .. V6 from X (left), Y (down), Z (back)
@@ -48,13 +49,21 @@ def swayed(skeleton: np.ndarray, level: np.ndarray, sway: Sway, start: int) -> n
     time = np.arange(start, start + skeleton.shape[1])
     at_beats = (np.unwrap(sway.phase[near].astype(np.float64)), sway.depth[near], sway.drift[near])
     phase, depth, drift = (np.interp(time, sway.r[near], values) for values in at_beats)
-    breath = depth * np.sin(phase)
-    x = skeleton - level[:, None]
-    moved = BREATH_GAIN * breath * x + DRIFT_GAIN * drift * x
-    moved += BREATH_RAD * breath * (_turn(FRONTAL) @ x) + DRIFT_RAD * drift * (_turn(HORIZONTAL) @ x)
-    return skeleton + moved
+    move = stitch_kernel.moved if stitch_kernel.library() else _moved
+    return move(skeleton, level, depth * np.sin(phase), drift, BY_BREATH_AND_DRIFT)
+
+
+def _moved(x: np.ndarray, level: np.ndarray, breath: np.ndarray, drift: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """x (lead, time) and what breath and drift (time,) add: by (2, lead, lead) of x about its level (lead,), for one of each."""
+    about = x - level[:, None]
+    return x + breath * (by[0] @ about) + drift * (by[1] @ about)
 
 
 def _turn(plane: np.ndarray) -> np.ndarray:
     """(lead, lead): what a small turn in a plane adds to the leads, an angle of one radian, to first order."""
     return DOWER @ plane @ np.linalg.pinv(DOWER)
+
+
+BY_BREATH_AND_DRIFT = np.stack(
+    [BREATH_GAIN * np.eye(8) + BREATH_RAD * _turn(FRONTAL), DRIFT_GAIN * np.eye(8) + DRIFT_RAD * _turn(HORIZONTAL)]
+)  # fmt: skip  (2, lead, lead)

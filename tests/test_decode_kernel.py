@@ -101,6 +101,17 @@ def test_the_same_bits_alone_in_company_and_on_threads(models):
 
 
 @needs_kernel
+@pytest.mark.parametrize("build", RUNS_HERE)
+def test_the_same_bits_however_many_records_there_are(models, build):
+    """Few records take another way through the processor (decode_lone.h), the last ones of a batch too."""
+    together, state = run(compiled_tokens, models.mamba, range(32), 40, build=build)
+    for records in (1, 2, 4, 5, 8, 9, 12, 16, 17, 24, 25):
+        ours, few = run(compiled_tokens, models.mamba, range(records), 40, build=build)
+        assert torch.equal(ours, together[:records])
+        assert torch.equal(few.ssm, state.ssm[:, :records]) and torch.equal(few.conv, state.conv[:, :records])
+
+
+@needs_kernel
 def test_pieces_join_to_the_whole(models):
     mamba, u = models.mamba, uniforms(range(20), 90)
     whole, _ = run(continue_tokens, mamba, range(20), 90)

@@ -145,19 +145,34 @@ def test_qt_follows_the_lagged_rate_and_gives_way_only_where_there_is_no_room(ca
 
 def test_value_and_slope_go_on_across_every_joint(casts):
     """Where the two sides are laid over each other they agree in value and slope, so no fade has anything to hide."""
-    from ecg_batch.stitch import _side_a, _side_b, _slopes
+    from ecg_batch.stitch import _read, _side_a, _side_b, _sides
 
     for each in casts:
         k = np.arange(1, len(each.placed.r) - 1)
         interval = _intervals(each.donor, each.placed, k)
-        slopes, all_k = _slopes(each.donor, interval), np.arange(len(k))
+        sides, all_k, joint = _sides(each.donor, interval), np.arange(len(k)), interval.start + interval.joint
         step = 1e-4
-        a0, a1, b0, b1 = (side(each.donor, interval, slopes, all_k, interval.joint + by)
-                          for side in (_side_a, _side_b) for by in (-step, step))  # fmt: skip
-        room = np.maximum(slopes[0], slopes[1]) < 3  # else TP is all but used up
+        made = []
+        for side in (_side_a, _side_b):
+            for by in (-step, step):
+                time, rise, tilt, value, slope = side(each.donor, interval, sides, all_k, joint + by)
+                made.append(_read(sides.x, time) + rise[:, None] * value + tilt[:, None] * slope)
+        a0, a1, b0, b1 = made
+        room = np.maximum(sides.rate_a, sides.rate_b) < 3  # else TP is all but used up
         assert room.mean() > 0.3
         assert np.abs((a0 + a1) - (b0 + b1)).max() < 0.5  # microvolts
-        assert np.abs((a1 - a0) - (b1 - b0))[:, room].max() / (2 * step) < 1  # microvolts a sample: a QRS has hundreds
+        assert np.abs((a1 - a0) - (b1 - b0))[room].max() / (2 * step) < 1  # microvolts a sample: a QRS has hundreds
+
+
+def test_compiled_stitching_and_sway_are_the_plain_ones(casts, monkeypatch):
+    from ecg_batch import stitch_kernel
+
+    if stitch_kernel.library() is None:
+        pytest.skip("no kernel: no compiler at install, or no AVX2 with FMA")
+    compiled = [each.skeleton(500, 9000) for each in casts]
+    monkeypatch.setattr(stitch_kernel, "library", lambda: None)
+    for each, ours in zip(casts, compiled, strict=True):
+        np.testing.assert_allclose(ours, each.skeleton(500, 9000), atol=1e-6 * MV_PER_STEP)
 
 
 def test_jumps_at_joints_lie_inside_the_donors_own(casts, assets):

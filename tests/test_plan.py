@@ -78,6 +78,14 @@ def test_records_and_table_must_agree(write_request, tmp_path):
     assert "records is 540 but the table has 2 rows" in refusal(write_request(mix=None, table="t.csv"))
 
 
+def test_a_rate_in_a_table_that_leaves_long_records_no_room_is_refused_by_row(write_request, tmp_path):
+    (tmp_path / "t.csv").write_text("label,hr_bpm\nNORM,70\nNORM,240\nMI,\nMI,22\n")
+    said = refusal(write_request(mix=None, table="t.csv", records=None, shard=None, batch=None, duration_s=3600))
+    assert "2 of 4 rows cannot be made: row 2: hr_bpm is 240, outside 25.26 to 228.6, within which" in said and "row 4" in said
+    plan, _ = plan_of(write_request(mix=None, table="t.csv", records=None))  # as 10 s records they can
+    assert plan.request.records == 4
+
+
 @pytest.mark.parametrize("changes", [
     {}, {"mix": None, "cohort": {}}, {"mix": None, "cohort": {"hr_spread": 0, "labels": {"NORM": 0.5, "AFIB": 0.5}}},
 ])  # fmt: skip
