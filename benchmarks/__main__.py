@@ -1,6 +1,6 @@
 """Measure in one run: what the machine can do, decoding against its peers, the stages of a batch, whole runs.
 
-    python -m benchmarks [machine] [decode] [stages] [runs] [peers] [--rounds 5] [--json FILE]
+    python -m benchmarks [machine] [decode] [texture] [stages] [runs] [peers] [--rounds 5] [--json FILE]
 
 Candidates of a part take turns, so that a noisy moment hits all of them; figures are medians over the rounds. Transformers and
 NeuroKit2 come with pip install -e '.[dev]', ECGEN with '.[peers]'; where one is absent its row is left out.
@@ -16,7 +16,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-PARTS = ("machine", "decode", "stages", "runs", "peers")
+PARTS = ("machine", "decode", "texture", "stages", "runs", "peers")
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where decode is measured")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where decode and runs are measured")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
@@ -51,6 +51,10 @@ def run_part(part: str, args: argparse.Namespace, figures: dict) -> list[dict]:
         from benchmarks.decode import measure
 
         return measure(args.rounds, args.device, figures.get("machine"))
+    if part == "texture":
+        from benchmarks.texture import measure
+
+        return measure(args.rounds, figures.get("machine"))
     if part == "stages":
         from benchmarks.stages import measure
 
@@ -58,7 +62,7 @@ def run_part(part: str, args: argparse.Namespace, figures: dict) -> list[dict]:
     if part == "runs":
         from benchmarks.runs import measure
 
-        return measure(args.rounds)
+        return measure(args.rounds, args.device)
     from benchmarks.peers import measure
 
     return measure(args.rounds)

@@ -1,5 +1,9 @@
-"""Whole runs as a user starts them, from the command to the finished dataset; and what a second thread would give one worker."""
+"""Whole runs as a user starts them, from the command to the finished dataset; and what a second thread would give one worker.
 
+On a GPU (--device cuda; not yet measured) with one worker, two, and as many as there are cores, up to eight: they share it.
+"""
+
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,23 +21,29 @@ from ecg_batch.shard import make_batch, open_assets
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "configs" / "demo.yaml"
 FEW, MANY = 1024, 8192  # the difference of two runs has no start-up in it
+ON_GPU = 8  # times as many, in batches and shards that are worth a GPU's while
+SETTINGS = {"cpu": ["shard=512"], "cuda": ["device=cuda", "batch=1024", "shard=1024"]}
 
 
-def measure(rounds: int) -> list[dict]:
-    rows = []
+def measure(rounds: int, device: str = "cpu") -> list[dict]:
+    rows, more = [], ON_GPU if device == "cuda" else 1
+    cores = min(len(os.sched_getaffinity(0)), 8)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
-        for workers in (2, 1):
-            few, many = (_run_seconds(Path(scratch) / f"{workers}-{records}", workers, records) for records in (FEW, MANY))
-            rate = (MANY - FEW) / (many - few)
-            beside = f"and a start-up of {few - FEW / rate:.1f} s; a million in {1e6 / rate / 60:.0f} min"
+        for workers in sorted({1, 2, cores}, reverse=True) if device == "cuda" else (2, 1):
+            few, many = (
+                _run_seconds(Path(scratch) / f"{workers}-{records}", workers, records, SETTINGS[device])
+                for records in (more * FEW, more * MANY)
+            )
+            rate = more * (MANY - FEW) / (many - few)
+            beside = f"and a start-up of {few - more * FEW / rate:.1f} s; a million in {1e6 / rate / 60:.0f} min"
             rows.append({"what": f"{workers} worker(s), checked, written", "value": rate, "unit": "records/s", "beside": beside})
-    return rows + _threads(rounds)
+    return rows + (_threads(rounds) if device == "cpu" else [])
 
 
-def _run_seconds(out: Path, workers: int, records: int) -> float:
+def _run_seconds(out: Path, workers: int, records: int, settings: list[str]) -> float:
     command = [sys.executable, str(ROOT / "jobs" / "synthesize.py"), str(DEMO), "--out", str(out), "--workers", str(workers)]
     start = time.perf_counter()
-    subprocess.run([*command, "--set", f"records={records}", "shard=512"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--set", f"records={records}", *settings], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 

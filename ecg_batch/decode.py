@@ -97,8 +97,7 @@ def draw_noise(models: Models, seed: int, records: np.ndarray, tokens: int) -> t
     """Noise of the decoder, (b, l, e + lead) float32: row i depends on records[i] alone, a longer row begins the same."""
     config = models.vqvae.config
     noise = np.empty((len(records), tokens, config.drawn_channels), np.float32)
-    for row, record in zip(noise, records, strict=True):
-        generator = draws.generator(seed, int(record), draws.Stream.TEXTURE_NOISE)
+    for row, generator in zip(noise, draws.each_generator(seed, records, draws.Stream.TEXTURE_NOISE), strict=True):
         row[:, config.noise_channels :] = generator.standard_normal(config.leads, dtype=np.float32)  # loudness
         row[:, : config.noise_channels] = generator.standard_normal((tokens, config.noise_channels), dtype=np.float32)
     return torch.from_numpy(noise)
@@ -168,6 +167,7 @@ def decode_texture(models: Models, tokens: torch.Tensor, noise: torch.Tensor | N
 def plain_texture(vqvae: VqVae, tokens: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
     """decode_texture in torch: the reference, and what runs where no kernel does."""
     tokens = tokens.to(vqvae.codebook.device)  # (b, l)
-    noises = [None] * len(tokens) if noise is None else noise.to(tokens.device).split(TILE)  # (tile, l, e + lead) each
-    tiles = zip(tokens.split(TILE), noises, strict=noise is not None)
-    return torch.cat([vqvae.decode(vqvae.embed(tile), part) for tile, part in tiles])  # (b, lead, time)
+    tile = max(len(tokens), 1) if tokens.is_cuda else TILE  # a GPU wants all of them at once
+    noises = [None] * len(tokens) if noise is None else noise.to(tokens.device).split(tile)  # (tile, l, e + lead) each
+    tiles = zip(tokens.split(tile), noises, strict=noise is not None)
+    return torch.cat([vqvae.decode(vqvae.embed(some), part) for some, part in tiles])  # (b, lead, time)

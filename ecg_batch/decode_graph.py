@@ -39,7 +39,7 @@ def fill(loop: Loop, last: torch.Tensor, state: MambaState, uniforms: torch.Tens
     loop.token.copy_(last)
     loop.state.conv.copy_(state.conv)
     loop.state.ssm.copy_(state.ssm)
-    loop.uniforms.copy_(uniforms)
+    loop.uniforms.copy_(uniforms, non_blocking=True)
     loop.position.zero_()
 
 
@@ -76,6 +76,8 @@ def continue_tokens(
 ) -> torch.Tensor:
     """decode.continue_tokens on a GPU: (b,), state, (b, l) -> (b, l)."""
     loop, graph = _captured(mamba, *uniforms.shape, temperature)
+    if not uniforms.is_cuda:
+        uniforms = uniforms.pin_memory()  # else the copy waits until all before it is done
     fill(loop, last, state, uniforms)
     for _ in range(uniforms.shape[1]):
         graph.replay()

@@ -9,19 +9,18 @@
 
 #include "lanes.h"
 
-constexpr int ROWS = 8;    // of a product at a time: what the registers hold, and enough to hide an addition's latency
 constexpr int BLOCK = 16;  // tokens whose weights are summed before the sum is kept
 constexpr int LONE = LANES / 2;  // so many records at the end of a batch, or fewer, are faster one after another: decode_lone.h
 typedef double Doubles __attribute__((vector_size(8 * LANES)));
 
-struct Layer {  // row-major, as torch holds them; A2 = -exp(A_log) * log2(e)
+struct Layer {  // row-major, as torch holds them, but those of products in groups (lanes.h); A2 = -exp(A_log) * log2(e)
     const float *norm, *in_proj, *conv_weight, *conv_bias, *x_proj, *dt_weight, *dt_bias, *A2, *D, *out_proj;
 };
 
 struct Model {
     int64_t layers, d, d_in, n, k, r, texture_tokens;
     const Layer *layer;
-    const float *embedding, *norm_f;  // (v, d), (d,)
+    const float *embedding, *norm_f, *head;  // (v, d), (d,), (texture_tokens, d) in groups
 };
 
 struct Call {
@@ -33,7 +32,7 @@ struct Call {
     double temperature;
 };
 
-// Room for one tile. Sizes in Lanes.
+// Room for one tile. Sizes in Lanes, rounded up to groups.
 struct Tile {
     Lanes *x, *u, *xz, *xc, *dbc, *delta, *conv, *ssm, *weight;  // d, d, 2 d_in, d_in, r + 2n, d_in, state, state, K
     Doubles *sum;  // K / BLOCK
@@ -56,22 +55,27 @@ INLINE Lanes softplus(Lanes x) {
     return higher(x, Lanes{}) + 2.0f * s * p;
 }
 
-// y = W x for W (rows, columns), ROWS of them at a time: each x is loaded once for all, the sums stay in registers.
+// y = W x for GROUPS groups of rows at a time: each x is loaded once for all of them, the sums stay in registers.
+template <int GROUPS, bool ADD>
+INLINE int64_t some_rows(int64_t row, int64_t rows, int64_t columns, const float *W, const Lanes *x, Lanes *y) {
+    for (; row + GROUP * (GROUPS - 1) < rows; row += GROUP * GROUPS) {
+        const float *w = W + row * columns;
+        Lanes sum[GROUPS][GROUP] = {};
+        for (int64_t j = 0; j < columns; j++)
+            for (int g = 0; g < GROUPS; g++)
+                for (int i = 0; i < GROUP; i++) sum[g][i] += w[(g * columns + j) * GROUP + i] * x[j];
+        for (int g = 0; g < GROUPS; g++)
+            for (int i = 0; i < GROUP; i++) {
+                Lanes &to = y[row + g * GROUP + i];
+                to = ADD ? to + sum[g][i] : sum[g][i];
+            }
+    }
+    return row;
+}
+
 template <bool ADD = false>
 INLINE void product(int64_t rows, int64_t columns, const float *W, const Lanes *x, Lanes *y) {
-    int64_t row = 0;
-    for (; row + ROWS <= rows; row += ROWS) {
-        const float *w = W + row * columns;
-        Lanes sum[ROWS] = {};
-        for (int64_t j = 0; j < columns; j++)
-            for (int i = 0; i < ROWS; i++) sum[i] += w[i * columns + j] * x[j];
-        for (int i = 0; i < ROWS; i++) y[row + i] = ADD ? y[row + i] + sum[i] : sum[i];
-    }
-    for (; row < rows; row++) {
-        Lanes sum = {};
-        for (int64_t j = 0; j < columns; j++) sum += W[row * columns + j] * x[j];
-        y[row] = ADD ? y[row] + sum : sum;
-    }
+    some_rows<1, ADD>(some_rows<2, ADD>(0, rows, columns, W, x, y), rows, columns, W, x, y);
 }
 
 INLINE void rms_norm(int64_t d, const float *weight, const Lanes *x, Lanes *u) {
@@ -163,7 +167,7 @@ INLINE void decode_tile(const Model &m, const Call &call, const Tile &t, int64_t
             mixer(m, m.layer[layer], t, t.conv + layer * taps, t.ssm + layer * states);
         }
         rms_norm(m.d, m.norm_f, t.x, t.u);
-        product(m.texture_tokens, m.d, m.embedding, t.u, t.weight);
+        product(m.texture_tokens, m.d, m.head, t.u, t.weight);
         sample(m, t, uniform, 1, (float)call.temperature, token);
         for (int64_t lane = 0; lane < lanes; lane++) call.out[(first + lane) * call.tokens + at] = token[lane];
     }
@@ -180,12 +184,12 @@ INLINE void decode_tile(const Model &m, const Call &call, const Tile &t, int64_t
 extern "C" int ecg_decode(const Model *model, const Call *call) {
     const Model &m = *model;
     const int64_t K = m.texture_tokens, blocks = (K + BLOCK - 1) / BLOCK;
-    const int64_t room = 2 * m.d + 4 * m.d_in + m.r + 2 * m.n + m.layers * m.d_in * (m.k + m.n) + K + 2 * blocks;
+    const int64_t room = 2 * m.d + 4 * m.d_in + m.r + 2 * m.n + m.layers * m.d_in * (m.k + m.n) + K + 2 * blocks + 8 * GROUP;
     Lanes *memory = (Lanes *)std::aligned_alloc(2 * sizeof(Lanes), (room + 1) / 2 * 2 * sizeof(Lanes));
     if (!memory) return 1;
     Tile t;
     Lanes *next = memory;
-    const auto take = [&](int64_t count) { return (next += count) - count; };
+    const auto take = [&](int64_t count) { return (next += in_groups(count)) - in_groups(count); };
     t.sum = (Doubles *)take(2 * blocks);
     t.x = take(m.d), t.u = take(m.d), t.xz = take(2 * m.d_in), t.xc = take(m.d_in), t.dbc = take(m.r + 2 * m.n);
     t.delta = take(m.d_in), t.weight = take(K);

@@ -12,13 +12,16 @@ struct Rest {  // memory that is handed out piece by piece
     float *floats(int64_t count) { return (float *)take(vectors(count)); }
 };
 
-// W (rows, columns) as vectors of rows: (vector, column), where rows are missing 0.
+// W (rows, columns), row by row or in groups of IN rows (lanes.h), as vectors of rows: (vector, column), where rows are missing 0.
+template <int IN>
 INLINE Lanes *turned(int64_t rows, int64_t columns, const float *W, Rest &rest) {
     Lanes *out = rest.take(vectors(rows) * columns);
     for (int64_t v = 0; v < vectors(rows); v++)
         for (int64_t j = 0; j < columns; j++)
-            for (int64_t lane = 0; lane < LANES; lane++)
-                out[v * columns + j][lane] = v * LANES + lane < rows ? W[(v * LANES + lane) * columns + j] : 0.0f;
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                const int64_t row = v * LANES + lane;
+                out[v * columns + j][lane] = row < rows ? W[(row / IN * columns + j) * IN + row % IN] : 0.0f;
+            }
     return out;
 }
 
@@ -35,11 +38,11 @@ INLINE int64_t lone_layer_room(const Model &m) {
 INLINE LoneLayer lone_layer(const Model &m, const Layer &w, Rest &rest) {
     LoneLayer out;
     out.norm = w.norm;
-    out.in_proj = turned(2 * m.d_in, m.d, w.in_proj, rest), out.conv_weight = turned(m.d_in, m.k, w.conv_weight, rest);
-    out.conv_bias = turned(m.d_in, 1, w.conv_bias, rest), out.x_proj = turned(m.r + 2 * m.n, m.d_in, w.x_proj, rest);
-    out.dt_weight = turned(m.d_in, m.r, w.dt_weight, rest), out.dt_bias = turned(m.d_in, 1, w.dt_bias, rest);
-    out.A2 = turned(m.d_in, m.n, w.A2, rest), out.D = turned(m.d_in, 1, w.D, rest);
-    out.out_proj = turned(m.d, m.d_in, w.out_proj, rest);
+    out.in_proj = turned<GROUP>(2 * m.d_in, m.d, w.in_proj, rest), out.conv_weight = turned<1>(m.d_in, m.k, w.conv_weight, rest);
+    out.conv_bias = turned<1>(m.d_in, 1, w.conv_bias, rest), out.x_proj = turned<GROUP>(m.r + 2 * m.n, m.d_in, w.x_proj, rest);
+    out.dt_weight = turned<GROUP>(m.d_in, m.r, w.dt_weight, rest), out.dt_bias = turned<1>(m.d_in, 1, w.dt_bias, rest);
+    out.A2 = turned<1>(m.d_in, m.n, w.A2, rest), out.D = turned<1>(m.d_in, 1, w.D, rest);
+    out.out_proj = turned<GROUP>(m.d, m.d_in, w.out_proj, rest);
     return out;
 }
 
@@ -150,7 +153,7 @@ static int decode_lone(const Model &m, const Call &call, int64_t first, int64_t 
     Rest rest{memory};
     LoneLayer *layer = (LoneLayer *)rest.take(pointers);
     for (int64_t i = 0; i < m.layers; i++) layer[i] = lone_layer(m, m.layer[i], rest);
-    const Lanes *head = turned(K, m.d, m.embedding, rest);
+    const Lanes *head = turned<GROUP>(K, m.d, m.head, rest);
     LoneRoom t;
     t.sum = (double *)rest.take(2 * vectors((K + BLOCK - 1) / BLOCK));
     t.x = rest.floats(m.d), t.u = rest.floats(m.d), t.dbc = rest.floats(m.r + 2 * m.n);

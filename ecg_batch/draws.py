@@ -4,6 +4,7 @@ Philox4x64 is a counter-based generator (Salmon et al. 2011, doi:10.1145/2063384
 top word of its counter is the stream, so no two records and no two uses of a record ever share a number.
 """
 
+from collections.abc import Iterator
 from enum import IntEnum
 
 import numpy as np
@@ -32,6 +33,18 @@ def generator(seed: int, record: int, stream: Stream) -> np.random.Generator:
 def uniforms(seed: int, records: np.ndarray, stream: Stream, count: int) -> np.ndarray:
     """Uniform numbers in [0, 1), float64 (record, count): row i depends on records[i] alone."""
     out = np.empty((len(records), count))
-    for row, record in zip(out, records, strict=True):
-        generator(seed, int(record), stream).random(out=row)
+    for row, drawn in zip(out, each_generator(seed, records, stream), strict=True):
+        drawn.random(out=row)
     return out
+
+
+def each_generator(seed: int, records: np.ndarray, stream: Stream) -> Iterator[np.random.Generator]:
+    """generator() of each record, to be used before the next is asked for: it is one, put to the beginning of each record's
+    numbers, which takes a sixth of the time of making one.
+    """
+    drawn = generator(seed, 0, stream)
+    beginning = drawn.bit_generator.state
+    for record in records:
+        beginning["state"]["key"] = np.array([seed, record], np.uint64)
+        drawn.bit_generator.state = beginning
+        yield drawn

@@ -1,4 +1,4 @@
-// What finishes a record, in float64: the donor's loop read at other times (retime.read_loop), the zero-phase low-pass and the
+// What finishes a record, in float64: the donor's loop read at other times (retime.read_loop), zero-phase filters and the
 // composition under the PRD limit (compose.py). Each sum has one order, whatever the width of the vectors.
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 constexpr int WIDTH = LANES / 2;  // float64 numbers in a vector
 constexpr int PARTS = 8 / WIDTH;  // vectors that hold 8 successive samples: a sum over time is 8 sums, added up at the end
-constexpr int GROUP = 16;         // rows that are filtered side by side: a filter waits for its last output, so one alone would idle
+constexpr int BESIDE = 16;         // rows that are filtered side by side: a filter waits for its last output, so one alone would idle
 constexpr double MV_PER_STEP = 1e-3;
 typedef double Doubles __attribute__((vector_size(8 * WIDTH)));
 typedef int32_t Steps __attribute__((vector_size(4 * WIDTH)));
@@ -55,14 +55,15 @@ struct Filter {  // second-order sections as scipy has them
     const double *sos, *start;  // (section, 6); (section, 2), the state after an endless 1
 };
 
-// One pass over x (time), GROUP rows side by side.
-INLINE void pass(const Filter &f, Doubles (*x)[GROUP / WIDTH], int64_t time, int64_t step) {
+// One pass over x (time), BESIDE rows side by side.
+INLINE void pass(const Filter &f, Doubles (*x)[BESIDE / WIDTH], int64_t time, int64_t step) {
+    Doubles first[BESIDE / WIDTH], z0[BESIDE / WIDTH], z1[BESIDE / WIDTH];
+    for (int v = 0; v < BESIDE / WIDTH; v++) first[v] = x[0][v];
     for (int64_t s = 0; s < f.sections; s++) {
         const double *b = f.sos + 6 * s, *a = b + 3;
-        Doubles first[GROUP / WIDTH], z0[GROUP / WIDTH], z1[GROUP / WIDTH];
-        for (int v = 0; v < GROUP / WIDTH; v++) first[v] = x[0][v], z0[v] = f.start[2 * s] * first[v], z1[v] = f.start[2 * s + 1] * first[v];
+        for (int v = 0; v < BESIDE / WIDTH; v++) z0[v] = f.start[2 * s] * first[v], z1[v] = f.start[2 * s + 1] * first[v];
         for (int64_t t = 0; t != time * step; t += step)
-            for (int v = 0; v < GROUP / WIDTH; v++) {
+            for (int v = 0; v < BESIDE / WIDTH; v++) {
                 const Doubles in = x[t][v], y = b[0] * in + z0[v];
                 z0[v] = (b[1] * in + z1[v]) - a[1] * y;
                 z1[v] = b[2] * in - a[2] * y;
@@ -72,26 +73,26 @@ INLINE void pass(const Filter &f, Doubles (*x)[GROUP / WIDTH], int64_t time, int
 }
 
 // scipy.signal.sosfiltfilt with its default padding: x (row, time) -> out (row, time).
-extern "C" int ecg_low_pass(const Filter *filter, const double *x, int64_t rows, int64_t time, double *out) {
+extern "C" int ecg_filtfilt(const Filter *filter, const double *x, int64_t rows, int64_t time, double *out) {
     const Filter &f = *filter;
     const int64_t whole = time + 2 * f.edge;
-    Doubles(*memory)[GROUP / WIDTH] = (Doubles(*)[GROUP / WIDTH]) std::aligned_alloc(64, whole * GROUP * sizeof(double));
+    Doubles(*memory)[BESIDE / WIDTH] = (Doubles(*)[BESIDE / WIDTH]) std::aligned_alloc(64, whole * BESIDE * sizeof(double));
     if (!memory) return 1;
-    double *wide = (double *)memory;  // (time, GROUP)
-    for (int64_t row = 0; row < rows; row += GROUP) {
-        for (int64_t lane = 0; lane < GROUP; lane++) {  // lanes without a row repeat the last one
+    double *wide = (double *)memory;  // (time, BESIDE)
+    for (int64_t row = 0; row < rows; row += BESIDE) {
+        for (int64_t lane = 0; lane < BESIDE; lane++) {  // lanes without a row repeat the last one
             const double *from = x + std::min(row + lane, rows - 1) * time;
             double *to = wide + lane;
             for (int64_t i = 0; i < f.edge; i++) {
-                to[i * GROUP] = 2 * from[0] - from[f.edge - i];
-                to[(f.edge + time + i) * GROUP] = 2 * from[time - 1] - from[time - 2 - i];
+                to[i * BESIDE] = 2 * from[0] - from[f.edge - i];
+                to[(f.edge + time + i) * BESIDE] = 2 * from[time - 1] - from[time - 2 - i];
             }
-            for (int64_t t = 0; t < time; t++) to[(f.edge + t) * GROUP] = from[t];
+            for (int64_t t = 0; t < time; t++) to[(f.edge + t) * BESIDE] = from[t];
         }
         pass(f, memory, whole, 1);
         pass(f, memory + whole - 1, whole, -1);
-        for (int64_t lane = 0; lane < GROUP && row + lane < rows; lane++)
-            for (int64_t t = 0; t < time; t++) out[(row + lane) * time + t] = wide[(f.edge + t) * GROUP + lane];
+        for (int64_t lane = 0; lane < BESIDE && row + lane < rows; lane++)
+            for (int64_t t = 0; t < time; t++) out[(row + lane) * time + t] = wide[(f.edge + t) * BESIDE + lane];
     }
     std::free(memory);
     return 0;

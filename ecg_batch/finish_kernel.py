@@ -1,6 +1,7 @@
 """What finishes a record as compiled kernels, finish_kernel.cpp, where they were built and this CPU can run them.
 
-Their references are retime.read_loop, compose.low_pass and compose.compose in numpy and scipy, which call these where they can.
+Their references are retime.plain_read_loop, compose.plain_low_pass, compose.plain_compose and, of the filter of beats.detect_rows,
+sleepecg's own.
 """
 
 import ctypes
@@ -29,7 +30,7 @@ def library(build: str | None = None) -> ctypes.CDLL | None:
         return None
     found = kernel(build)[0]
     found.ecg_read_loop.argtypes = [INT16S, INT64, INT64, DOUBLES, INT64, DOUBLES]
-    found.ecg_low_pass.argtypes = [ctypes.POINTER(Filter), DOUBLES, INT64, INT64, DOUBLES]
+    found.ecg_filtfilt.argtypes = [ctypes.POINTER(Filter), DOUBLES, INT64, INT64, DOUBLES]
     found.ecg_compose.argtypes = [DOUBLES, DOUBLES, INT64, DOUBLE, DOUBLE, DOUBLE, INT32S, DOUBLES]
     found.ecg_compose.restype = None
     return found
@@ -45,23 +46,22 @@ def read_loop(loop: np.ndarray, donor_time: np.ndarray, build: str | None = None
 
 
 @cache
-def _low_pass_filter(order: int, edge_hz: float, fs_hz: float) -> tuple[Filter, list[np.ndarray]]:
-    """The filter, and the arrays that must live as long. The extension of the ends is sosfiltfilt's own."""
-    sos = np.ascontiguousarray(butter(order, edge_hz, fs=fs_hz, output="sos"))
+def sections(order: int, edge_hz: float | tuple[float, float], kind: str, fs_hz: float) -> tuple[Filter, list[np.ndarray]]:
+    """A Butterworth filter, and the arrays that must live as long. It extends the ends of a signal as sosfiltfilt does."""
+    sos = np.ascontiguousarray(butter(order, edge_hz, kind, output="sos", fs=fs_hz))
     start = np.ascontiguousarray(sosfilt_zi(sos))
     taps = 2 * len(sos) + 1 - min((sos[:, 2] == 0).sum(), (sos[:, 5] == 0).sum())
     return Filter(len(sos), 3 * taps, _at(sos), _at(start)), [sos, start]
 
 
-def low_pass(ecg_mv: np.ndarray, order: int, edge_hz: float, fs_hz: float, build: str | None = None) -> np.ndarray:
-    """compose.low_pass: (..., time), as float64."""
-    ecg_mv = np.ascontiguousarray(ecg_mv, dtype=np.float64)
-    out, samples = np.empty_like(ecg_mv), ecg_mv.shape[-1]
-    made, _ = _low_pass_filter(order, edge_hz, fs_hz)
-    if samples <= made.edge:
-        raise ValueError(f"{samples} samples are too few to low-pass; needed more than {made.edge}")
-    if library(build).ecg_low_pass(ctypes.byref(made), _at(ecg_mv), ecg_mv.size // samples, samples, _at(out)):
-        raise MemoryError("no memory for the low-pass, 128 bytes a sample")
+def filtfilt(x: np.ndarray, made: tuple[Filter, list[np.ndarray]], build: str | None = None) -> np.ndarray:
+    """scipy.signal.sosfiltfilt of such sections: (..., time), as float64."""
+    x, samples = np.ascontiguousarray(x, dtype=np.float64), x.shape[-1]
+    if samples <= made[0].edge:
+        raise ValueError(f"{samples} samples are too few to filter; needed more than {made[0].edge}")
+    out = np.empty_like(x)
+    if library(build).ecg_filtfilt(ctypes.byref(made[0]), _at(x), x.size // samples, samples, _at(out)):
+        raise MemoryError("no memory for the filter, 128 bytes a sample")
     return out
 
 

@@ -12,6 +12,10 @@ typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef Lanes Anywhere __attribute__((aligned(4)));  // a vector that need not begin at a multiple of its size
 
+constexpr int GROUP = 4;  // rows of a matrix that lie side by side, column by column: read from one end to the other (decode_kernel.packed)
+
+constexpr int64_t in_groups(int64_t rows) { return (rows + GROUP - 1) / GROUP * GROUP; }
+
 INLINE Lanes splat(float value) { return Lanes{} + value; }
 
 INLINE Lanes lower(Lanes a, Lanes b) { return a < b ? a : b; }

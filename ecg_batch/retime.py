@@ -76,20 +76,29 @@ def time_beats(
     offset = uniforms[1] * rr_samples
     order = (first + np.arange(-BEFORE, int(1.5 * samples / rr_samples) + BEFORE)) % len(donor.r_sample)
     donor_rr = donor.rr_samples[order]
-    since_first = np.concatenate([[0], np.cumsum(donor_rr)]) - donor_rr[:BEFORE].sum()
+    since_first = _summed(donor_rr)
     donor_beats = donor.r_sample[first] + since_first
     if rr_factors is not None:
         rr = donor_rr * np.resize(rr_factors, len(donor_rr))
-        since_first = np.concatenate([[0], np.cumsum(rr)]) - rr[:BEFORE].sum()
+        since_first = _summed(rr)
     stretch = rr_samples / donor.rr_samples.mean()
     for _ in range(ROUNDS):
         beats = offset + stretch * since_first
         one, after = np.searchsorted(beats, (CLEAR_S * fs_hz, samples - CLEAR_S * fs_hz))
-        if after - one > 1:
-            stretch *= rr_samples * (after - one - 1) / (beats[after - 1] - beats[one])
+        share = rr_samples * (after - one - 1) / (beats[after - 1] - beats[one]) if after - one > 1 else 1.0
+        stretch *= share
+        if abs(share - 1) < 1e-9:
+            break
     beats = np.rint(offset + stretch * since_first).astype(np.int64)
     donor_time = np.interp(np.arange(samples), *_knots(donor, beats, donor_beats, stretch))
     return Timing(beats[(beats >= 0) & (beats < samples)], donor_time, float(stretch), beats)
+
+
+def _summed(rr: np.ndarray) -> np.ndarray:
+    """Times of beats with these intervals between them, from the one that BEFORE others come before: (interval + 1,)."""
+    times = np.zeros(len(rr) + 1, rr.dtype)
+    np.cumsum(rr, out=times[1:])
+    return times - times[BEFORE]
 
 
 def follow(donor: DonorLoop, placed: np.ndarray, samples: int, uniform: float) -> np.ndarray:
@@ -102,19 +111,25 @@ def follow(donor: DonorLoop, placed: np.ndarray, samples: int, uniform: float) -
 
 def _knots(donor: DonorLoop, beats: np.ndarray, donor_beats: np.ndarray, stretch: float) -> tuple[np.ndarray, np.ndarray]:
     """Corners of the time map, output and donor samples: R, QRS end, T end, P onset, QRS onset of each interval."""
-    rr, donor_rr = np.diff(beats).astype(np.float64), np.diff(donor_beats).astype(np.float64)
+    rr, donor_rr = (beats[1:] - beats[:-1]).astype(np.float64), (donor_beats[1:] - donor_beats[:-1]).astype(np.float64)
     qrs_off, qrs_on, p_on = float(donor.qrs_off), float(donor.qrs_on), float(donor.p_on)
     pr = np.minimum(qrs_on - p_on, 0.4 * (donor_rr + qrs_on - qrs_off))  # a premature beat has little room before it
-    st_t = np.clip(donor.t_end - qrs_off, 0, donor_rr + qrs_on - pr - qrs_off - 1)
+    st_t = np.minimum(max(donor.t_end - qrs_off, 0.0), donor_rr + qrs_on - pr - qrs_off - 1)
     qt = st_t + qrs_off - qrs_on
     wanted = np.maximum(qt * stretch ** (1 / 3) - (qrs_off - qrs_on), 1.0)
     room = np.maximum(rr + qrs_on - qrs_off - 1, 1.0) / (wanted + pr)
     give = np.minimum(room, 1.0)
-    out = np.stack([beats[:-1], beats[:-1] + qrs_off, beats[:-1] + qrs_off + give * wanted,
-                    beats[1:] + qrs_on - give * pr, beats[1:] + qrs_on], axis=1)  # fmt: skip
-    source = np.stack([donor_beats[:-1], donor_beats[:-1] + qrs_off, donor_beats[:-1] + qrs_off + st_t,
-                       donor_beats[1:] + qrs_on - pr, donor_beats[1:] + qrs_on], axis=1)  # fmt: skip
-    return out.ravel(), source.ravel().astype(np.float64)
+    return tuple(_corners(*each, qrs_off, qrs_on) for each in ((beats, give * wanted, give * pr), (donor_beats, st_t, pr)))
+
+
+def _corners(r: np.ndarray, st_t: np.ndarray, pr: np.ndarray, qrs_off: float, qrs_on: float) -> np.ndarray:
+    corners = np.empty((len(r) - 1, 5))
+    corners[:, 0] = r[:-1]
+    corners[:, 1] = r[:-1] + qrs_off
+    corners[:, 2] = corners[:, 1] + st_t
+    corners[:, 4] = r[1:] + qrs_on
+    corners[:, 3] = corners[:, 4] - pr
+    return corners.ravel()
 
 
 def read_loop(donor: DonorLoop, donor_time: np.ndarray) -> np.ndarray:

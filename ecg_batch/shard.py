@@ -1,6 +1,7 @@
 """One shard, end to end. Read this file first: each stage of the system is a line of make_batch."""
 
 import ctypes
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ecg_batch.query import Queries
 from ecg_batch.request import Request
 from ecg_batch.retime import DonorLoop, Timing, donor_loop
 from ecg_batch.retrieve import MAX_STRETCH, DonorIndex, contradictions, index_donors, retrieve
-from ecg_batch.skeleton import make_skeleton
+from ecg_batch.skeleton import Skeleton, make_skeleton
 
 M_MMAP_THRESHOLD = -3  # malloc.h
 TILE_SAMPLES = 16_000  # finished together, all leads of each: 1 MB an array in float64 stays in cache, and is no new memory map
@@ -68,6 +69,7 @@ def open_assets(plan) -> Assets:
     _return_large_blocks()
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32 = False  # as for products of matrices: float32 is to mean float32
     bank = read_bank(Path(plan.request.bank))
     models = decode.load_models(Path(plan.request.models), plan.request.device)
     usable = None
@@ -110,15 +112,26 @@ def synthesize_shard(plan, assets: Assets, shard, queries_of, on_batch):
         return synthesize_long(plan, assets, shard, queries_of, on_batch)
     ecg = np.empty((shard.stop - shard.start, 12, plan.time_samples), np.int16)
     rows = []
-    for start in range(shard.start, shard.stop, plan.request.batch):
-        stop = min(start + plan.request.batch, shard.stop)
-        batch = make_batch(plan.request, assets, queries_of(start, stop), plan.time_samples)
-        ecg[start - shard.start : stop - shard.start] = batch.ecg
+    starts = range(shard.start, shard.stop, plan.request.batch)
+    asked = (queries_of(start, min(start + plan.request.batch, shard.stop)) for start in starts)
+    done = 0
+    for batch in make_batches(plan.request, assets, asked, plan.time_samples):
+        ecg[done : done + len(batch.ecg)] = batch.ecg
         rows.append(rows_table(assets.bank.table, batch, shard.index))
-        on_batch(stop - shard.start)
+        done += len(batch.ecg)
+        on_batch(done)
     import pyarrow as pa
 
     return ecg, pa.concat_tables(rows)
+
+
+def make_batches(request: Request, assets: Assets, asked: Iterable[Queries], samples: int) -> Iterator[Batch]:
+    """The batch of each of these queries. On a GPU the next is begun before the last is finished; refining goes batch by batch."""
+    if request.device == "cuda" and request.judge is None:
+        from ecg_batch.shard_device import batches
+
+        return batches(request, assets, asked, samples)
+    return (make_batch(request, assets, queries, samples) for queries in asked)
 
 
 def make_batch(request: Request, assets: Assets, queries: Queries, samples: int) -> Batch:
@@ -150,12 +163,17 @@ def _finish(request: Request, assets: Assets, queries: Queries, candidates, rhyt
     """The records of these textures, each with the first of its candidate donors that passes the gate."""
     texture_mv = low_pass(texture_mv.astype(np.float64), request.lowpass_hz, request.fs_hz)
     batch = _try(request, assets, queries, candidates, rhythm, texture_mv)
+    return draw_again(request, assets, candidates, rhythm, batch, lambda rows: texture_mv[rows])
+
+
+def draw_again(request: Request, assets: Assets, candidates, rhythm, batch: Batch, texture_of: Callable) -> Batch:
+    """The batch with records that failed the gate drawn again, each with its next donors. texture_of: low-passed, of these rows."""
     for attempt in range(1, request.attempts):
         again = np.flatnonzero([bool(flags) for flags in batch.flags])
         if not len(again):
             break
         ranked = np.roll(candidates[again], -(attempt % request.k), axis=1)
-        retried = _try(request, assets, some(queries, again), ranked, rhythm[again], texture_mv[again])
+        retried = _try(request, assets, some(batch.queries, again), ranked, rhythm[again], texture_of(again))
         batch = _better(batch, retried, again)
     return batch
 
@@ -195,14 +213,31 @@ def decoded(assets: Assets, drawn: tuple, records: int, samples: int) -> np.ndar
 
 def _try(request: Request, assets: Assets, queries: Queries, ranked: np.ndarray, rhythm, texture_mv: np.ndarray) -> Batch:
     """One attempt: the records with the first of their ranked donors (record, k), checked."""
-    fs_hz, samples, donors = request.fs_hz, texture_mv.shape[-1], ranked[:, 0]
-    hr_bpm = np.where(np.isnan(queries.hr_bpm), assets.bank.table.hr_bpm[donors], queries.hr_bpm).astype(np.float64)
-    each = zip(queries.record, ranked, 60 * fs_hz / hr_bpm, rhythm, strict=True)
-    made = [make_skeleton(request, assets, int(record), row, rr, samples, u) for record, row, rr, u in each]
-    timings = [skeleton.timing for skeleton in made]
-    skeleton_mv = low_pass(np.stack([skeleton.steps for skeleton in made]) * MV_PER_STEP, request.lowpass_hz, fs_hz)
+    made = skeletons(request, assets, queries, ranked, rhythm, texture_mv.shape[-1])
+    skeleton_mv = low_pass(np.stack([skeleton.steps for skeleton in made]) * MV_PER_STEP, request.lowpass_hz, request.fs_hz)
     composed = compose(skeleton_mv, texture_mv, request.alpha, request.prd_limit_pct)
-    measured, flags = _checked(composed, timings, hr_bpm, fs_hz)
+    return judged(request, assets, queries, ranked, made, composed, skeleton_mv)
+
+
+def skeletons(request: Request, assets: Assets, queries: Queries, ranked: np.ndarray, rhythm, samples: int) -> list[Skeleton]:
+    """The beats of each record, of the first of its ranked donors."""
+    rr_samples = 60 * request.fs_hz / _asked_bpm(assets, queries, ranked[:, 0])
+    each = zip(queries.record, ranked, rr_samples, rhythm, strict=True)
+    return [make_skeleton(request, assets, int(record), row, rr, samples, u) for record, row, rr, u in each]
+
+
+def _asked_bpm(assets: Assets, queries: Queries, donors: np.ndarray) -> np.ndarray:
+    """The heart rate asked for, the donor's own where none is."""
+    return np.where(np.isnan(queries.hr_bpm), assets.bank.table.hr_bpm[donors], queries.hr_bpm).astype(np.float64)
+
+
+def judged(
+    request: Request, assets: Assets, queries: Queries, ranked, made: list[Skeleton], composed: Composed, skeleton_mv
+) -> Batch:
+    """What the gate says of composed records."""
+    donors, timings = ranked[:, 0], [skeleton.timing for skeleton in made]
+    hr_bpm = _asked_bpm(assets, queries, donors)
+    measured, flags = _checked(composed, timings, hr_bpm, request.fs_hz)
     far = np.abs(np.log([timing.stretch for timing in timings])) > np.log(MAX_STRETCH)
     for flag, contradicts, is_far in zip(flags, contradictions(assets.donors, donors, hr_bpm), far, strict=True):
         flag.extend(["rate_statement"] * bool(contradicts) + ["stretch"] * bool(is_far))

@@ -14,7 +14,7 @@ constexpr int R = LANES == 16 ? 8 : 4;  // rows of weights at a time: R x V sums
 constexpr int BLOCK = 64;               // tokens that go through a layer together: 20 KB of input, in the first-level cache
 constexpr float LIMIT = 5.5f;           // vqvae.COMPANDED_LIMIT
 
-struct Conv {  // row-major, as torch holds them: weight (out, in, taps), bias (out,)
+struct Conv {  // weight (out, in * taps) in groups (lanes.h), bias (out,)
     const float *weight, *bias;
     int64_t out, in, taps, dilation;
 };
@@ -44,7 +44,7 @@ INLINE Lanes load(const float *from) { return *(const Anywhere *)from; }
 
 INLINE void store(float *to, Lanes value) { *(Anywhere *)to = value; }
 
-// Adds W x to COUNT x V sums. row: COUNT rows of W; x: its first channel at the first token.
+// Adds W x to COUNT x V sums. row: COUNT rows of W, whose numbers are GROUP apart; x: its first channel at the first token.
 template <int COUNT, int TAPS>
 INLINE void add_products(const float *const *row, const Conv &c, const float *x, int64_t stride, Lanes (*sum)[V]) {
     for (int64_t i = 0; i < c.in; i++)
@@ -53,7 +53,7 @@ INLINE void add_products(const float *const *row, const Conv &c, const float *x,
             Lanes now[V];
             for (int v = 0; v < V; v++) now[v] = load(at + v * LANES);
             for (int r = 0; r < COUNT; r++)
-                for (int v = 0; v < V; v++) sum[r][v] += row[r][i * TAPS + k] * now[v];
+                for (int v = 0; v < V; v++) sum[r][v] += row[r][(i * TAPS + k) * GROUP] * now[v];
         }
 }
 
@@ -61,7 +61,7 @@ INLINE void add_products(const float *const *row, const Conv &c, const float *x,
 template <int COUNT, int TAPS, class Use>
 INLINE void some_rows(const Conv &c, const int64_t *of, const float *x, int64_t stride, Use use) {
     const float *row[COUNT];
-    for (int r = 0; r < COUNT; r++) row[r] = c.weight + of[r] * c.in * TAPS;
+    for (int r = 0; r < COUNT; r++) row[r] = c.weight + of[r] / GROUP * GROUP * c.in * TAPS + of[r] % GROUP;
     for (int64_t t = 0; t < BLOCK; t += V * LANES) {
         Lanes sum[COUNT][V];
         for (int r = 0; r < COUNT; r++)

@@ -1,16 +1,17 @@
 """The VQ-VAE's decoder as a compiled kernel, texture_kernel.cpp, where one was built and this CPU can run it.
 
 Its reference is VqVae.decode: the same mathematics, but sums that round in another order. Which of the two made a dataset stands in
-its plan (decode_kernel.compiled).
+its plan (decode_kernel.kernels).
 """
 
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
 
-from ecg_batch.decode_kernel import FLOATS, INTS, address, kernel
+from ecg_batch.decode_kernel import FLOATS, INTS, address, kernel, packed
 from ecg_batch.vqvae import VqVae
 
 MAX_LEADS = 16
@@ -54,7 +55,7 @@ def decode_texture(vqvae: VqVae, tokens: torch.Tensor, noise: torch.Tensor | Non
         raise IndexError(f"tokens from {tokens.min()} to {tokens.max()}; the codebook has rows 0 to {config.codes - 1}")
     tokens, noise = tokens.contiguous(), None if noise is None else noise.to(torch.float32).contiguous()
     out = torch.empty(records, config.leads, length * config.samples_per_token)
-    decoder, held = _decoder(vqvae)  # held: what the addresses in it point to
+    decoder, _ = _decoder(vqvae)
 
     def decode(first: int, stop: int) -> None:
         piece = Piece(length, first, stop, address(tokens), None if noise is None else address(noise), address(out))
@@ -71,8 +72,11 @@ def decode_texture(vqvae: VqVae, tokens: torch.Tensor, noise: torch.Tensor | Non
     return out
 
 
+@lru_cache(maxsize=2)
 def _decoder(vqvae: VqVae) -> tuple[Decoder, list]:
-    """The model as the kernel takes it, and the tensors that must live as long."""
+    """The model as the kernel takes it, and the tensors that must live as long. Packing takes as long as a record of 10 s, so it is
+    done once a model: what decodes is finished, its weights no longer change.
+    """
     c, stack = vqvae.config, vqvae.decoder
     held = [tensor.detach().contiguous() for tensor in (vqvae.codebook, vqvae.scale_mv, vqvae.loudness_mix, vqvae.loudness_spread)]
     held.append(hann_by_token(c.drift_tokens, c.samples_per_token))
@@ -84,9 +88,9 @@ def _decoder(vqvae: VqVae) -> tuple[Decoder, list]:
 def _convs(layers: list[torch.nn.Conv1d], held: list):
     made = []
     for layer in layers:
-        weight, bias = layer.weight.detach().contiguous(), layer.bias.detach().contiguous()
+        weight, bias = packed(layer.weight.flatten(1)), layer.bias.detach().contiguous()
         held += [weight, bias]
-        made.append(Conv(address(weight), address(bias), *weight.shape, layer.dilation[0]))
+        made.append(Conv(address(weight), address(bias), *layer.weight.shape, layer.dilation[0]))
     return (Conv * len(made))(*made)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import decode, stages
+from benchmarks import decode, stages, texture
 from ecg_batch.mamba import MambaConfig
+from ecg_batch.vqvae import VqVaeConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,8 +25,14 @@ def test_work_of_a_token_by_hand():
     assert decode.work(tiny) == (2 * (2 + 1 + 3 + 1 + 2 + 1 + 4), 1 + 3 + 4)
 
 
+def test_work_of_the_texture_decoder_by_hand():
+    """One lead, one sample, d 1, c 1, e 1, one block, drift over 2 tokens: in 3 * 3, block 6 + 1, out 3 * 2, drift 3."""
+    tiny = VqVaeConfig(leads=1, samples_per_token=1, dim=1, channels=1, dilations=(1,), noise_channels=1, drift_tokens=2)
+    assert texture.work(tiny) == (2 * (9 + 7 + 6 + 3), 1 + 1 + 2)
+
+
 @pytest.mark.parametrize("words", [["--help"], ["decoding"]])
 def test_the_command_says_what_there_is(words):
     done = subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == (0 if words == ["--help"] else 2)
-    assert "machine, decode, stages, runs, peers" in done.stdout + done.stderr
+    assert "machine, decode, texture, stages, runs, peers" in done.stdout + done.stderr

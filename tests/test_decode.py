@@ -199,3 +199,11 @@ def test_bundled_files_state_what_they_are():
     assert {"ANY", "NORM", "MI", "STTC", "CD", "HYP"} <= set(json.loads(mamba["conditions"]))
     assert sum((BUNDLED / f"{name}.safetensors").stat().st_size for name in ("vqvae", "mamba")) < 4_000_000
     assert "lm_head.weight" in load_file(BUNDLED / "mamba.safetensors")
+
+
+def test_one_generator_put_to_each_record_draws_what_its_own_would():
+    records = np.array([0, 5, 2**40])
+    for drawn, record in zip(draws.each_generator(2**63 + 5, records, draws.Stream.TOKENS), records, strict=True):
+        own = draws.generator(2**63 + 5, int(record), draws.Stream.TOKENS)
+        np.testing.assert_array_equal(drawn.standard_normal(5, dtype=np.float32), own.standard_normal(5, dtype=np.float32))
+        np.testing.assert_array_equal(drawn.random(9), own.random(9))

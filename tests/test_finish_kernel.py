@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy.signal import butter, sosfiltfilt
 from test_decode_kernel import RUNS_HERE, needs_kernel
+from test_shard import make, plan_of
 
-from ecg_batch import bank, finish_kernel
+from ecg_batch import bank, decode_kernel, finish_kernel
 from ecg_batch.compose import FILTER_ORDER, plain_compose, plain_low_pass, rounding_bound_mv
+from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_STEP
 from ecg_batch.retime import donor_loop, plain_read_loop
+from ecg_batch.shard import open_assets
 
 pytestmark = needs_kernel
 
@@ -20,6 +24,10 @@ def real():
 @pytest.fixture(scope="module")
 def parts(real):
     return tuple(plain_low_pass(x[:24] * MV_PER_STEP, 40, 100) for x in (real.skeleton, real.texture))
+
+
+def low_pass_sections(edge_hz: float, fs_hz: float):
+    return finish_kernel.sections(FILTER_ORDER // 2, edge_hz, "lowpass", fs_hz)
 
 
 def of_each_build(function, *args):
@@ -35,18 +43,24 @@ def of_each_build(function, *args):
 @pytest.mark.parametrize("shape", [(1000,), (8, 1000), (3, 8, 997), (17, 10)])
 def test_low_pass_is_sosfiltfilt(shape, edge_hz, fs_hz):
     x = np.random.default_rng(0).normal(size=shape).cumsum(axis=-1)
-    ours = of_each_build(finish_kernel.low_pass, x, FILTER_ORDER // 2, edge_hz, fs_hz)
+    ours = of_each_build(finish_kernel.filtfilt, x, low_pass_sections(edge_hz, fs_hz))
     np.testing.assert_allclose(ours, plain_low_pass(x, edge_hz, fs_hz), atol=1e-11)
 
 
 def test_low_pass_of_a_row_does_not_depend_on_its_neighbours(parts):
-    whole = finish_kernel.low_pass(parts[1], 2, 40, 100)
-    np.testing.assert_array_equal(finish_kernel.low_pass(parts[1][3, 5], 2, 40, 100), whole[3, 5])
+    whole = finish_kernel.filtfilt(parts[1], low_pass_sections(40, 100))
+    np.testing.assert_array_equal(finish_kernel.filtfilt(parts[1][3, 5], low_pass_sections(40, 100)), whole[3, 5])
+
+
+def test_a_band_of_two_sections_is_sosfiltfilt():
+    x = np.random.default_rng(0).normal(size=(5, 400)).cumsum(axis=-1)
+    ours = of_each_build(finish_kernel.filtfilt, x, finish_kernel.sections(2, (5, 30), "bandpass", 100))
+    np.testing.assert_allclose(ours, sosfiltfilt(butter(2, (5, 30), "bandpass", output="sos", fs=100), x), atol=1e-11)
 
 
 def test_too_few_samples_are_refused():
     with pytest.raises(ValueError, match="more than 9"):
-        finish_kernel.low_pass(np.zeros((2, 9)), 2, 40, 100)
+        finish_kernel.filtfilt(np.zeros((2, 9)), low_pass_sections(40, 100))
 
 
 @pytest.mark.parametrize("samples", [1000, 997, 64, 5])
@@ -73,3 +87,25 @@ def test_the_loop_is_read_as_by_numpy(real):
             ours = of_each_build(finish_kernel.read_loop, donor.loop, at)
             np.testing.assert_allclose(ours, plain_read_loop(donor, at), atol=1e-9)
     np.testing.assert_array_equal(ours[:, 3 : 3 + length], donor.loop)  # at whole samples: the donor's own
+
+
+def test_without_a_compiler_the_records_are_the_same(tmp_path, monkeypatch):
+    """Plain torch, numpy and scipy, all the way: but for records whose tokens fall the other way, and single steps of rounding."""
+    plan = plan_of(tmp_path, records=64)
+    compiled, compiled_rows = make(plan)
+    monkeypatch.setattr(decode_kernel, "BUILDS", ())
+    caches = (decode_kernel.kernel, finish_kernel.library)
+    try:
+        for cached in caches:
+            cached.cache_clear()
+        plain_plan = plan_of(tmp_path, records=64)
+        assert plain_plan.versions["kernels"] == "plain"
+        with pytest.raises(UserError, match="kernels compiled .* there, plain here"):
+            open_assets(plan)
+        plain, plain_rows = make(plain_plan)
+    finally:
+        for cached in caches:
+            cached.cache_clear()
+    alike = np.abs(plain.astype(int) - compiled).max(axis=(1, 2)) <= 2
+    assert alike.mean() > 0.95 and (plain != compiled)[alike].mean() < 1e-3
+    assert plain_rows["donor_ecg_id"] == compiled_rows["donor_ecg_id"] and plain_rows["flags"] == compiled_rows["flags"]

@@ -1,0 +1,63 @@
+"""The VQ-VAE's decoder on one thread: the compiled kernel and plain torch, a batch and a lone record, against the ceiling.
+
+The ceiling adds up the time of a record's products at the machine's sgemm rate and of its exponentials at the machine's exp rate.
+"""
+
+import numpy as np
+import torch
+
+from benchmarks.decode import BATCH, TOKENS, on_one_thread
+from benchmarks.turns import median_seconds
+from ecg_batch import decode, texture_kernel
+from ecg_batch.request import BUNDLED
+from ecg_batch.shard import _return_large_blocks
+from ecg_batch.vqvae import VqVaeConfig
+
+MINUTES = 1500  # tokens of a minute of a long record
+
+
+def measure(rounds: int, machine: list[dict] | None) -> list[dict]:
+    _return_large_blocks()  # as in a worker: else memory for a minute is a new map each time
+    models = decode.load_models(BUNDLED)
+    vqvae = models.vqvae
+    sizes = {f"{BATCH} records": (BATCH, TOKENS), "1 record": (1, TOKENS), "1 minute": (1, MINUTES)}
+    ways = {"plain torch": decode.plain_texture}
+    if texture_kernel.fits(vqvae):
+        ways = {"kernel": texture_kernel.decode_texture, **ways}
+    candidates, tokens_of = {}, {}
+    for size, (records, length) in sizes.items():
+        tokens = torch.randint(vqvae.config.codes, (records, length), generator=torch.Generator().manual_seed(1))
+        noise = decode.draw_noise(models, 1, np.arange(records), length)
+        for way, run in ways.items():
+            name = f"{way}, {size}"
+            tokens_of[name] = records * length
+            candidates[name] = lambda run=run, tokens=tokens, noise=noise: on_one_thread(lambda: run(vqvae, tokens, noise))
+    seconds = median_seconds(candidates, rounds)
+    rates = {name: tokens_of[name] / TOKENS / took for name, took in seconds.items()}
+    rows = [{"what": name, "value": rate, "unit": "records/s", "beside": _ratio(rates, name)} for name, rate in rates.items()]
+    return rows + ([_ceiling(vqvae.config, machine, rates[f"{next(iter(ways))}, {BATCH} records"])] if machine else [])
+
+
+def _ratio(rates: dict[str, float], name: str) -> str:
+    ours = rates.get(name.replace("plain torch", "kernel"))
+    return f"the kernel is {ours / rates[name]:.1f} times as fast" if ours and "plain" in name else ""
+
+
+def _ceiling(config: VqVaeConfig, machine: list[dict], rate: float) -> dict:
+    gflops, gexps = (next(row["value"] for row in machine if row["what"] == kind) for kind in ("sgemm", "exp"))
+    flop, exps = work(config)
+    most = 1 / (TOKENS * (flop / gflops + exps / gexps) / 1e9)
+    return {
+        "what": f"ceiling: {flop * TOKENS / 1e6:.0f} MFLOP and {exps * TOKENS / 1e6:.2f} M exp a record",
+        "value": most,
+        "unit": "records/s",
+        "beside": f"the batch reaches {rate / most:.0%} of it",
+    }
+
+
+def work(config: VqVaeConfig) -> tuple[int, int]:
+    """Floating-point operations in products, and exponentials, of one token of one record."""
+    c, into, out = config.channels, config.dim + config.drawn_channels, config.leads + config.patch
+    blocks = len(config.dilations) * (3 * c * 2 * c + c * c)
+    drift = config.patch * (config.drift_tokens + 1)
+    return 2 * (3 * into * c + blocks + 3 * c * out + drift), len(config.dilations) * c + config.leads + out
