@@ -59,13 +59,13 @@ def plain_compose(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float,
     steps = twelve_leads(to_steps(mixed))
     error_mv = steps * MV_PER_STEP - twelve_leads(skeleton_mv)  # rounding included
     error = np.sqrt(np.einsum("rlt,rlt->r", error_mv, error_mv))
-    return Composed(steps, 100 * error / np.maximum(_norm(skeleton_mv), 1e-9), alpha * share)
+    return Composed(steps, 100 * error / np.maximum(norm(skeleton_mv), 1e-9), alpha * share)
 
 
 def _allowed_share(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> np.ndarray:
     """Share of alpha that keeps each record (record, 8 leads, time) under the limit: (record,)."""
-    allowed_mv = np.maximum(prd_limit_pct / 100 * _norm(skeleton_mv) - rounding_bound_mv(skeleton_mv.shape[-1]), 0.0)
-    return np.minimum(1.0, allowed_mv / np.maximum(alpha * _norm(texture_mv), 1e-9))
+    allowed_mv = np.maximum(prd_limit_pct / 100 * norm(skeleton_mv) - rounding_bound_mv(skeleton_mv.shape[-1]), 0.0)
+    return np.minimum(1.0, allowed_mv / np.maximum(alpha * norm(texture_mv), 1e-9))
 
 
 def allowed_alpha(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float, prd_limit_pct: float) -> float:
@@ -73,7 +73,7 @@ def allowed_alpha(skeleton_mv: np.ndarray, texture_mv: np.ndarray, alpha: float,
     return alpha * float(_allowed_share(skeleton_mv[None], texture_mv[None], alpha, prd_limit_pct)[0])
 
 
-def _norm(modelled: np.ndarray) -> np.ndarray:
+def norm(modelled: np.ndarray) -> np.ndarray:
     """Root of the sum of squares over all 12 leads, from the 8 modelled ones: (record, 8, time) -> (record,).
 
     The squares of I, II, III, aVR, aVL and aVF add up to 3.5 (I^2 + II^2 - I II), by their identities.

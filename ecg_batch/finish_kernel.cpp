@@ -115,7 +115,7 @@ INLINE double dot(const double *a, const double *b, int64_t time) {
     return total(sum) + rest;
 }
 
-// Root of the sum of squares over twelve leads, from the 8 modelled ones: compose._norm.
+// Root of the sum of squares over twelve leads, from the 8 modelled ones: compose.norm.
 INLINE double norm(const double *x, int64_t time) {
     double limb = dot(x, x, time) + dot(x + time, x + time, time) - dot(x, x + time, time), chest = 0;
     for (int64_t lead = 2; lead < 8; lead++) chest += dot(x + lead * time, x + lead * time, time);

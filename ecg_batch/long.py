@@ -17,7 +17,7 @@ from itertools import chain
 import numpy as np
 
 from ecg_batch.check import check
-from ecg_batch.compose import allowed_alpha
+from ecg_batch.compose import allowed_alpha, compose, norm
 from ecg_batch.draws import Stream, generator, uniforms
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_STEP, to_steps, twelve_leads
@@ -30,8 +30,9 @@ from ecg_batch.rhythm import VARIABILITY, DonorRhythm, make_rhythm
 from ecg_batch.shard import Assets, Batch, some
 from ecg_batch.stitch import Placed, place, stitch
 from ecg_batch.sway import Sway, sway_of, swayed
-from ecg_batch.texture_stream import TextureStream, filtered
+from ecg_batch.texture_stream import TextureStream, filtered, filtered_with
 
+UNLIMITED_PCT = 1e9  # alpha is chosen already, sample by sample
 # WFDB rhythm annotations of statements that say more than the rhythm model does
 RHYTHMS = {"AFIB": "(AFIB", "AFLT": "(AFL", "SVTAC": "(SVTA", "PSVT": "(SVTA", "BIGU": "(B", "PACE": "(P", "SBRAD": "(SBR"}
 
@@ -107,11 +108,9 @@ class LongBatch:
         streams = [open_texture(request, self._assets, some(self._queries, part), rows[part]) for part in parts]
         for start in range(0, self._samples, self._block):
             stop = min(start + self._block, self._samples)
-            skeletons = (
-                filtered(each.skeleton, start, stop, self._samples, request.lowpass_hz, request.fs_hz) for each in self._casts
-            )
-            textures = chain.from_iterable(stream.next(stop - start) for stream in streams)
-            parts = list(zip(skeletons, textures, strict=True))
+            textures = chain.from_iterable(stream.windows(stop - start) for stream in streams)
+            each = zip(textures, self._casts, strict=True)
+            parts = [filtered_with(texture, one.skeleton, start, stop, self._samples, request) for texture, one in each]
             alpha = np.array([allowed_alpha(*part, request.alpha, request.prd_limit_pct) for part in parts])
             yield Minute(start, stop, alpha, parts)
 
@@ -120,11 +119,10 @@ class LongBatch:
         alpha = ramps(now, before, after)
         out = np.empty((len(self._casts), 12, now.stop - now.start), np.int16)
         for record, (skeleton, texture) in enumerate(now.parts):
-            steps = twelve_leads(to_steps(skeleton + alpha[record] * texture))
-            whole, error = twelve_leads(skeleton), steps * MV_PER_STEP
-            error -= whole
-            self._error[record] += np.einsum("lt,lt->", error, error)
-            self._power[record] += np.einsum("lt,lt->", whole, whole)
+            made = compose(skeleton[None], (alpha[record] * texture)[None], 1.0, UNLIMITED_PCT)
+            steps, power = made.steps[0], norm(skeleton[None])[0] ** 2
+            self._error[record] += (made.prd_pct[0] / 100) ** 2 * power
+            self._power[record] += power
             self._alpha[record] += alpha[record].sum()
             self._checks[record].add(steps)
             out[record] = np.clip(steps, -32768, 32767)

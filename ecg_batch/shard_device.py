@@ -128,6 +128,6 @@ def compose(skeleton_mv: torch.Tensor, texture_mv: torch.Tensor, alpha: float, p
 
 
 def norm(modelled: torch.Tensor) -> torch.Tensor:
-    """compose._norm in torch: root of the sum of squares over 12 leads, (record, 8, time) -> (record,)."""
+    """compose.norm in torch: root of the sum of squares over 12 leads, (record, 8, time) -> (record,)."""
     squares, product = modelled.square().sum(-1), (modelled[:, 0] * modelled[:, 1]).sum(-1)  # (record, 8), (record,)
     return (3.5 * (squares[:, 0] + squares[:, 1] - product) + squares[:, 2:].sum(1)).sqrt()

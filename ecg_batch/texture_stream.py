@@ -48,13 +48,19 @@ class TextureStream:
         """The next samples of each record, low-passed: float64 (lead, time) mV. Record by record, since arrays of all of them
         would be new memory maps each time: a tenth of the whole job's time.
         """
+        inner = slice(self._margin, self._margin + samples)
+        return [low_pass(one, self._request.lowpass_hz, self._request.fs_hz)[:, inner] for one in self.windows(samples)]
+
+    def windows(self, samples: int) -> np.ndarray:
+        """The next samples with as many of their neighbours to either side as the low-pass sees: (record, lead, margin + time
+        + margin) mV, not yet low-passed.
+        """
         lacking = samples + 2 * self._margin - self._samples.shape[-1]
         if lacking > 0:
             self._samples = np.concatenate([self._samples, self._decoded(lacking)], axis=-1)
         window = self._samples[..., : samples + 2 * self._margin]
         self._samples = self._samples[..., samples:]
-        inner = slice(self._margin, self._margin + samples)
-        return [low_pass(one, self._request.lowpass_hz, self._request.fs_hz)[:, inner] for one in window]
+        return window
 
     def _decoded(self, samples: int) -> np.ndarray:
         """At least so many samples more, drift shelved: (record, lead, time). Keeps the context of those that come after."""
@@ -104,6 +110,20 @@ def filter_margin(lowpass_hz: float, fs_hz: float) -> int:
     """Samples to either side of a stretch beyond which the zero-phase low-pass sees nothing: its slowest pole falls to 1e-13."""
     poles = butter(FILTER_ORDER // 2, lowpass_hz, fs=fs_hz, output="zpk")[1]
     return int(np.ceil(np.log(1e-13) / np.log(np.abs(poles).max())))
+
+
+def filtered_with(texture: np.ndarray, signal: Callable[[int, int], np.ndarray], start: int, stop: int, samples: int, request):
+    """(filtered signal, low-passed inner part of a TextureStream's window), (lead, time) each.
+
+    Together where they are equally long, that is but at the ends of the record: sixteen rows fill the filter's vectors, eight half.
+    """
+    margin = filter_margin(request.lowpass_hz, request.fs_hz)
+    inner = slice(margin, margin + stop - start)
+    if start < margin or stop + margin > samples:
+        own = filtered(signal, start, stop, samples, request.lowpass_hz, request.fs_hz)
+        return own, low_pass(texture, request.lowpass_hz, request.fs_hz)[:, inner]
+    both = low_pass(np.stack([signal(start - margin, stop + margin), texture]), request.lowpass_hz, request.fs_hz)
+    return both[0, :, inner], both[1, :, inner]
 
 
 def filtered(signal: Callable[[int, int], np.ndarray], start: int, stop: int, samples: int, lowpass_hz: float, fs_hz: float):

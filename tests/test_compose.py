@@ -6,7 +6,7 @@ import pytest
 from ecg_batch import bank
 from ecg_batch.beats import LEAD_II, detect_lead, detect_rows
 from ecg_batch.check import check, check_all, same_beats
-from ecg_batch.compose import _norm, compose, low_pass
+from ecg_batch.compose import norm, compose, low_pass
 from ecg_batch.leads import MV_PER_STEP, identity_residual, twelve_leads
 
 
@@ -83,7 +83,7 @@ def test_beats_near_the_ends_may_be_missed_or_found():
 def test_the_norm_of_twelve_leads_from_eight():
     modelled = np.random.default_rng(0).normal(size=(5, 8, 40))
     whole = np.sqrt(np.square(twelve_leads(modelled)).sum(axis=(1, 2)))
-    np.testing.assert_allclose(_norm(modelled), whole, rtol=1e-12)
+    np.testing.assert_allclose(norm(modelled), whole, rtol=1e-12)
 
 
 def test_records_checked_together_are_checked_alike(real):
