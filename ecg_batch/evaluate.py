@@ -34,7 +34,7 @@ class Settings:
     """What the evaluation spends."""
 
     folds: int = 9  # test folds of the main rows: 10, and so many of 1-8
-    few_folds: int = 5  # of ablation rows and the low-data curve
+    few_folds: int = 3  # of ablation rows and the low-data curve
     seeds: int = 1  # trainings for each of them; every fold has other seeds
     steps: int = 400  # of each classifier
     records: int = 2048  # of each synthetic set that trains

@@ -23,7 +23,7 @@ from ecg_batch.labelled import CHOICE_FOLD, TEST_FOLD, TRAIN_FOLDS, Labelled
 from ecg_batch.scores import fast_macro_auroc, macro_auroc, thresholds_of
 from ecg_batch.train_judge import Examples, JudgeTraining, fit
 
-DRAWS = 400  # bootstrap
+DRAWS = 200  # bootstrap
 REAL = "real"  # the name under which all real records are saved
 TASKS = ("superclasses", "rare statements")
 
