@@ -6,7 +6,7 @@ import pytest
 from ecg_batch import bank
 from ecg_batch.beats import LEAD_II, detect_lead, detect_rows
 from ecg_batch.check import check, check_all, same_beats
-from ecg_batch.compose import norm, compose, low_pass
+from ecg_batch.compose import compose, low_pass, norm
 from ecg_batch.leads import MV_PER_STEP, identity_residual, twelve_leads
 
 
