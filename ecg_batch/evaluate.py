@@ -347,6 +347,7 @@ FIRST, MIXED, ONLY, DONORS = "synthetic first, then real", "real + synthetic", "
 BOTH = f"{FIRST}, + classical"
 CHEAP = (CLASSICAL, COPIES, COPIED, BARE, NOISE)
 CANDIDATES = (FIRST, BOTH, MIXED)
+BESIDE_FEW = (REAL, CLASSICAL, FIRST, BARE, UNVARIED)  # shown beside rows of few folds, hence on these folds too
 TEXTURES = ((UNVARIED, BARE, "none"), (UNVARIED, NOISE, "noise of the same spectrum"))
 
 
@@ -430,15 +431,18 @@ def summary(sets: Sets, settings: Settings, jobs: list[tuple[Row, int, int]], ru
         by_row.setdefault(row, []).append(run)
     told = {row.name: usefulness.tested(held, truth[row.task]) for row, held in by_row.items()}
 
-    def against(name: str, other: str, classes=()) -> dict:
-        folds = {run.fold for run in told[name]}
-        return usefulness.summarise(told[name], [run for run in told[other] if run.fold in folds], classes)
+    def against(name: str, other: str, classes=(), folds: Sequence[int] = ()) -> dict:
+        asked, at = ([run for run in told[row] if not folds or run.fold in folds] for row in (name, other))
+        return usefulness.summarise(asked, [run for run in at if run.fold in {run.fold for run in asked}], classes)
+
+    few = usefulness.folds_to_test(sets.real.fold, settings.few_folds)
 
     rows = {row.name: against(row.name, base_of(row), classes[row.task]) for row in by_row}
     cheap = max(CHEAP, key=lambda name: rows[name]["F1"][0])
     return {
         "settings": asdict(settings), "real records": len(sets.train), "real patients": len(set(sets.train.patient_id.tolist())),
         "donor records": len(set(sets.made.ecg_id.tolist())), "rare statements": list(sets.rare_statements), "rows": rows,
+        "on the few folds": {name: against(name, REAL, folds=few) for name in BESIDE_FEW},
         "best cheap baseline": cheap, "against it": {name: against(name, cheap) for name in CANDIDATES},
         "synthetic alone against its donors": against(ONLY, DONORS),
         "texture": {f"against {what}": against(name, other)["gain"] for name, other, what in TEXTURES},

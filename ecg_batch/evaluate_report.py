@@ -154,6 +154,6 @@ def draw(report: dict, sets: Sets) -> dict[str, bytes]:
     if "clinical validity" in report:
         figures["intervals"] = evaluate_figures.intervals(report["clinical validity"]["measures"])
     if "usefulness" in report:
-        figures["low data"] = evaluate_figures.low_data(report["usefulness"]["rows"])
-        figures["alpha sweep"] = evaluate_figures.alpha_sweep(report["usefulness"]["rows"])
+        rows = report["usefulness"]["rows"] | report["usefulness"]["on the few folds"]
+        figures["low data"], figures["alpha sweep"] = evaluate_figures.low_data(rows), evaluate_figures.alpha_sweep(rows)
     return figures

@@ -17,8 +17,8 @@ def main() -> int:
     parser.add_argument("--ptbxl", type=Path, required=True, help="PTB-XL in its original layout")
     parser.add_argument("--out", type=Path, required=True, help="folder for the report")
     parser.add_argument("--judges", type=Path, help="folder of judge.safetensors and encoder.safetensors (default: bundled)")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="seeds, few_seeds, steps, records, compared, "
-                        "delineated, workers")  # fmt: skip
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="folds, few_folds, seeds, steps, records, "
+                        "compared, delineated, workers")  # fmt: skip
     parser.add_argument("--skip", nargs="+", default=[], choices=SECTIONS, metavar="SECTION", help=f"any of: {', '.join(SECTIONS)}")
     args = parser.parse_args()
     from ecg_batch.errors import UserError
