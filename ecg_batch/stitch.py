@@ -52,7 +52,9 @@ class Interval:
 
 
 def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.ndarray, samples: int, generator) -> Placed:
-    """Beats at r_s (beat,), each of its type and never the same twice in a row, drawn by the generator."""
+    """Beats at r_s (beat,), each of its type and never the same twice in a row, drawn by the generator; an ectopic beat brings the
+    beats beside it.
+    """
     fs_hz = donor.fs_hz
     r = np.floor(r_s * fs_hz).astype(np.int64)  # never beyond the last sample
     rr = np.diff(r) if len(r) > 1 else np.array([round(fs_hz)])
@@ -64,8 +66,30 @@ def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.nda
         at, pool = np.flatnonzero(symbol == name), np.flatnonzero(donor.symbol == name)
         steps = 1 + generator.integers(max(len(pool) - 1, 1), size=len(at))
         source[at] = pool[np.cumsum(steps) % len(pool)]
+    source = _with_neighbours(donor, source)
     atrial = _place_atrial(donor, samples, generator) if donor.atrial is not None else (np.empty(0, np.int64),) * 2
     return Placed(r.astype(np.int32), source.astype(np.int16), (qt_rr * fs_hz).astype(np.float32), *atrial)
+
+
+def _with_neighbours(donor: LongDonor, source: np.ndarray) -> np.ndarray:
+    """The beats (beat,), beside each ectopic one its own neighbours in the donor, where these are usable.
+
+    TP is short there, or gone, so that a joint would show; and the pause is followed by the beat that followed it.
+    """
+    natural, pool = donor.join_after == donor.join_before, np.flatnonzero(donor.symbol == "N")
+    after, before = (np.where(pair.any(axis=1), pair.argmax(axis=1), -1) for pair in (natural, natural.T))  # -1: none
+    source, held = source.copy(), donor.symbol[source] != "N"
+    ectopic = np.flatnonzero(held)  # neither the first nor the last, and never two in a row
+    for beside, neighbour in ((ectopic + 1, after[source[ectopic]]), (ectopic - 1, before[source[ectopic]])):
+        twice = held[beside - 1] & (source[beside - 1] == neighbour)
+        free = (neighbour >= 0) & (donor.symbol[neighbour] == "N") & ~held[beside] & ~twice
+        source[beside[free]], held[beside[free]] = neighbour[free], True
+    for turn in (0, 0, 1, 1):  # every other beat, so that its neighbours stand still: of three beats one differs from both
+        same = source[1:] == source[:-1]
+        again = np.flatnonzero(~held & (np.append(same, False) | np.insert(same, 0, False)))
+        again = again[again % 2 == turn]
+        source[again] = pool[(np.searchsorted(pool, source[again]) + 1) % len(pool)]
+    return source
 
 
 def _place_atrial(donor: LongDonor, samples: int, generator) -> tuple[np.ndarray, np.ndarray]:

@@ -114,8 +114,27 @@ def test_all_beats_of_the_donor_come_each_as_its_type_and_never_twice_in_a_row(c
         placed, donor = each.placed, each.donor
         np.testing.assert_array_equal(donor.symbol[placed.source[1:-1]], each.symbol)
         assert set(np.flatnonzero(donor.symbol == "N")) <= set(placed.source)
-        normal = placed.source[donor.symbol[placed.source] == "N"]
-        assert (np.diff(normal) != 0).all()
+        assert (np.diff(placed.source) != 0).all()
+
+
+def test_an_ectopic_beat_brings_its_neighbours(casts):
+    """So that nothing is joined where TP is short: but where a neighbour lies in no usable beat, or two share it."""
+    brought = total = 0
+    for each in casts:
+        donor, source = each.donor, each.placed.source
+        ectopic, shared = donor.symbol[source] != "N", np.zeros(len(source), bool)
+        shared[1:-1] = ectopic[:-2] & ectopic[2:]
+        natural = donor.join_after == donor.join_before
+        for k in np.flatnonzero(ectopic):
+            before, after = natural[:, source[k]], natural[source[k]]
+            if after.any() and donor.symbol[after][0] == "N":
+                assert after[source[k + 1]]
+            twice = before.any() and k > 1 and before[source[k - 2]]  # another's neighbour already
+            if before.any() and donor.symbol[before][0] == "N" and not shared[k - 1] and not twice:
+                assert before[source[k - 1]]
+                brought += 1
+            total += 1
+    assert brought > 0.3 * total > 10
 
 
 def test_ectopic_beats_come_where_the_donor_has_them_and_nowhere_else(casts, assets):
