@@ -6,10 +6,10 @@ that a record in many comes out with other tokens (docs/performance.md). Which o
 
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 
-VERSION = 3  # to be raised with every change of the kernels (*.cpp, lanes.h) that can change a bit
+VERSION = 4  # to be raised with every change of the kernels (*.cpp, lanes.h) that can change a bit
 BUILDS = (("_decode_avx512", 16), ("_decode_avx2", 8))  # extension modules of pyproject.toml and their lanes, widest first
 GROUP = 4  # rows, as in lanes.h
 LOG2_E = 1.4426950408889634
@@ -110,8 +110,11 @@ def continue_tokens(mamba, last, state, uniforms, temperature: float, build: str
     return tokens
 
 
+@lru_cache(maxsize=2)
 def _model(mamba) -> tuple[Model, list]:
-    """The model as the kernel takes it, and the tensors that must live as long."""
+    """The model as the kernel takes it, and the tensors that must live as long. Packed once a model: what decodes is finished, its
+    weights no longer change.
+    """
     config, held, layers = mamba.config, [], []
     for block in mamba.backbone.layers:
         mixer = block.mixer

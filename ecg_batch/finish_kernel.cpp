@@ -98,6 +98,31 @@ extern "C" int ecg_filtfilt(const Filter *filter, const double *x, int64_t rows,
     return 0;
 }
 
+// scipy.signal.lfilter of first order, y = b0 x + z, z = b1 x - a1 y, on (row, time) of float32: coefficients b0, b1, a1; z (row)
+// goes on from call to call; out_row: from one row of out to the next. Eight rows side by side, since each waits for its last output.
+extern "C" void ecg_first_order(const double *coefficients, const float *x, int64_t x_row, int64_t rows, int64_t time, double *z,
+                                double *out, int64_t out_row) {
+    const double b0 = coefficients[0], b1 = coefficients[1], a1 = coefficients[2];
+    for (int64_t row = 0; row < rows; row += 8) {
+        const int64_t last = std::min<int64_t>(rows - row, 8) - 1;
+        double state[8];
+        for (int64_t lane = 0; lane < 8; lane++) state[lane] = z[row + std::min(lane, last)];
+        const float *from[8];
+        double *to[8];
+        for (int64_t lane = 0; lane < 8; lane++) {  // lanes without a row repeat the last one
+            from[lane] = x + (row + std::min(lane, last)) * x_row;
+            to[lane] = out + (row + std::min(lane, last)) * out_row;
+        }
+        for (int64_t t = 0; t < time; t++)
+            for (int lane = 0; lane < 8; lane++) {
+                const double in = from[lane][t], y = b0 * in + state[lane];
+                state[lane] = b1 * in - a1 * y;
+                to[lane][t] = y;
+            }
+        for (int64_t lane = 0; lane <= last; lane++) z[row + lane] = state[lane];
+    }
+}
+
 INLINE double total(const Doubles *sum) {
     double all = 0;
     for (int part = 0; part < PARTS; part++)

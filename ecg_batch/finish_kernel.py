@@ -1,7 +1,7 @@
 """What finishes a record as compiled kernels, finish_kernel.cpp, where they were built and this CPU can run them.
 
-Their references are retime.plain_read_loop, compose.plain_low_pass, compose.plain_compose and, of the filter of beats.detect_rows,
-sleepecg's own.
+Their references are retime.plain_read_loop, compose.plain_low_pass, compose.plain_compose, texture_stream.plain_shelf and, of the
+filter of beats.detect_rows, sleepecg's own.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from scipy.signal import butter, sosfilt_zi
 
-from ecg_batch.decode_kernel import DOUBLES, kernel
+from ecg_batch.decode_kernel import DOUBLES, FLOATS, kernel
 from ecg_batch.leads import MODELLED
 
 INT16S, INT32S = ctypes.POINTER(ctypes.c_int16), ctypes.POINTER(ctypes.c_int32)
@@ -32,7 +32,8 @@ def library(build: str | None = None) -> ctypes.CDLL | None:
     found.ecg_read_loop.argtypes = [INT16S, INT64, INT64, DOUBLES, INT64, DOUBLES]
     found.ecg_filtfilt.argtypes = [ctypes.POINTER(Filter), DOUBLES, INT64, INT64, DOUBLES]
     found.ecg_compose.argtypes = [DOUBLES, DOUBLES, INT64, DOUBLE, DOUBLE, DOUBLE, INT32S, DOUBLES]
-    found.ecg_compose.restype = None
+    found.ecg_first_order.argtypes = [DOUBLES, FLOATS, INT64, INT64, INT64, DOUBLES, DOUBLES, INT64]
+    found.ecg_compose.restype = found.ecg_first_order.restype = None
     return found
 
 
@@ -63,6 +64,21 @@ def filtfilt(x: np.ndarray, made: tuple[Filter, list[np.ndarray]], build: str | 
     if library(build).ecg_filtfilt(ctypes.byref(made[0]), _at(x), x.size // samples, samples, _at(out)):
         raise MemoryError("no memory for the filter, 128 bytes a sample")
     return out
+
+
+def first_order(b, a, x: np.ndarray, state: np.ndarray, out: np.ndarray, build: str | None = None) -> None:
+    """scipy.signal.lfilter(b, a, x, zi=state) of two coefficients each, a[0] = 1: x (row, time) float32 into out, float64.
+
+    state (row, 1) goes on in place. Rows of x and of out may lie apart, their samples must not.
+    """
+    if x.dtype != np.float32 or out.dtype != np.float64 or x.shape != out.shape or state.shape != (len(x), 1):
+        given = f"x {x.dtype} {x.shape}, out {out.dtype} {out.shape}, state {state.shape}"
+        raise ValueError(f"{given}; needed float32 (row, time), float64 (row, time), float64 (row, 1)")
+    if x.strides[1] != x.itemsize or out.strides[1] != out.itemsize or not state.flags.c_contiguous:
+        raise ValueError("the samples of a row must lie one after another")
+    coefficients, apart = np.array([*b, a[1]]), (x.strides[0] // x.itemsize, out.strides[0] // out.itemsize)
+    call = library(build).ecg_first_order
+    call(_at(coefficients), _at(x, FLOATS), apart[0], *x.shape, _at(state), _at(out), apart[1])
 
 
 def compose(skeleton_mv, texture_mv, alpha: float, prd_limit_pct: float, rounding_mv: float, build: str | None = None):

@@ -21,7 +21,7 @@ from ecg_batch.compose import allowed_alpha, compose, norm
 from ecg_batch.draws import Stream, generator, uniforms
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_STEP, to_steps, twelve_leads
-from ecg_batch.long_check import MinuteCheck
+from ecg_batch.long_check import MinuteCheck, check_minute
 from ecg_batch.long_donor import MIN_BEATS, LongDonor, TooFewBeats, lacks_ectopic, long_donor
 from ecg_batch.query import Queries
 from ecg_batch.request import MINUTE_S
@@ -124,8 +124,8 @@ class LongBatch:
             self._error[record] += (made.prd_pct[0] / 100) ** 2 * power
             self._power[record] += power
             self._alpha[record] += alpha[record].sum()
-            self._checks[record].add(steps)
             out[record] = np.clip(steps, -32768, 32767)
+        check_minute(self._checks, out)
         return out
 
     def tables(self, shard_index: int) -> tuple:

@@ -27,6 +27,7 @@ ROUNDS = 12  # of correcting the rate until the mean over the record is the aske
 WITHIN_BPM = 0.05
 LONGEST_COUPLING = 0.88  # a beat less premature than 12 % is no ectopic beat to the eye
 QT_AT_1_S = 0.39  # QT in seconds at RR = 1 s; QT = 0.39 RR ** (1/3), Fridericia's rule
+BIGEMINY = 0.3  # from this share of ectopic beats on, every other beat may be one
 REFRACTORY_OF_QT = 0.67  # the ventricle's effective refractory period over QT: nothing is conducted before
 COUPLING_OF_QT = 0.90  # no ectopic beat falls on the T wave before it
 VARIABILITY = {"NORM": 1.0, "STTC": 0.8, "HYP": 0.8, "CD": 0.8, "MI": 0.6}  # amplitude, by superclass: docs/rhythm.md
@@ -236,7 +237,8 @@ def _cycles(
 def _ectopic(
     p: RhythmParameters, donor: DonorRhythm, local_rr_s: np.ndarray, beats: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(coupling ratio, symbol or "") of each beat. Never two in a row, so a share of one half is bigeminy.
+    """(coupling ratio, symbol or "") of each beat. Never two in a row, so a share of one half is bigeminy; where they are
+    rarer than every third beat, at least two others lie between them.
 
     Chances rise and fall over minutes. A record whose donor has ectopic beats shows one at least, wherever there is room for it.
     """
@@ -257,8 +259,9 @@ def _ectopic(
     room = (coupling <= LONGEST_COUPLING) & ((2 - coupling) * local_rr_s <= 0.95 * p.rr_high_s)
     room &= coupling * local_rr_s >= 1.1 * p.rr_low_s
     room[0], room[max(beats - 2, 0) :] = False, False
-    wanted = room & (chance < total / (1 - total) * (burst / burst.mean() if total < 0.4 else 1.0))
-    wanted = _not_adjacent(wanted)
+    least = 2 if total > BIGEMINY else 3
+    wanted = room & (chance < total / (1 - (least - 1) * total) * (burst / burst.mean() if total < 0.4 else 1.0))
+    wanted = _apart(wanted, least)
     if not wanted.any() and room.any():
         free = np.flatnonzero(room)
         wanted[free[int(forced * len(free))]] = True
@@ -274,11 +277,13 @@ def _walk(generator: np.random.Generator, count: int) -> np.ndarray:
     return lfilter([1.0], [1.0, -keep], steps)
 
 
-def _not_adjacent(wanted: np.ndarray) -> np.ndarray:
-    """The first, third, ... of each run of neighbours."""
-    index = np.arange(len(wanted))
-    last_free = np.maximum.accumulate(np.where(wanted, -1, index))
-    return wanted & ((index - last_free) % 2 == 1)
+def _apart(wanted: np.ndarray, least: int) -> np.ndarray:
+    """The first of those wanted, and each that comes at least so many beats after the last one taken."""
+    taken, last = np.zeros(len(wanted), bool), -least
+    for at in np.flatnonzero(wanted).tolist():
+        if at - last >= least:
+            taken[at], last = True, at
+    return taken
 
 
 def _fibrillation(p: RhythmParameters, mean_rr_s: float, count: int, generator: np.random.Generator) -> np.ndarray:

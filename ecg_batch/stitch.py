@@ -74,19 +74,25 @@ def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.nda
 def _with_neighbours(donor: LongDonor, source: np.ndarray) -> np.ndarray:
     """The beats (beat,), beside each ectopic one its own neighbours in the donor, where these are usable.
 
-    TP is short there, or gone, so that a joint would show; and the pause is followed by the beat that followed it.
+    TP is short there, or gone, so that a joint would show; and the pause is followed by the beat that followed it. A beat that two
+    ectopic ones share follows the first, and the second follows it where that is so in the donor.
     """
     natural, pool = donor.join_after == donor.join_before, np.flatnonzero(donor.symbol == "N")
-    after, before = (np.where(pair.any(axis=1), pair.argmax(axis=1), -1) for pair in (natural, natural.T))  # -1: none
-    source, held = source.copy(), donor.symbol[source] != "N"
-    ectopic = np.flatnonzero(held)  # neither the first nor the last, and never two in a row
-    for beside, neighbour in ((ectopic + 1, after[source[ectopic]]), (ectopic - 1, before[source[ectopic]])):
-        twice = held[beside - 1] & (source[beside - 1] == neighbour)
-        free = (neighbour >= 0) & (donor.symbol[neighbour] == "N") & ~held[beside] & ~twice
-        source[beside[free]], held[beside[free]] = neighbour[free], True
+    after, before = (np.where(pair.any(axis=1), pair.argmax(axis=1), -1).tolist() for pair in (natural, natural.T))  # -1: none
+    kind, beats = [*donor.symbol.tolist(), ""], source.tolist()
+    held = [kind[beat] != "N" for beat in beats]
+    for k in np.flatnonzero(held).tolist():  # neither the first nor the last, and never two in a row
+        if held[k - 1]:
+            follows = after[beats[k - 1]]
+            beats[k] = follows if kind[follows] == kind[beats[k]] else beats[k]
+        elif kind[own := before[beats[k]]] == "N" and not (held[k - 2] and beats[k - 2] == own):
+            beats[k - 1], held[k - 1] = own, True
+        if kind[own := after[beats[k]]] == "N":
+            beats[k + 1], held[k + 1] = own, True
+    source, free = np.array(beats), ~np.array(held)
     for turn in (0, 0, 1, 1):  # every other beat, so that its neighbours stand still: of three beats one differs from both
         same = source[1:] == source[:-1]
-        again = np.flatnonzero(~held & (np.append(same, False) | np.insert(same, 0, False)))
+        again = np.flatnonzero(free & (np.append(same, False) | np.insert(same, 0, False)))
         again = again[again % 2 == turn]
         source[again] = pool[(np.searchsorted(pool, source[again]) + 1) % len(pool)]
     return source

@@ -9,12 +9,13 @@ half minute of a stream is thrown away, and a low shelf takes the drift back to 
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
 from scipy.signal import bilinear, butter, lfilter
 
-from ecg_batch import decode, draws
+from ecg_batch import decode, draws, finish_kernel
 from ecg_batch.compose import FILTER_ORDER, low_pass
 
 WARM_UP_S = 30
@@ -39,10 +40,11 @@ class TextureStream:
         w = 2 * np.pi * SHELF_HZ
         self._shelf = bilinear([1, SHELF_GAIN * w], [1, w], fs=request.fs_hz)
         self._shelf_state = np.zeros((self._count, leads, 1))
-        self._tokens = self._new_tokens(0)
-        self._waiting = self._new_noise(0)
+        self._tokens = torch.empty(len(conditions), 0, dtype=torch.int64, device=self._last.device)
+        self._waiting = np.empty((self._count, 0, models.vqvae.config.drawn_channels), np.float32)
         warm_up = WARM_UP_S * request.fs_hz
-        self._samples = self._decoded(warm_up)[..., warm_up - self._margin :]  # from `margin` before what comes next
+        self._samples = np.empty((self._count, leads, 0))
+        self._samples = self._with_more(warm_up)[..., warm_up - self._margin :]  # from `margin` before what comes next
 
     def next(self, samples: int) -> list[np.ndarray]:
         """The next samples of each record, low-passed: float64 (lead, time) mV. Record by record, since arrays of all of them
@@ -57,55 +59,65 @@ class TextureStream:
         """
         lacking = samples + 2 * self._margin - self._samples.shape[-1]
         if lacking > 0:
-            self._samples = np.concatenate([self._samples, self._decoded(lacking)], axis=-1)
+            self._samples = self._with_more(lacking)
         window = self._samples[..., : samples + 2 * self._margin]
         self._samples = self._samples[..., samples:]
         return window
 
-    def _decoded(self, samples: int) -> np.ndarray:
-        """At least so many samples more, drift shelved: (record, lead, time). Keeps the context of those that come after."""
+    def _with_more(self, samples: int) -> np.ndarray:
+        """The samples that are held and at least so many more, drift shelved: (record, lead, time). Keeps the context of those that
+        come after. Each array of a minute is made once, in its place: all records of a batch together are too large for the cache.
+        """
         context = self._context
         if left := not self._tokens.shape[1]:  # the beginning has no context, as in one piece
             wanted = -(-samples // self._samples_per_token) + context
         else:
             wanted = -(-samples // self._samples_per_token)
         self._tokens = torch.cat([self._tokens, self._new_tokens(wanted)], dim=1)  # (b, l)
-        self._waiting = torch.cat([self._waiting, self._new_noise(wanted)], dim=1)  # (b, l, e + lead)
-        texture = decode.decode_texture(self._models, self._tokens, self._waiting)  # (b, lead, time)
+        self._waiting = self._with_more_noise(wanted)  # (record, l, e + lead)
+        noise = self._filled(torch.from_numpy(self._waiting))
+        texture = decode.decode_texture(self._models, self._tokens, noise)  # (b, lead, time)
         first, last = 0 if left else context, self._tokens.shape[1] - context
         texture = texture[: self._count, :, first * self._samples_per_token : last * self._samples_per_token]
         if not torch.isfinite(texture.sum()):  # in a sum both stay
             raise ValueError("the texture models gave NaN or infinity, so their weights are damaged; train or fetch them again")
-        kept = 2 * context
+        kept, held = 2 * context, self._samples.shape[-1]
         self._tokens, self._waiting = self._tokens[:, -kept:], self._waiting[:, -kept:]
-        shelved = np.empty(texture.shape)
-        for record, one in enumerate(texture.cpu().numpy()):
-            shelved[record], self._shelf_state[record] = lfilter(*self._shelf, one.astype(np.float64), zi=self._shelf_state[record])
-        return shelved
+        out = np.empty((*self._samples.shape[:2], held + texture.shape[-1]))
+        out[..., :held] = self._samples
+        shelve = finish_kernel.first_order if finish_kernel.library() else plain_shelf
+        for one, state, place in zip(texture.cpu().numpy(), self._shelf_state, out[..., held:], strict=True):
+            shelve(*self._shelf, one, state, place)
+        return out
 
     def _new_tokens(self, count: int) -> torch.Tensor:
         """The next tokens of each record: (b, l) int64."""
-        if not count:
-            return torch.empty(self._request.batch, 0, dtype=torch.int64, device=self._last.device)
         uniforms = self._filled(torch.from_numpy(np.stack([uniform.random(count) for uniform in self._uniforms])))  # (b, l)
         tokens = decode.continue_tokens(self._models.mamba, self._last, self._state, uniforms, self._request.temperature)
         self._last = tokens[:, -1]
         return tokens
 
-    def _new_noise(self, count: int) -> torch.Tensor:
-        """The decoder's noise for the next tokens, as decode.draw_noise draws it: (b, l, e + lead)."""
-        config = self._models.vqvae.config
-        noise = np.empty((self._count, count, config.drawn_channels), np.float32)
-        for row, loudness, generator in zip(noise, self._loudness, self._noise, strict=True):
+    def _with_more_noise(self, count: int) -> np.ndarray:
+        """The decoder's noise that waits and that of the next tokens, as decode.draw_noise draws it: (record, l, e + lead)."""
+        config, held = self._models.vqvae.config, self._waiting.shape[1]
+        noise = np.empty((self._count, held + count, config.drawn_channels), np.float32)
+        noise[:, :held] = self._waiting
+        for row, loudness, generator in zip(noise[:, held:], self._loudness, self._noise, strict=True):
             row[:, : config.noise_channels] = generator.standard_normal((count, config.noise_channels), dtype=np.float32)
             row[:, config.noise_channels :] = loudness
-        return self._filled(torch.from_numpy(noise))
+        return noise
 
     def _filled(self, rows: torch.Tensor) -> torch.Tensor:
         """The rows, the first again until there are as many as a batch has: sums round differently in other batches."""
-        return torch.cat([rows, rows[:1].expand(self._fill, *rows.shape[1:])])
+        return torch.cat([rows, rows[:1].expand(self._fill, *rows.shape[1:])]) if self._fill else rows
 
 
+def plain_shelf(b, a, x: np.ndarray, state: np.ndarray, out: np.ndarray) -> None:
+    """finish_kernel.first_order in scipy: the reference, and what runs where no kernel does."""
+    out[...], state[...] = lfilter(b, a, x.astype(np.float64), zi=state)
+
+
+@cache
 def filter_margin(lowpass_hz: float, fs_hz: float) -> int:
     """Samples to either side of a stretch beyond which the zero-phase low-pass sees nothing: its slowest pole falls to 1e-13."""
     poles = butter(FILTER_ORDER // 2, lowpass_hz, fs=fs_hz, output="zpk")[1]

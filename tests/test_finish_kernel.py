@@ -12,6 +12,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_STEP
 from ecg_batch.retime import donor_loop, plain_read_loop
 from ecg_batch.shard import open_assets
+from ecg_batch.texture_stream import plain_shelf
 
 pytestmark = needs_kernel
 
@@ -56,6 +57,25 @@ def test_a_band_of_two_sections_is_sosfiltfilt():
     x = np.random.default_rng(0).normal(size=(5, 400)).cumsum(axis=-1)
     ours = of_each_build(finish_kernel.filtfilt, x, finish_kernel.sections(2, (5, 30), "bandpass", 100))
     np.testing.assert_allclose(ours, sosfiltfilt(butter(2, (5, 30), "bandpass", output="sos", fs=100), x), atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(8, 1000), (3, 17), (11, 50)])
+def test_a_first_order_filter_goes_on_from_piece_to_piece(shape):
+    """As one piece by scipy, rows apart in memory."""
+    rng = np.random.default_rng(0)
+    b, a, x = np.array([0.98, -0.95]), np.array([1.0, -0.96]), rng.standard_normal((shape[0], 2 * shape[1])).astype(np.float32)
+    whole, state = np.empty(x.shape), rng.standard_normal((shape[0], 1))
+    plain_shelf(b, a, x, state.copy(), whole)
+
+    def in_pieces(build):
+        made, goes_on = np.empty((shape[0], 2 * shape[1] + 5)), state.copy()
+        for part in (slice(0, shape[1]), slice(shape[1], 2 * shape[1])):
+            finish_kernel.first_order(b, a, x[:, part], goes_on, made[:, part], build=build)
+        return made[:, :-5]
+
+    np.testing.assert_allclose(of_each_build(in_pieces), whole, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="one after another"):
+        finish_kernel.first_order(b, a, x[:, ::2], state, np.empty((shape[0], shape[1])))
 
 
 def test_too_few_samples_are_refused():

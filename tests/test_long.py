@@ -12,7 +12,7 @@ from ecg_batch.bank import BUNDLED, read_bank
 from ecg_batch.compose import low_pass
 from ecg_batch.leads import MODELLED_INDEX, MV_PER_STEP, identity_residual, to_steps, twelve_leads
 from ecg_batch.long import LongBatch, Minute, cast, ramps, synthesize_long
-from ecg_batch.long_check import MinuteCheck
+from ecg_batch.long_check import MinuteCheck, check_minute
 from ecg_batch.long_donor import enough_beats, long_donor
 from ecg_batch.query import query_source
 from ecg_batch.shard import open_assets
@@ -297,7 +297,7 @@ def test_a_beat_missed_or_invented_marks_its_minute(plan, casts):
     def failed(known: np.ndarray) -> MinuteCheck:
         check = MinuteCheck(100, plan.time_samples, known)
         for start in range(0, plan.time_samples, 6000):
-            check.add(steps[:, start : start + 6000])
+            check_minute([check], steps[None, :, start : start + 6000])
         return check
 
     assert failed(beats).failed == [] and failed(beats).found(each.hr_bpm)[1] == []
