@@ -138,11 +138,12 @@ def _merge_parts(plan: Plan, folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from ecg_batch.write import PARQUET
+    from ecg_batch.write import parquet_options
 
     for name in part_files(plan, plan.shards[0]):
         aside = folder / STAGING / f"merged-{uuid4().hex}"
-        with pq.ParquetWriter(aside, pq.read_schema(folder / part_files(plan, plan.shards[0])[name]), **PARQUET) as writer:
+        schema = pq.read_schema(folder / part_files(plan, plan.shards[0])[name])
+        with pq.ParquetWriter(aside, schema, **parquet_options(schema)) as writer:
             for group in row_groups(plan):
                 rows = pa.concat_tables([_read_part(folder / part_files(plan, shard)[name]) for shard in group]).combine_chunks()
                 writer.write_table(rows, row_group_size=rows.num_rows)
