@@ -193,7 +193,7 @@ def write_rows(rows: pa.Table, path: Path) -> None:
 
 
 def parquet_options(schema: pa.Schema) -> dict:
-    """How both tables are written. A beat's sample comes once: their dictionary would take 40 MB for three days, and room on disk."""
+    """How both tables are written. A beat's sample comes once: their dictionary would take 40 MB for three days."""
     if "sample" not in schema.names:
         return PARQUET
     return PARQUET | {"use_dictionary": [name for name in schema.names if name != "sample"]}
