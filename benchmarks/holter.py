@@ -1,21 +1,19 @@
 """The evidence of docs/holter.md, as Markdown: detectors, seams, jumps, repetition, variability of a dataset of long records.
 
 python -m benchmarks.holter DIR [--hours 10]       of a finished dataset of long records, by default ten hours of it
-python -m benchmarks.holter --cost                 memory and speed: 10 s, 1 h and 24 h made in processes of their own
-python -m benchmarks.holter --ectopic              joints beside ectopic beats, of every donor that has some
-python -m benchmarks.holter [DIR] --real FILE:HZ ...  real recordings of one lead (.npy, or a text column) beside records of DIR
 python -m benchmarks.holter --texture PNG          the texture stream beside real texture
+
+Beside it: benchmarks.joints (ectopic beats), benchmarks.repetition (real recordings), benchmarks.cost (memory, speed).
 """
 
 import argparse
-import subprocess
-import sys
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.detect import neurokit, xqrs
+from benchmarks.joints import told_apart, unjoined
+from benchmarks.repetition import highest
 from ecg_batch.bank import read_bank
 from ecg_batch.compose import low_pass
 from ecg_batch.hrv import RANGES_24_H, measure_hrv, rmssd_range
@@ -27,11 +25,10 @@ from ecg_batch.query import query_source
 from ecg_batch.read import open_dataset
 from ecg_batch.retrieve import index_donors
 from ecg_batch.shard import Assets
-from ecg_batch.stitch import Interval, _intervals
+from ecg_batch.stitch import _intervals
 
 WITHIN_S = 0.15  # ANSI/AAMI EC57
 ENDS_S = 5.0  # detectors learn at the beginning
-HALF = 15  # samples to either side of a joint that a classifier sees
 CLEAN = ("NORM", "MI", "STTC", "CD", "HYP")
 QRS_S = 0.10
 TIGHT_S = 0.04  # TP is used up
@@ -41,20 +38,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, nargs="?")
     parser.add_argument("--hours", type=float, default=10)
-    parser.add_argument("--cost", action="store_true")
     parser.add_argument("--texture", type=Path)
-    parser.add_argument("--ectopic", action="store_true")
-    parser.add_argument("--real", nargs="+", metavar="FILE:HZ")
     arguments = parser.parse_args()
-    if arguments.cost:
-        cost()
     if arguments.texture:
         texture(arguments.texture)
-    if arguments.ectopic:
-        ectopic_joints()
-    if arguments.real:
-        real_recordings(arguments.real, arguments.dataset)
-    elif arguments.dataset:
+    if arguments.dataset:
         evidence(arguments.dataset, arguments.hours)
 
 
@@ -107,19 +95,6 @@ class Record:
 
 
 # Detectors ------------------------------------------------------------------------------------------------------------
-
-
-def xqrs(lead_mv: np.ndarray, fs_hz: int) -> np.ndarray:
-    from scipy.signal import resample_poly
-    from wfdb.processing import xqrs_detect
-
-    return np.rint(xqrs_detect(resample_poly(lead_mv, 250 // 50, fs_hz // 50), 250, verbose=False) * fs_hz / 250).astype(int)
-
-
-def neurokit(lead_mv: np.ndarray, fs_hz: int) -> np.ndarray:
-    import neurokit2
-
-    return np.asarray(neurokit2.ecg_peaks(neurokit2.ecg_clean(lead_mv, fs_hz), fs_hz)[1]["ECG_R_Peaks"])
 
 
 def detectors(records: list[Record]) -> None:
@@ -185,107 +160,6 @@ def seams(records: list[Record]) -> None:
     print()
 
 
-@dataclass
-class Skeleton:
-    """A donor's skeleton without texture, as Record holds one: ecg int (12, time) uV."""
-
-    ecg: np.ndarray
-    interval: Interval
-    is_seam: np.ndarray
-
-
-def ectopic_joints(seconds: int = 1200) -> None:
-    """Of each donor one pair of beats beside an ectopic one is natural, so all donors of the bank are needed, and no texture."""
-    from ecg_batch.bank import BUNDLED
-    from ecg_batch.draws import Stream, generator
-    from ecg_batch.leads import to_steps, twelve_leads
-    from ecg_batch.long_donor import TooFewBeats, long_donor
-    from ecg_batch.rhythm import DonorRhythm, RhythmParameters, make_rhythm
-    from ecg_batch.stitch import place, stitch
-
-    bank, chance = read_bank(BUNDLED), np.random.default_rng(0)
-    places: dict[str, list] = {"before": [], "after": []}
-    for row in range(len(bank.table)):
-        try:
-            donor = long_donor(bank, row)
-        except TooFewBeats:
-            continue
-        if not donor.ectopic:
-            continue
-        hr_bpm, fs_hz = float(bank.table.hr_bpm[row]), bank.table.fs_hz
-        rhythm = make_rhythm(RhythmParameters(), DonorRhythm(hr_bpm, "AFIB" in donor.codes, donor.ectopic), hr_bpm, seconds,
-                             generator(0, row, Stream.LONG_RHYTHM))  # fmt: skip
-        drawn = generator(0, row, Stream.LONG_BEATS)
-        placed = place(donor, rhythm.r_s, rhythm.symbol, rhythm.qt_rr_s, seconds * fs_hz, drawn)
-        interval = _intervals(donor, placed, np.arange(len(placed.r) - 1))
-        ecg = twelve_leads(to_steps(low_pass(stitch(donor, placed, 0, seconds * fs_hz) / 1000, 40, fs_hz)))
-        one = Skeleton(ecg, interval, interval.donor_out != interval.donor_in)
-        ectopic = [donor.symbol[beats] != "N" for beats in (interval.before, interval.after)]
-        for name, kind in (("before", ectopic[1]), ("after", ectopic[0])):
-            joints = np.rint(interval.start + interval.joint).astype(int)[one.is_seam & kind]
-            plain = unjoined(one, kind, chance)
-            if len(joints) and len(plain):
-                places[name].append((one, joints, plain))
-    print("| joints, skeleton alone | against | donors | windows of each kind | AUC (5 folds by donor) |\n|---|---|---|---|---|")
-    for name, found in places.items():
-        auc, count = told_apart(found, chance, 25)
-        print(
-            f"| {name} an ectopic beat | the same, where the donor has it so | {len(found)} | {count:,} | {auc:.3f} |", flush=True
-        )
-    print()
-
-
-def unjoined(one, kind: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-    """Places where nothing was joined, since the beats follow each other in the donor: as far along TP as the joints are."""
-    i = one.interval
-    along = (i.joint - i.t_end) / (i.p_on - i.t_end)
-    plain = np.flatnonzero(~one.is_seam & kind)
-    if not len(plain) or not (one.is_seam & kind).any():
-        return np.empty(0, int)
-    share = chance.choice(along[one.is_seam & kind], len(plain))
-    return np.rint(i.start[plain] + i.t_end[plain] + share * (i.p_on - i.t_end)[plain]).astype(int)
-
-
-def told_apart(places: list, chance: np.random.Generator, most: int = 400) -> tuple[float, int]:
-    x, y, group = [], [], []
-    for number, (one, seam, plain) in enumerate(places):
-        if plain is None:
-            plain = chance.integers(2000, one.ecg.shape[1] - 2000, size=len(seam))
-        seam, plain = (at[(at > 1000) & (at < one.ecg.shape[1] - 1000)] for at in (seam, plain))
-        count = min(len(seam), len(plain), most)  # as many of each kind from each record
-        for kind, at in ((1, seam), (0, plain)):
-            x.append(features(one.ecg, chance.choice(at, count, replace=False)))
-            y.append(np.full(count, kind))
-            group.append(np.full(count, number))
-    x, y, group = np.concatenate(x), np.concatenate(y), np.concatenate(group)
-    return cross_validated(x, y, group), int(y.sum())
-
-
-def cross_validated(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> float:
-    """AUC of gradient boosting, five folds by record."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import GroupKFold
-
-    score = np.empty(len(y))
-    for train, test in GroupKFold(min(5, len(np.unique(group)))).split(x, y, group):
-        model = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.05, random_state=0).fit(x[train], y[train])
-        score[test] = model.predict_proba(x[test])[:, 1]
-    return roc_auc_score(y, score)
-
-
-def features(ecg: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """First and second differences of the eight leads about each place, and how much larger they are in its middle."""
-    time = at[:, None] + np.arange(-HALF, HALF + 1)
-    window = ecg[np.array(MODELLED_INDEX)[:, None, None], time].astype(np.float32)  # (lead, place, time)
-    out = []
-    for order in (1, 2):
-        steps = np.abs(np.diff(window, order, axis=-1))
-        middle, around = steps[..., HALF - 5 : HALF + 5].max(axis=-1), np.median(steps, axis=-1)
-        out += [steps.transpose(1, 0, 2).reshape(len(at), -1), middle.T, (middle / (around + 1)).T]
-    return np.concatenate(out, axis=1)
-
-
 def jumps(records: list[Record], bank) -> None:
     print("| largest within 30 ms of a joint, uV | value, sample to sample | slope, sample to sample |\n|---|---|---|")
     share, ratio, over = [], [], []
@@ -338,27 +212,6 @@ def repetition(records: list[Record], bank) -> None:
     print()
 
 
-def highest(ecg: np.ndarray, beats: np.ndarray, samples: int) -> float:
-    found = nearest(ecg, beats, samples)
-    return float(found.max()) if len(found) else float("nan")
-
-
-def nearest(ecg: np.ndarray, beats: np.ndarray, samples: int) -> np.ndarray:
-    """Of each window that begins at an R peak, the correlation with that window which is most like it and does not overlap it."""
-    starts = beats[beats + samples <= ecg.shape[1]]
-    if len(starts) < 2:
-        return np.empty(0)
-    windows = ecg[:, starts[:, None] + np.arange(samples)].astype(np.float32).transpose(1, 0, 2)  # (window, lead, time)
-    windows = (windows - windows.mean(axis=-1, keepdims=True)).reshape(len(starts), -1)
-    windows /= np.linalg.norm(windows, axis=1, keepdims=True) + 1e-9
-    found = []
-    for row in range(0, len(starts), 500):
-        correlation = windows[row : row + 500] @ windows.T
-        correlation[np.abs(starts[row : row + 500, None] - starts) < samples] = -1
-        found.append(correlation.max(axis=1))
-    return np.concatenate(found)
-
-
 # Variability ----------------------------------------------------------------------------------------------------------
 
 
@@ -381,103 +234,6 @@ def variability(records: list[Record]) -> None:
         )  # fmt: skip
         print(f"| {' | '.join(cells)} |")
     print("\n`*`: outside the published range of healthy people (docs/rhythm.md).\n")
-
-
-# Real recordings --------------------------------------------------------------------------------------------------------
-
-
-def real_recordings(files: list[str], dataset: Path | None) -> None:
-    """Repetition and variability of real recordings of one lead, FILE:HZ (.npy, or text of a column), and of lead II of a dataset.
-
-    A dataset's records are cut to the length of the first recording, so that as many windows are compared.
-    """
-    print("| one lead | min | beats | 10 s windows: highest correlation, median of highest | SDNN of 5 min, RMSSD, ms | LF/HF |")
-    print("|---|---|---|---|---|---|")
-    seconds = []
-    for text in files:
-        path, hz = text.rsplit(":", 1)
-        lead = np.load(path) if path.endswith(".npy") else np.loadtxt(path)
-        lead = at_100_hz(np.asarray(lead, float), float(hz))
-        seconds.append(len(lead) / 100)
-        describe(Path(path).name, lead, neurokit(lead, 100))
-    if dataset:
-        opened = open_dataset(dataset)
-        for length in seconds:
-            for record in mixed(opened.records["label"].to_pylist(), 14):
-                rows = opened.beats(record)
-                beats = rows["sample"].to_numpy()[np.isin(np.array(rows["symbol"].to_pylist()), ("N", "V", "A"))]
-                samples = round(length * opened.fs_hz)
-                lead = opened.window(record, 0, length)[1]
-                describe(f"record {record}, {opened.records['label'][record]}", lead, beats[beats < samples])
-    print()
-
-
-def at_100_hz(lead: np.ndarray, hz: float) -> np.ndarray:
-    """Resampled and low-passed as records are."""
-    from fractions import Fraction
-
-    from scipy.signal import resample_poly
-
-    ratio = Fraction(100 / hz).limit_denominator(1000)
-    return low_pass(resample_poly(lead - np.median(lead), ratio.numerator, ratio.denominator), 40, 100)
-
-
-def describe(name: str, lead: np.ndarray, beats: np.ndarray) -> None:
-    """One line: how much windows repeat each other (10 s from an R on), and HRV without intervals 20 % off their neighbours."""
-    rr = np.diff(beats) / 100
-    off = np.abs(rr / np.convolve(np.pad(rr, 2, "edge"), np.ones(5) / 5, "valid") - 1) > 0.2
-    symbol = np.array(["N"] * len(beats))
-    symbol[1:][off] = "V"
-    measured = measure_hrv(beats / 100, symbol)
-    each = nearest(lead[None], beats, 1000)
-    print(f"| {name} | {len(lead) / 6000:.1f} | {len(beats):,} | {each.max():.3f}, {np.median(each):.3f} | "
-          f"{measured.sdnn_index_ms:.0f}, {measured.rmssd_ms:.0f} | {measured.lf_hf:.2g} |", flush=True)  # fmt: skip
-
-
-# Cost -----------------------------------------------------------------------------------------------------------------
-
-PEAK_OF = """
-import resource, runpy, sys
-sys.argv = sys.argv[1:]
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    print(used.ru_maxrss // 1024, used.ru_utime + used.ru_stime)
-"""
-
-
-def cost() -> None:
-    """Peak memory and processor seconds (not wall time: the machine is shared) of one worker, from start to finish."""
-    print("| request | signal, s | peak, MiB | processor, s | of which start-up | s of signal per processor s after it |")
-    print("|---|---|---|---|---|---|")
-    cases = [("demo.yaml", [], 10), ("holter.yaml", ["records=32"], 3600), ("holter.yaml", ["records=1", "batch=1"], 3600),
-             ("holter24.yaml", [], 86_400)]  # fmt: skip
-    with tempfile.TemporaryDirectory() as scratch:
-        for number, (name, changes, seconds) in enumerate(cases):
-            few = ["records=1", "batch=1", "shard=64"] if seconds == 10 else ["records=1", "batch=1", "duration_s=61"]
-            _, idle_s = run(name, few, Path(scratch) / f"idle{number}")
-            peak_mib, used_s = run(name, changes, Path(scratch) / f"run{number}")
-            records = int(changes[0].split("=")[1]) if changes else {10: 2048, 86_400: 1}[seconds]
-            speed = records * seconds / (used_s - idle_s)
-            cells = (
-                f"{name} {' '.join(changes)}",
-                f"{records * seconds:,}",
-                peak_mib,
-                f"{used_s:.1f}",
-                f"{idle_s:.1f}",
-                f"{speed:,.0f}",
-            )
-            print(f"| {' | '.join(map(str, cells))} |", flush=True)
-
-
-def run(name: str, changes: list[str], out: Path) -> tuple[int, float]:
-    root = Path(__file__).parents[1]
-    command = [sys.executable, "-c", PEAK_OF, "jobs/synthesize.py", f"configs/{name}", "--out", str(out)]
-    command += ["--set", *changes] if changes else []
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)  # noqa: S603, our own words
-    peak_mib, used_s = done.stdout.split()[-2:]
-    return int(peak_mib), float(used_s)
 
 
 # Texture --------------------------------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ def test_status_tells_of_progress_inside_a_record(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_duration(tmp_path):
-    """At 2 and at 30 minutes; 1 and 24 hours: benchmarks/holter.py."""
+    """At 2 and at 30 minutes; 1 and 24 hours: benchmarks/cost.py."""
     one = {**HOLTER, "records": 1, "batch": 1, "shard": 1}
     short, long = (write_request(tmp_path, **{**one, "duration_s": seconds}) for seconds in (120, 1800))
     assert_memory_does_not_grow(short, long)

@@ -1,0 +1,123 @@
+"""How much a long record repeats itself, beside real recordings: python -m benchmarks.repetition DIR RECORDING ...
+
+A RECORDING is a WFDB record (its path without suffix), or FILE:HZ of one lead (.npy, or a text column). Both sides are cut into
+pieces of equal length; of each piece, the two windows of 10 s that are most alike are found, in every lead by itself and, where a
+recording has all eight modelled leads, in all at once. Where real recordings can be had: docs/holter.md.
+"""
+
+import argparse
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.detect import neurokit
+from ecg_batch.compose import low_pass
+from ecg_batch.hrv import measure_hrv
+from ecg_batch.leads import MODELLED, MODELLED_INDEX
+from ecg_batch.read import open_dataset
+
+WINDOW_S = 10
+PIECES_S = (300, 1500, 3600)
+BEATS = ("N", "V", "A")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="finished, of records of an hour")
+    parser.add_argument("recordings", nargs="+", metavar="RECORDING")
+    arguments = parser.parse_args()
+    found: dict[tuple[str, str, int], list[float]] = {}  # (whose, leads, seconds) -> of each piece
+    print("| recording | lead | min | beats | SDNN of 5 min, RMSSD, ms | LF/HF |\n|---|---|---|---|---|---|")
+    for text in arguments.recordings:
+        names, leads = recording(text)
+        beats = neurokit(leads[names.index("II") if "II" in names else 0], 100)
+        for name, lead in zip(names, leads, strict=True):
+            own = neurokit(lead, 100)
+            describe(text, name, lead, own)
+            collect(found, "real", "one lead", lead[None], own)
+        if set(MODELLED) <= set(names):
+            collect(found, "real", "eight leads", leads[[names.index(name) for name in MODELLED]], beats)
+    opened = open_dataset(arguments.dataset)
+    for record, label in enumerate(opened.records["label"].to_pylist()):
+        rows = opened.beats(record)
+        beats = rows["sample"].to_numpy()[np.isin(np.array(rows["symbol"].to_pylist()), BEATS)]
+        leads = opened.raw[record][list(MODELLED_INDEX)]
+        collect(found, label, "one lead", leads[[MODELLED.index("II")]], beats)
+        collect(found, label, "eight leads", leads, beats)
+    print("\n| leads | piece, min | records | pieces | lowest | median | highest |\n|---|---|---|---|---|---|---|")
+    order = sorted(found, key=lambda key: (key[1] != "one lead", key[2], key[0] != "real", key[0]))
+    for whose, leads, seconds in order:
+        each = np.array(found[whose, leads, seconds])
+        low, middle, high = each.min(), np.median(each), each.max()
+        print(f"| {leads} | {seconds / 60:g} | {whose} | {len(each)} | {low:.3f} | {middle:.3f} | {high:.3f} |")
+
+
+def collect(found: dict, whose: str, what: str, leads: np.ndarray, beats: np.ndarray) -> None:
+    """Adds the highest correlation in each whole piece of leads (lead, time) at 100 Hz."""
+    for seconds in PIECES_S:
+        for start in range(0, leads.shape[1] - 100 * seconds + 1, 100 * seconds):
+            inside = beats[(beats >= start) & (beats < start + 100 * seconds)] - start
+            each = nearest(leads[:, start : start + 100 * seconds], inside, 100 * WINDOW_S)
+            if len(each):
+                found.setdefault((whose, what, seconds), []).append(float(each.max()))
+
+
+def recording(text: str) -> tuple[list[str], np.ndarray]:
+    """(names of leads, (lead, time) mV at 100 Hz, low-passed as records are)."""
+    if Path(f"{text}.hea").exists():
+        import wfdb
+
+        held = wfdb.rdrecord(text)
+        names, leads, hz = held.sig_name, np.nan_to_num(held.p_signal.T), held.fs
+    else:
+        path, _, hz = text.rpartition(":")
+        names, leads = ["?"], np.atleast_2d(np.load(path) if path.endswith(".npy") else np.loadtxt(path)).astype(float)
+    return names, at_100_hz(leads, float(hz))
+
+
+def at_100_hz(leads: np.ndarray, hz: float) -> np.ndarray:
+    from scipy.signal import resample_poly
+
+    ratio = Fraction(100 / hz).limit_denominator(1000)
+    centred = leads - np.median(leads, axis=1, keepdims=True)
+    return low_pass(resample_poly(centred, ratio.numerator, ratio.denominator, axis=1), 40, 100)
+
+
+def describe(recording: str, name: str, lead: np.ndarray, beats: np.ndarray) -> None:
+    """One line: HRV without intervals that are 20 % off their neighbours."""
+    rr = np.diff(beats) / 100
+    off = np.abs(rr / np.convolve(np.pad(rr, 2, "edge"), np.ones(5) / 5, "valid") - 1) > 0.2
+    symbol = np.array(["N"] * len(beats))
+    symbol[1:][off] = "V"
+    measured = measure_hrv(beats / 100, symbol)
+    print(f"| {Path(recording).name} | {name} | {len(lead) / 6000:.1f} | {len(beats):,} | "
+          f"{measured.sdnn_index_ms:.0f}, {measured.rmssd_ms:.0f} | {measured.lf_hf:.2g} |", flush=True)  # fmt: skip
+
+
+def highest(ecg: np.ndarray, beats: np.ndarray, samples: int) -> float:
+    """The highest correlation of two windows; NaN where there are no two."""
+    found = nearest(ecg, beats, samples)
+    return float(found.max()) if len(found) else float("nan")
+
+
+def nearest(ecg: np.ndarray, beats: np.ndarray, samples: int) -> np.ndarray:
+    """Of each window of ecg (lead, time) that begins at an R peak, the normalised correlation, all leads at once, with that window
+    which is most like it and does not overlap it.
+    """
+    starts = beats[beats + samples <= ecg.shape[1]]
+    if len(starts) < 2:
+        return np.empty(0)
+    windows = ecg[:, starts[:, None] + np.arange(samples)].astype(np.float32).transpose(1, 0, 2)  # (window, lead, time)
+    windows = (windows - windows.mean(axis=-1, keepdims=True)).reshape(len(starts), -1)
+    windows /= np.linalg.norm(windows, axis=1, keepdims=True) + 1e-9
+    found = []
+    for row in range(0, len(starts), 500):
+        correlation = windows[row : row + 500] @ windows.T
+        correlation[np.abs(starts[row : row + 500, None] - starts) < samples] = -1
+        found.append(correlation.max(axis=1))
+    return np.concatenate(found)
+
+
+if __name__ == "__main__":
+    main()
