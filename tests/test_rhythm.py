@@ -195,6 +195,12 @@ def test_every_second_beat_in_bigeminy():
     assert np.mean(symbol == "V") == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize(("share", "least"), [(0.05, 3), (0.2, 3), (0.29, 3), (0.35, 2)])
+def test_two_beats_lie_between_ectopic_ones_but_near_bigeminy(share, least):
+    at = np.flatnonzero(made(DonorRhythm(70.0, ectopic={"V": share}), duration_s=4 * HOUR_S).symbol == "V")
+    assert np.diff(at).min() == least and len(at) / at[-1] == pytest.approx(share, rel=0.25)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_ten_seconds_of_a_donor_with_ectopic_beats_show_one(seed):
     assert "V" in made(DonorRhythm(70.0, ectopic={"V": 0.02}), 75, 10, seed).symbol
