@@ -118,7 +118,7 @@ def test_all_beats_of_the_donor_come_each_as_its_type_and_never_twice_in_a_row(c
 
 
 def test_an_ectopic_beat_brings_its_neighbours(casts):
-    """So that nothing is joined where TP is short, but where a neighbour is not usable (then what fits best) or two share it."""
+    """So that nothing is joined where TP is short: but where a neighbour is no usable beat, or two share it. Then what fits best."""
     brought = total = 0
     for each in casts:
         donor, source = each.donor, each.placed.source
