@@ -33,8 +33,7 @@ class LongDonor:
 
     x: float64 (lead, time) in steps, what recurs with each beat. level: (lead,), its baseline. r: R in x. qrs_on, qrs_off, t_end,
     p_on: samples of x. symbol: "N", "V", "A". join_after, join_before: (beat, beat) samples of x; after beat i comes beat j: x is
-    left at join_after[i, j] and entered at join_before[i, j]. join_cost: (beat, beat), the least
-    published cost of such a joint. atrial: None or (lead, time), what goes on whatever the beats do.
+    left at join_after[i, j] and entered at join_before[i, j]. atrial: None or (lead, time), what goes on whatever the beats do.
     """
 
     x: np.ndarray
@@ -47,7 +46,6 @@ class LongDonor:
     symbol: np.ndarray
     join_after: np.ndarray
     join_before: np.ndarray
-    join_cost: np.ndarray
     rr_samples: float
     atrial: np.ndarray | None
     codes: frozenset[str]
@@ -82,10 +80,10 @@ def long_donor(bank: Bank, donor: int) -> LongDonor:
     kept = np.flatnonzero(usable_beats(r, bank.p_on[donor], bank.t_end[donor], skeleton.shape[1], fs_hz) & (symbol != ""))
     if (symbol[kept] == "N").sum() < MIN_BEATS:
         raise TooFewBeats
-    after, before, cost = _joints(x, cells, kept, round(SEAM_S * fs_hz))
+    after, before = _joints(x, cells, kept, round(SEAM_S * fs_hz))
     fiducials = {name: cells[name][kept] for name in ("p_on", "qrs_on", "qrs_off", "t_end")}
     level = np.median(x[:, np.concatenate([cells["p_on"][kept] - shift for shift in range(3)])], axis=1)
-    return LongDonor(x, level, r[kept], **fiducials, symbol=symbol[kept], join_after=after, join_before=before, join_cost=cost,
+    return LongDonor(x, level, r[kept], **fiducials, symbol=symbol[kept], join_after=after, join_before=before,
                      rr_samples=float(np.diff(r).mean()), atrial=atrial, codes=codes, fs_hz=fs_hz)  # fmt: skip
 
 
@@ -136,8 +134,8 @@ def _cells(bank: Bank, donor: int, r: np.ndarray, symbol: np.ndarray, unlocked: 
     return {"p_on": p_on, "qrs_on": qrs_on, "qrs_off": qrs_off, "t_end": t_end, "first": np.minimum(first, p_on), "last": last}
 
 
-def _joints(x: np.ndarray, cells: dict[str, np.ndarray], kept: np.ndarray, seam: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The best joint of each pair of kept beats, two samples of x, and the least cost of any: (beat before, beat after) each.
+def _joints(x: np.ndarray, cells: dict[str, np.ndarray], kept: np.ndarray, seam: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best joint of each pair of kept beats: samples of x, (beat before, beat after) each.
 
     The published cost decides; where it says next to nothing, since beats of a type share their P and T, the middle of TP is best:
     there is room on both sides then.
@@ -148,14 +146,12 @@ def _joints(x: np.ndarray, cells: dict[str, np.ndarray], kept: np.ndarray, seam:
     ways_in = np.stack([np.rint(np.linspace(cells["first"][i], cells["p_on"][i], POINTS)) for i in kept]).astype(int)
     ways_out, ways_in = (np.clip(points, seam, x.shape[1] - seam - 1) for points in (ways_out, ways_in))
     after, before = (np.empty((len(kept), len(kept)), np.int64) for _ in range(2))
-    least = np.empty((len(kept), len(kept)))
     for i, out in enumerate(ways_out):
         cost = seam_cost(x, ways_in.ravel(), out, seam).reshape(len(kept), POINTS, POINTS)  # (beat after, way in, way out)
-        least[i] = cost.min(axis=(1, 2))
         cost = (cost + CLOSE_UV2) * far
         best = cost.reshape(len(kept), -1).argmin(axis=1)
         before[i], after[i] = ways_in[np.arange(len(kept)), best // POINTS], out[best % POINTS]
-    return after, before, least
+    return after, before
 
 
 # Atrial activity that is not locked to the QRS -------------------------------------------------------------------------

@@ -72,25 +72,23 @@ def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.nda
 
 
 def _with_neighbours(donor: LongDonor, source: np.ndarray) -> np.ndarray:
-    """The beats (beat,), beside each ectopic one its own neighbours in the donor or, where these are not usable, those that can be
-    joined to it best.
+    """The beats (beat,), beside each ectopic one its own neighbours in the donor, where these are usable.
 
     TP is short there, or gone, so that a joint would show; and the pause is followed by the beat that followed it. A beat that two
     ectopic ones share follows the first, and the second follows it where that is so in the donor.
     """
     natural, pool = donor.join_after == donor.join_before, np.flatnonzero(donor.symbol == "N")
-    cost = np.where(natural, -1.0, donor.join_cost)
-    after, before = pool[cost[:, pool].argmin(axis=1)].tolist(), pool[cost[pool].argmin(axis=0)].tolist()
-    follows = np.where(natural.any(axis=1), natural.argmax(axis=1), -1).tolist()
-    kind, beats = [*donor.symbol.tolist(), ""], source.tolist()  # the last one: of none, -1
+    after, before = (np.where(pair.any(axis=1), pair.argmax(axis=1), -1).tolist() for pair in (natural, natural.T))  # -1: none
+    kind, beats = [*donor.symbol.tolist(), ""], source.tolist()
     held = [kind[beat] != "N" for beat in beats]
     for k in np.flatnonzero(held).tolist():  # neither the first nor the last, and never two in a row
         if held[k - 1]:
-            own = follows[beats[k - 1]]
-            beats[k] = own if kind[own] == kind[beats[k]] else beats[k]
-        elif not (held[k - 2] and beats[k - 2] == before[beats[k]]):
-            beats[k - 1], held[k - 1] = before[beats[k]], True
-        beats[k + 1], held[k + 1] = after[beats[k]], True
+            follows = after[beats[k - 1]]
+            beats[k] = follows if kind[follows] == kind[beats[k]] else beats[k]
+        elif kind[own := before[beats[k]]] == "N" and not (held[k - 2] and beats[k - 2] == own):
+            beats[k - 1], held[k - 1] = own, True
+        if kind[own := after[beats[k]]] == "N":
+            beats[k + 1], held[k + 1] = own, True
     source, free = np.array(beats), ~np.array(held)
     for turn in (0, 0, 1, 1):  # every other beat, so that its neighbours stand still: of three beats one differs from both
         same = source[1:] == source[:-1]

@@ -118,7 +118,7 @@ def test_all_beats_of_the_donor_come_each_as_its_type_and_never_twice_in_a_row(c
 
 
 def test_an_ectopic_beat_brings_its_neighbours(casts):
-    """So that nothing is joined where TP is short: but where a neighbour is no usable beat, or two share it. Then what fits best."""
+    """So that nothing is joined where TP is short: but where a neighbour lies in no usable beat, or two share it."""
     brought = total = 0
     for each in casts:
         donor, source = each.donor, each.placed.source
@@ -129,8 +129,6 @@ def test_an_ectopic_beat_brings_its_neighbours(casts):
             before, after = natural[:, source[k]], natural[source[k]]
             if after.any() and donor.symbol[after][0] == "N":
                 assert after[source[k + 1]]
-            else:
-                assert donor.join_cost[source[k], source[k + 1]] == donor.join_cost[source[k], donor.symbol == "N"].min()
             twice = before.any() and k > 1 and before[source[k - 2]]  # another's neighbour already
             if before.any() and donor.symbol[before][0] == "N" and not shared[k - 1] and not twice:
                 assert before[source[k - 1]]
