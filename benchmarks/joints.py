@@ -25,7 +25,7 @@ from ecg_batch.stitch import Interval, _intervals, place, stitch
 HALF = 15  # samples to either side of a joint that a classifier sees
 SECONDS = 2400
 ENDS_S = 20
-ALIKE = 2  # samples
+ALIKE_S = 0.02
 FEWEST, MOST = 5, 25  # pairs of a donor
 EXCHANGES = 10
 
@@ -65,6 +65,7 @@ class Skeleton:
     interval: Interval
     is_seam: np.ndarray
     ectopic: tuple[np.ndarray, np.ndarray]
+    fs_hz: int
 
 
 def skeletons(bank_path: Path) -> Iterator[Skeleton]:
@@ -87,12 +88,12 @@ def _skeleton(donor: LongDonor, hr_bpm: float, seed: int) -> Skeleton:
     interval = _intervals(donor, placed, np.arange(len(placed.r) - 1))
     ecg = twelve_leads(to_steps(low_pass(stitch(donor, placed, 0, samples) / 1000, 40, donor.fs_hz)))
     ectopic = tuple(donor.symbol[beats] != "N" for beats in (interval.before, interval.after))
-    return Skeleton(ecg, interval, interval.donor_out != interval.donor_in, ectopic)
+    return Skeleton(ecg, interval, interval.donor_out != interval.donor_in, ectopic, donor.fs_hz)
 
 
 def alike(one: Skeleton, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(joints, places without one in intervals alike, as far along TP), samples, in pairs."""
-    i, ends = one.interval, ENDS_S * 100
+    i, ends = one.interval, ENDS_S * one.fs_hz
     clear = beside & (i.start > ends) & (i.start < one.ecg.shape[1] - ends)
     joined, plain = (np.flatnonzero(clear & kind) for kind in (one.is_seam, ~one.is_seam))
     lengths = np.stack([i.p_on - i.t_end, i.t_end - i.qrs_off], axis=1)
@@ -100,7 +101,7 @@ def alike(one: Skeleton, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pairs = []
     for row in np.argsort(apart.min(axis=1), kind="stable"):
         at = int(apart[row].argmin())
-        if apart[row, at] <= ALIKE and len(pairs) < MOST:
+        if apart[row, at] <= ALIKE_S * one.fs_hz and len(pairs) < MOST:
             pairs.append((joined[row], plain[at]))
             apart[:, at] = np.inf  # each place once
     first, second = np.array(pairs, int).reshape(-1, 2).T

@@ -27,6 +27,9 @@ def main() -> None:
     parser.add_argument("dataset", type=Path, help="finished, of records of an hour")
     parser.add_argument("recordings", nargs="+", metavar="RECORDING")
     arguments = parser.parse_args()
+    opened = open_dataset(arguments.dataset)
+    if opened.fs_hz != 100:
+        parser.error(f"{arguments.dataset} has {opened.fs_hz} Hz; needed 100 Hz, to which the recordings are brought")
     found: dict[tuple[str, str, int], list[float]] = {}  # (whose, leads, seconds) -> of each piece
     print("| recording | lead | min | beats | SDNN of 5 min, RMSSD, ms | LF/HF |\n|---|---|---|---|---|---|")
     for text in arguments.recordings:
@@ -38,7 +41,6 @@ def main() -> None:
             collect(found, "real", "one lead", lead[None], own)
         if set(MODELLED) <= set(names):
             collect(found, "real", "eight leads", leads[[names.index(name) for name in MODELLED]], beats)
-    opened = open_dataset(arguments.dataset)
     for record, label in enumerate(opened.records["label"].to_pylist()):
         rows = opened.beats(record)
         beats = rows["sample"].to_numpy()[np.isin(np.array(rows["symbol"].to_pylist()), BEATS)]
