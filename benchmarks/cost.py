@@ -26,6 +26,7 @@ CASES = {  # configuration, changes, records, seconds of each
     "10 s, batches of 256": ("demo.yaml", ["records=11520"], 11_520, 10),
     "1 h, a batch of 32": ("holter.yaml", ["records=32"], 32, 3600),
     "6 h, a batch of 16": ("holter.yaml", ["records=16", "batch=16", "duration_s=21600"], 16, 21_600),
+    "24 h, a batch of 16": ("holter24.yaml", ["records=16", "batch=16"], 16, 86_400),
     "1 h, a batch of 3": ("holter24.yaml", ["records=3", "batch=3", "duration_s=3600"], 3, 3600),
     "24 h, a batch of 3": ("holter24.yaml", ["records=3", "batch=3"], 3, 86_400),
     "24 h, one alone": ("holter24.yaml", [], 1, 86_400),

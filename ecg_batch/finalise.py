@@ -6,12 +6,10 @@ point at which finalise was killed, and two finalisers at once write the same by
 
 import fcntl
 import hashlib
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
 from ecg_batch.batch import smaller_batches
 from ecg_batch.commit import is_sealed, read_receipts, receipt_path
@@ -29,15 +27,11 @@ from ecg_batch.plan import (
     STAGING,
     SUMS,
     Plan,
-    Shard,
     ecg_files,
     part_files,
     partial_of,
 )  # fmt: skip
 
-# Each row group of records.parquet takes memory wherever the file is opened (38 kB: 21 columns), and time wherever it is written
-ROW_GROUPS = 1024
-ROW_GROUP_RECORDS = 2**18  # held in memory at once, at most
 SUMS_OF_SUMS = "# sha256 of the lines above: "
 
 
@@ -55,13 +49,15 @@ def finalise(plan: Plan, out: Path) -> None:
 
 def finalise_steps(plan: Plan, folder: Path, out: Path) -> Iterator[str]:
     """The steps, each named once it is done; the tests stop between any two of them."""
+    from ecg_batch.parts import merge_parts
+
     if is_sealed(folder):  # a former finalise got this far, and may have removed parts already
         _refuse_damage(folder)
     else:
         receipts = _complete_receipts(plan, folder)
         sums = _checked_sums(folder, receipts)
         yield "shards checked"
-        _merge_parts(plan, folder)
+        merge_parts(plan, folder)
         yield "records merged"
         manifest = _manifest(plan, receipts)
         write_over(folder / MANIFEST, to_json(manifest), folder / STAGING)
@@ -116,48 +112,6 @@ def _checked_sums(folder: Path, receipts: list[dict]) -> dict[str, str]:
                     "made anew"
                 )
     return sums
-
-
-def shards_per_group(plan: Plan) -> int:
-    """Shards that share a row group of records.parquet: one as long as there are few, so that damage there costs one shard, and
-    one of long records, whose beats are many.
-    """
-    if plan.request.is_long:
-        return 1
-    return max(1, min(math.ceil(len(plan.shards) / ROW_GROUPS), ROW_GROUP_RECORDS // plan.request.shard))
-
-
-def row_groups(plan: Plan) -> list[tuple[Shard, ...]]:
-    """The shards of each row group of records.parquet, in order."""
-    each = shards_per_group(plan)
-    return [plan.shards[start : start + each] for start in range(0, len(plan.shards), each)]
-
-
-def _merge_parts(plan: Plan, folder: Path) -> None:
-    """records.parquet, and beats.parquet of long records, from the parts, one row group in memory at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from ecg_batch.write import parquet_options
-
-    for name in part_files(plan, plan.shards[0]):
-        aside = folder / STAGING / f"merged-{uuid4().hex}"
-        schema = pq.read_schema(folder / part_files(plan, plan.shards[0])[name])
-        with pq.ParquetWriter(aside, schema, **parquet_options(schema)) as writer:
-            for group in row_groups(plan):
-                rows = pa.concat_tables([_read_part(folder / part_files(plan, shard)[name]) for shard in group]).combine_chunks()
-                writer.write_table(rows, row_group_size=rows.num_rows)
-        sync(aside)
-        os.replace(aside, folder / name)
-    sync(folder)
-
-
-def _read_part(path: Path):
-    """Without read_table, whose general machinery takes three times as long for a small file."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        return file.read(use_threads=False)
 
 
 def content_root(receipts: list[dict]) -> str:

@@ -39,7 +39,7 @@ RHYTHMS = {"AFIB": "(AFIB", "AFLT": "(AFL", "SVTAC": "(SVTA", "PSVT": "(SVTA", "
 
 @dataclass(frozen=True)
 class LongShard:
-    """A shard in the making. blocks: int16 (record, 12, time), a minute each; tables: rows and beats, after the last block."""
+    """A shard in the making. blocks: int16 (record, 12, time), a minute each; tables: rows, and beats by record, afterwards."""
 
     blocks: Iterator[np.ndarray]
     tables: Callable[[], tuple]
@@ -51,7 +51,6 @@ class Cast:
 
     row: int
     donor: LongDonor
-    symbol: np.ndarray  # (beat,), without the beats before and after the record
     changes: list[tuple[float, str]]  # time in s and WFDB aux of each rhythm
     placed: Placed
     sway: Sway
@@ -77,7 +76,7 @@ def synthesize_long(plan, assets: Assets, shard, queries_of, on_batch):
         made.append((np.concatenate(list(batch.blocks()), axis=-1), *batch.tables(shard.index)))
         on_batch(stop - shard.start)
     ecg, rows, beats = zip(*made, strict=True)
-    return np.concatenate(ecg), pa.concat_tables(rows), pa.concat_tables(beats)
+    return np.concatenate(ecg), pa.concat_tables(rows), chain.from_iterable(beats)
 
 
 class LongBatch:
@@ -129,7 +128,7 @@ class LongBatch:
         return out
 
     def tables(self, shard_index: int) -> tuple:
-        """(rows, beats) of the records, once their last block has been made."""
+        """(rows, beats) of the records, once their last block has been made; beats: a table of each record when it is asked for."""
         from ecg_batch.rows import beats_table, rows_table
 
         found = [check.found(each.hr_bpm) for check, each in zip(self._checks, self._casts, strict=True)]
@@ -148,16 +147,17 @@ class LongBatch:
             timings=[],
             skeleton_mv=None,
         )
-        beats = [self._annotations(record) for record in range(len(self._casts))]
-        return rows_table(self._assets.bank.table, batch, shard_index), beats_table(self._queries.record, beats)
+        beats = (beats_table(int(record), self._annotations(at)) for at, record in enumerate(self._queries.record))
+        return rows_table(self._assets.bank.table, batch, shard_index), beats
 
     def _annotations(self, record: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(samples, symbols, aux) of rhythm changes, of minutes that failed the gate ("~", as WFDB marks quality), of beats."""
-        each, beats = self._casts[record], self._casts[record].placed.r[1:-1]
+        each, placed = self._casts[record], self._casts[record].placed
+        beats, kinds = placed.r[1:-1], each.donor.symbol[placed.source[1:-1]]
         changes = [(round(time_s * self._request.fs_hz), "+", aux) for time_s, aux in each.changes]
         failed = [(start, "~", ",".join(flags)) for start, flags in self._checks[record].failed]
         samples, symbols, aux = zip(*changes, *failed, strict=True)
-        return [(np.array(samples), np.array(symbols), np.array(aux)), (beats, each.symbol, np.full(len(beats), ""))]
+        return [(np.array(samples), np.array(symbols), np.array(aux)), (beats, kinds, np.full(len(beats), ""))]
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def _with_donor(request, assets: Assets, row: int, record: int, hr_bpm: float, s
     flags = ["rate_statement"] * bool(contradictions(assets.donors, np.array([row]), np.array([hr_bpm]))[0])
     flags += ["stretch"] * bool(abs(np.log(hr_bpm / (60 * request.fs_hz / donor.rr_samples))) > np.log(MAX_STRETCH))
     flags += ["ectopic"] * lacks_ectopic(donor)
-    made = Cast(row, donor, rhythm.symbol, [(0.0, stated)], placed, sway_of(rhythm, placed.r[1:-1]), hr_bpm, flags)
+    made = Cast(row, donor, [(0.0, stated)], placed, sway_of(rhythm, placed.r[1:-1]), hr_bpm, flags)
     first = min(samples, MINUTE_S * request.fs_hz)
     skeleton = filtered(made.skeleton, 0, first, samples, request.lowpass_hz, request.fs_hz)
     beats = placed.r[(placed.r >= 0) & (placed.r < first)]

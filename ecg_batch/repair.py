@@ -13,7 +13,7 @@ from ecg_batch.batch import keep_batch, smaller_batches
 from ecg_batch.commit import read_receipts, receipt_path
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
-from ecg_batch.finalise import read_sums, row_groups
+from ecg_batch.finalise import read_sums
 from ecg_batch.plan import (
     FOLDERS,
     MANIFEST,
@@ -22,7 +22,6 @@ from ecg_batch.plan import (
     Plan,
     Shard,
     final_name,
-    part_files,
     partial_of,
     read_plan,
     shard_files,
@@ -34,12 +33,14 @@ def repair(folder: Path) -> tuple[Path, list[int]]:
 
     UserError where plan.json is damaged: it says what the data are, and nothing else does.
     """
+    from ecg_batch.parts import split_parts
+
     plan = read_plan(folder)
     sums = (read_sums(folder) or {}) if (folder / SUMS).exists() else {}
     if sums.get(PLAN, plan_sum := sha256_file(folder / PLAN)) != plan_sum:
         raise UserError(f"{folder / PLAN}: damaged, and nothing else says what the data are. Restore it from a copy")
     folder = _reopen(folder)
-    _split_records(plan, folder)
+    split_parts(plan, folder)
     _keep_batches(plan, folder, sums)
     damaged = [shard.index for shard in plan.shards if not _is_whole(plan, folder, shard, sums)]
     for index in damaged:
@@ -79,27 +80,6 @@ def _is_whole(plan: Plan, folder: Path, shard: Shard, sums: dict[str, str]) -> b
         return all(sha256_file(folder / name) == files[name]["sha256"] for name in shard_files(plan, shard))
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _split_records(plan: Plan, folder: Path) -> None:
-    """The absent parts out of records.parquet and beats.parquet again, as their tasks wrote them.
-
-    Those of a damaged row group stay absent.
-    """
-    import numpy as np
-    import pyarrow.parquet as pq
-
-    from ecg_batch.write import write_rows
-
-    for whole in part_files(plan, plan.shards[0]):
-        with suppress(OSError, ValueError), pq.ParquetFile(folder / whole, page_checksum_verification=True) as file:
-            for index, group in enumerate(row_groups(plan)):
-                absent = [shard for shard in group if not (folder / part_files(plan, shard)[whole]).exists()]
-                with suppress(OSError, ValueError):
-                    rows = file.read_row_group(index) if absent else None
-                    for shard in absent:
-                        first, last = np.searchsorted(rows["record"].to_numpy(), (shard.start, shard.stop))
-                        write_rows(rows.slice(first, last - first), folder / part_files(plan, shard)[whole])
 
 
 def describe_repair(folder: Path) -> str:

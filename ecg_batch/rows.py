@@ -47,13 +47,10 @@ def _asked(values: np.ndarray, absent: np.ndarray, kind: pa.DataType) -> pa.Arra
     return pa.array(values.astype(kind.to_pandas_dtype()), kind, mask=absent)
 
 
-def beats_table(records: np.ndarray, annotations: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]]) -> pa.Table:
-    """The rows of beats.parquet: annotations of each record as lists of (samples, symbols, aux), put in the order of time."""
-    tables = []
-    for record, parts in zip(records, annotations, strict=True):
-        sample, symbol, aux = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        order = np.argsort(sample, kind="stable")
-        columns = {"record": np.full(len(sample), record, np.int64), "sample": sample[order].astype(np.int64),
-                   "symbol": pa.array(symbol[order], pa.string()), "aux": pa.array(aux[order], pa.string())}  # fmt: skip
-        tables.append(pa.table(columns))
-    return pa.concat_tables(tables)
+def beats_table(record: int, annotations: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> pa.Table:
+    """The rows of beats.parquet of one record: its annotations, several of (samples, symbols, aux), put in the order of time."""
+    sample, symbol, aux = (np.concatenate(arrays) for arrays in zip(*annotations, strict=True))
+    order = np.argsort(sample, kind="stable")
+    columns = {"record": np.full(len(sample), record, np.int64), "sample": sample[order].astype(np.int64),
+               "symbol": pa.array(symbol[order], pa.string()), "aux": pa.array(aux[order], pa.string())}  # fmt: skip
+    return pa.table(columns)

@@ -24,8 +24,10 @@ ATRIAL_CHOICES = 12  # places drawn for the next piece; the one that fits best i
 
 @dataclass(frozen=True)
 class Placed:
-    """Beats of one record, one before it and one after it included. r: int32 (beat,) samples; source: int16 (beat,), of the donor;
-    qt_rr: float32 (beat,) samples, what QT follows. atrial_out, atrial_in: (piece,) where a piece begins, in record and donor.
+    """Beats of one record, one before it and one after it included. r: (beat,) samples; source: (beat,), of the donor; qt_rr:
+    (beat,) samples, what QT follows. atrial_out, atrial_in: (piece,) where a piece begins, in record and donor.
+
+    int32, uint8 and float16, int32 and int16: a day has 100,000 beats, and a batch may hold 32 days.
     """
 
     r: np.ndarray
@@ -67,8 +69,8 @@ def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.nda
         steps = 1 + generator.integers(max(len(pool) - 1, 1), size=len(at))
         source[at] = pool[np.cumsum(steps) % len(pool)]
     source = _with_neighbours(donor, source)
-    atrial = _place_atrial(donor, samples, generator) if donor.atrial is not None else (np.empty(0, np.int64),) * 2
-    return Placed(r.astype(np.int32), source.astype(np.int16), (qt_rr * fs_hz).astype(np.float32), *atrial)
+    atrial = _place_atrial(donor, samples, generator) if donor.atrial is not None else (np.empty(0, np.int32),) * 2
+    return Placed(r.astype(np.int32), source.astype(np.uint8), (qt_rr * fs_hz).astype(np.float16), *atrial)
 
 
 def _with_neighbours(donor: LongDonor, source: np.ndarray) -> np.ndarray:
@@ -116,7 +118,7 @@ def _place_atrial(donor: LongDonor, samples: int, generator) -> tuple[np.ndarray
         at = int(choice[piece, np.argmin(np.square(around[choice[piece]] - around[end]).sum(axis=1))])
     out = np.concatenate([[0], np.cumsum(2 * length)[:-1]])
     inside = out < samples
-    return out[inside], begun[inside]
+    return out[inside].astype(np.int32), begun[inside].astype(np.int16)
 
 
 def stitch(donor: LongDonor, placed: Placed, start: int, stop: int) -> np.ndarray:
@@ -149,7 +151,7 @@ def _intervals(donor: LongDonor, placed: Placed, k: np.ndarray) -> Interval:
     a, b = placed.source[k], placed.source[k + 1]
     qrs_off, qrs_on = (donor.qrs_off - donor.r)[a], rr + (donor.qrs_on - donor.r)[b]
     qrs, st_t, pr = (donor.qrs_off - donor.qrs_on)[a], (donor.t_end - donor.qrs_off)[a], (donor.qrs_on - donor.p_on)[b]
-    wanted = np.maximum((qrs + st_t) * np.cbrt(placed.qt_rr[k] / donor.rr_samples) - qrs, 1.0)
+    wanted = np.maximum((qrs + st_t) * np.cbrt(placed.qt_rr[k].astype(np.float64) / donor.rr_samples) - qrs, 1.0)
     give = np.minimum(np.maximum(qrs_on - qrs_off - 1, 1.0) / (wanted + pr), 1.0)
     t_end, p_on = qrs_off + give * wanted, qrs_on - give * pr
     donor_out, donor_in = donor.join_after[a, b], donor.join_before[a, b]

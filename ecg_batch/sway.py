@@ -28,7 +28,7 @@ DRIFT_GAIN, DRIFT_RAD = 0.05, np.deg2rad(6.0)
 class Sway:
     """Respiration (beat,), its phase in radians and its depth, and drift (beat,), at times r (beat,) in samples.
 
-    float32: a day has 100,000 beats, and a batch may hold 32 days.
+    float16, as in stitch.Placed.
     """
 
     r: np.ndarray
@@ -40,7 +40,7 @@ class Sway:
 def sway_of(rhythm: Rhythm, r: np.ndarray) -> Sway:
     """The sway of a rhythm whose beats lie at the samples r (beat,)."""
     depth = np.clip(rhythm.amplitude, 0.0, 2.0)
-    return Sway(r, *(values.astype(np.float32) for values in (rhythm.respiration, depth, rhythm.drift)))
+    return Sway(r, *(values.astype(np.float16) for values in (rhythm.respiration, depth, rhythm.drift)))
 
 
 def swayed(skeleton: np.ndarray, level: np.ndarray, sway: Sway, start: int) -> np.ndarray:

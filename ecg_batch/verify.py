@@ -12,7 +12,7 @@ from ecg_batch.batch import smaller_batches
 from ecg_batch.commit import read_receipts
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
-from ecg_batch.finalise import content_root, damaged_files, dataset_files, read_sums, row_groups
+from ecg_batch.finalise import content_root, damaged_files, dataset_files, read_sums
 from ecg_batch.leads import LEADS, identity_residual
 from ecg_batch.plan import BEATS, ECG, FOLDERS, MANIFEST, PARTS, PLAN, RECORDS, SUMS, Plan, Shard, ecg_file, ecg_files, read_plan
 from ecg_batch.request import CHUNK_RECORDS
@@ -175,6 +175,8 @@ def _records(plan: Plan, folder: Path, wrong: dict[str, str]) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from ecg_batch.parts import row_groups
+
     if plan.request.is_long and BEATS not in wrong:
         yield from _beats(plan, folder)
     if RECORDS in wrong:
@@ -194,23 +196,22 @@ def _records(plan: Plan, folder: Path, wrong: dict[str, str]) -> Iterator[str]:
 
 
 def _beats(plan: Plan, folder: Path) -> Iterator[str]:
-    """beats.parquet, in the same row groups: annotations of their records only, in order, inside the record."""
+    """beats.parquet holds annotations of each record, in order, inside the record."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(folder / BEATS) as file:
-            groups = row_groups(plan)
-            if file.num_row_groups != len(groups):
-                yield f"{BEATS}: {file.num_row_groups} row groups, not as planned"
-                return
-            for index, group in enumerate(groups):
-                start, stop = group[0].start, group[-1].stop
+            before, last = -1, 0  # record that was last, and its sample counted from the dataset's beginning
+            for index in range(file.num_row_groups):
                 rows = file.read_row_group(index, columns=["record", "sample"])
                 record, sample = rows["record"].to_numpy(), rows["sample"].to_numpy()
-                at = record * plan.time_samples + sample
-                inside = (sample >= 0) & (sample < plan.time_samples) & (record >= start) & (record < stop)
-                if not inside.all() or (np.diff(at) < 0).any() or len(np.unique(record)) != stop - start:
-                    yield f"{BEATS}: row group {index} does not hold the beats of its shards' records in order"
+                at = np.append(last, record * plan.time_samples + sample)
+                inside = (sample >= 0) & (sample < plan.time_samples)
+                if not inside.all() or (np.diff(at) < 0).any() or (np.diff(record, prepend=before) > 1).any():
+                    yield f"{BEATS}: row group {index} does not hold the beats of its records in order"
+                before, last = record[-1], at[-1]
+            if before != plan.request.records - 1:
+                yield f"{BEATS}: ends with record {before:,} of {plan.request.records:,}"
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         yield f"{BEATS}: cannot be read: {error}"

@@ -3,14 +3,13 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import zarr
 from numcodecs import blosc
 from zarr.codecs import BloscCodec, Crc32cCodec
@@ -20,13 +19,9 @@ from zarr.storage import MemoryStore
 from ecg_batch import hdf5
 from ecg_batch.files import sha256_file, sync, to_json
 from ecg_batch.leads import LEADS, MV_PER_STEP
-from ecg_batch.plan import ECG, Plan, Shard, ecg_file, part_files, shard_files
+from ecg_batch.parts import write_parts
+from ecg_batch.plan import ECG, Plan, Shard, ecg_file, shard_files
 from ecg_batch.request import CHUNK_RECORDS
-from ecg_batch.rows import ROW_COLUMNS
-
-# Without Arrow's own copy of the schema: it holds the names inside lists, which change when a file is read and written
-# again, and a repaired dataset splits records.parquet into the very bytes of its parts.
-PARQUET = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
 
 GROUP_ATTRIBUTES = {
     "title": "Synthetic 12-lead ECGs, made with ecg-batch from the beats of PTB-XL records",
@@ -108,7 +103,7 @@ def compressors() -> list:
     return [BloscCodec(typesize=2, cname="zstd", clevel=2, shuffle="bitshuffle"), Crc32cCodec()]
 
 
-def build_shard(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table, staging: Path, beats: pa.Table | None = None) -> Built:
+def build_shard(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table, staging: Path, beats: Iterable[pa.Table] = ()) -> Built:
     """Write ecg int16 (record, lead, time), its rows and beats below staging, as they lie in the dataset; read back; fsync.
 
     ValueError where they are not what the plan says; OSError where a file comes back other than it was written.
@@ -139,13 +134,6 @@ def _check_shape(plan: Plan, shard: Shard, ecg: np.ndarray) -> None:
         raise ValueError(f"shard {shard.index}: the generator gave {ecg.dtype} {ecg.shape}; needed int16 {needed}")
 
 
-def _check_rows(shard: Shard, rows: pa.Table) -> None:
-    if tuple(rows.column_names) != ROW_COLUMNS:
-        raise ValueError(f"shard {shard.index}: the rows have the columns {rows.column_names}; needed {ROW_COLUMNS}")
-    if not np.array_equal(rows["record"].to_numpy(), np.arange(shard.start, shard.stop)):
-        raise ValueError(f"shard {shard.index}: the rows are not those of records {shard.start} to {shard.stop - 1} in order")
-
-
 def _write_ecg(plan: Plan, shard: Shard, ecg: np.ndarray, staging: Path) -> None:
     if plan.request.format == "hdf5":
         path = staging / ecg_file(shard.index, plan.request.format)
@@ -172,28 +160,3 @@ def _read_back(shard: Shard, ecg: np.ndarray, read: Callable[[int, int], np.ndar
         piece = ecg[start : start + CHUNK_RECORDS]
         if not np.array_equal(read(start, start + len(piece)), piece):
             raise OSError(f"shard {shard.index}: the file system gave back other samples than were written at record {start}")
-
-
-def write_parts(plan: Plan, shard: Shard, rows: pa.Table, beats: pa.Table | None, staging: Path) -> None:
-    """The rows of a shard, and its beats where records are long."""
-    _check_rows(shard, rows)
-    for name, table in zip(part_files(plan, shard).values(), (rows, beats), strict=False):
-        path = staging / name
-        path.parent.mkdir(exist_ok=True)
-        write_rows(table, path)
-        with pq.ParquetFile(path, page_checksum_verification=True) as back:
-            read = sum(batch.num_rows for batch in back.iter_batches(use_threads=False))
-        if read != table.num_rows:
-            raise OSError(f"shard {shard.index}: the file system gave back other rows than were written")
-
-
-def write_rows(rows: pa.Table, path: Path) -> None:
-    """One row group. In one piece whatever pieces the rows came in, since those would show in the file's pages."""
-    pq.write_table(rows.combine_chunks(), path, row_group_size=rows.num_rows, **parquet_options(rows.schema))
-
-
-def parquet_options(schema: pa.Schema) -> dict:
-    """How both tables are written. A beat's sample comes once: their dictionary would take 40 MB for three days."""
-    if "sample" not in schema.names:
-        return PARQUET
-    return PARQUET | {"use_dictionary": [name for name in schema.names if name != "sample"]}

@@ -15,8 +15,9 @@ import numpy as np
 from numcodecs import blosc
 
 from ecg_batch.leads import LEADS
+from ecg_batch.parts import write_parts
 from ecg_batch.plan import Plan, Shard, ecg_files
-from ecg_batch.write import Built, open_staged_array, sealed_files, write_parts
+from ecg_batch.write import Built, open_staged_array, sealed_files
 
 CODEC = blosc.Blosc(cname="zstd", clevel=2, shuffle=blosc.BITSHUFFLE)  # as write.compressors says, without zarr's 2 ms a chunk
 CHECKSUM_BYTES = 4

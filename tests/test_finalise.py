@@ -11,7 +11,8 @@ from fakes import fake
 
 from ecg_batch.errors import UserError
 from ecg_batch.execute import run_missing, synthesize
-from ecg_batch.finalise import ROW_GROUP_RECORDS, ROW_GROUPS, finalise, finalise_steps, row_groups
+from ecg_batch.finalise import finalise, finalise_steps
+from ecg_batch.parts import ROW_GROUP_RECORDS, ROW_GROUPS, row_groups
 from ecg_batch.plan import cut_shards, find_run, partial_of
 from ecg_batch.request import load_request
 from ecg_batch.status import read_manifest

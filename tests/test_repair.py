@@ -10,7 +10,7 @@ from fakes import fake
 from test_verify import flip_bit
 from test_worker import assert_same_dataset
 
-from ecg_batch import finalise
+from ecg_batch import parts
 from ecg_batch.errors import UserError
 from ecg_batch.execute import synthesize
 from ecg_batch.plan import ecg_file, find_run, partial_of, read_plan
@@ -50,9 +50,9 @@ def test_damaged_rows_cost_the_shards_they_are_of(make_dataset, write_request):
 
 def test_shards_that_share_a_row_group(make_dataset, write_request, monkeypatch):
     """As in runs of more than 1,024 shards: damaged rows cost the shards of their group, a damaged shard only itself."""
-    monkeypatch.setattr(finalise, "ROW_GROUPS", 2)
+    monkeypatch.setattr(parts, "ROW_GROUPS", 2)
     one, two, three = make_dataset("one"), make_dataset("two"), make_dataset("three")
-    assert [len(group) for group in finalise.row_groups(read_plan(one))] == [3, 2]
+    assert [len(group) for group in parts.row_groups(read_plan(one))] == [3, 2]
     flip_bit(two / "records.parquet", 0.3)
     flip_bit(three / ecg_file(4), 0.5)
     for dataset, remade in ((two, [0, 1, 2]), (three, [4])):

@@ -22,13 +22,13 @@ from ecg_batch.driver import Driver
 from ecg_batch.execute import synthesize
 from ecg_batch.files import sha256_file, to_json
 from ecg_batch.finalise import finalise_steps
+from ecg_batch.parts import write_groups
 from ecg_batch.plan import ecg_file, make_plan, open_run, part_file
 from ecg_batch.read import open_dataset
 from ecg_batch.request import load_request
 from ecg_batch.shard import open_assets, synthesize_shard
 from ecg_batch.status import describe
 from ecg_batch.worker import Generator
-from ecg_batch.write import write_rows
 from slurm.lab import new_lab
 
 MIX = {"labels": {"NORM": 1.0}}
@@ -139,7 +139,7 @@ def simulate(folder: Path, records: int, rows) -> None:
 
 def write_receipts(plan, run: Path, rows) -> None:
     """Receipts of shards whose samples are a few bytes and whose rows are these, in one file with many names."""
-    write_rows(rows, part := run / "staging" / "part")
+    write_groups(part := run / "staging" / "part", [rows])
     (ecg := run / "staging" / "ecg").write_bytes(b"samples")
     told = {path: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in (part, ecg)}
     for shard in plan.shards:
