@@ -34,16 +34,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bank", type=Path, default=BUNDLED)
     made = list(skeletons(parser.parse_args().bank))
-    print("| ectopic beats | | with a joint | donors with some | AUC of joints, donors, windows of each kind | by chance |")
-    print("|---|---|---|---|---|---|")
-    for name, second in (("before", 1), ("after", 0)):
-        beside = [one.ectopic[second] for one in made]
-        joined = [one.is_seam & at for one, at in zip(made, beside, strict=True)]
-        total, some = sum(at.sum() for at in beside), sum(at.sum() for at in joined)
-        print(f"| {name} | {total:,} | {some / total:.0%} | {sum(at.any() for at in joined)} of {len(made)} | ", end="")
-        pairs = [(one, *alike(one, at)) for one, at in zip(made, beside, strict=True)]
-        pairs = [each for each in pairs if len(each[1]) >= FEWEST]
-        print(f"{told_from_alike(pairs)} |" if len(pairs) > 1 else "too few | |", flush=True)
+    print(
+        "| donors | | ectopic beats | with a joint | donors with some | AUC of joints, donors, windows of each kind | by chance |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for kind, chosen in (
+        ("whole neighbours", [one for one in made if not one.ectopic_joined]),
+        ("no whole neighbours", [one for one in made if one.ectopic_joined]),
+        ("all", made),
+    ):
+        for name, second in (("before", 1), ("after", 0)):
+            beside = [one.ectopic[second] for one in chosen]
+            joined = [one.is_seam & at for one, at in zip(chosen, beside, strict=True)]
+            total, some = sum(at.sum() for at in beside), sum(at.sum() for at in joined)
+            share = f"{some / total:.0%} | {sum(at.any() for at in joined)} of {len(chosen)}"
+            pairs = [(one, *alike(one, at)) for one, at in zip(chosen, beside, strict=True)]
+            pairs = [each for each in pairs if len(each[1]) >= FEWEST]
+            told = told_from_alike(pairs) if len(pairs) > 1 else "too few | "
+            print(f"| {kind} | {name} | {total:,} | {share} | {told} |", flush=True)
 
 
 def told_from_alike(pairs: list[tuple["Skeleton", np.ndarray, np.ndarray]]) -> str:
@@ -59,12 +67,15 @@ def told_from_alike(pairs: list[tuple["Skeleton", np.ndarray, np.ndarray]]) -> s
 
 @dataclass
 class Skeleton:
-    """A donor's skeleton without texture: ecg int (12, time) uV. Over intervals: is_seam; ectopic, of its first and second beat."""
+    """A donor's skeleton without texture: ecg int (12, time) uV. Over intervals: is_seam; ectopic, of its first and second beat.
+    ectopic_joined: as in LongDonor.
+    """
 
     ecg: np.ndarray
     interval: Interval
     is_seam: np.ndarray
     ectopic: tuple[np.ndarray, np.ndarray]
+    ectopic_joined: bool
     fs_hz: int
 
 
@@ -88,7 +99,7 @@ def _skeleton(donor: LongDonor, hr_bpm: float, seed: int) -> Skeleton:
     interval = _intervals(donor, placed, np.arange(len(placed.r) - 1))
     ecg = twelve_leads(to_steps(low_pass(stitch(donor, placed, 0, samples) / 1000, 40, donor.fs_hz)))
     ectopic = tuple(donor.symbol[beats] != "N" for beats in (interval.before, interval.after))
-    return Skeleton(ecg, interval, interval.donor_out != interval.donor_in, ectopic, donor.fs_hz)
+    return Skeleton(ecg, interval, interval.donor_out != interval.donor_in, ectopic, donor.ectopic_joined, donor.fs_hz)
 
 
 def alike(one: Skeleton, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

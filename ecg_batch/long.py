@@ -200,7 +200,9 @@ def open_texture(request, assets: Assets, queries: Queries, rows: np.ndarray) ->
 
 
 def cast(request, assets: Assets, queries: Queries, samples: int) -> list[Cast]:
-    """Each record with the first of its donors whose first minute passes the gate, or the one with the fewest flags."""
+    """Each record with the first of its donors whose first minute passes the gate, or the one with the fewest flags; with one whose
+    ectopic beats bring their neighbours rather than one whose do not.
+    """
     candidates = retrieve(assets.donors, queries, uniforms(request.seed, queries.record, Stream.DONOR, request.k))
     return [_cast(request, assets, queries, at, rows, samples) for at, rows in enumerate(candidates)]
 
@@ -212,9 +214,8 @@ def _cast(request, assets: Assets, queries: Queries, at: int, rows: np.ndarray, 
             tried = _with_donor(request, assets, row, int(queries.record[at]), float(queries.hr_bpm[at]), samples)
         except TooFewBeats:
             continue
-        if best is None or len(tried.flags) < len(best.flags):
-            best = tried
-        if not best.flags:
+        best = tried if best is None else min(best, tried, key=_shortcomings)
+        if not any(_shortcomings(best)):
             return best
     if best is None:
         raise UserError(
@@ -222,6 +223,10 @@ def _cast(request, assets: Assets, queries: Queries, at: int, rows: np.ndarray, 
             "beats, so there is nothing to make a long record of. Raise attempts and k, or ask for a label with more donors"
         )
     return best
+
+
+def _shortcomings(made: Cast) -> tuple[int, bool]:
+    return len(made.flags), made.donor.ectopic_joined
 
 
 def _with_donor(request, assets: Assets, row: int, record: int, hr_bpm: float, samples: int) -> Cast:

@@ -34,6 +34,8 @@ class LongDonor:
     x: float64 (lead, time) in steps, what recurs with each beat. level: (lead,), its baseline. r: R in x. qrs_on, qrs_off, t_end,
     p_on: samples of x. symbol: "N", "V", "A". join_after, join_before: (beat, beat) samples of x; after beat i comes beat j: x is
     left at join_after[i, j] and entered at join_before[i, j]. atrial: None or (lead, time), what goes on whatever the beats do.
+    ectopic: share of each ectopic type among the beats. ectopic_joined: whether one of these types has no beat whose neighbours are
+    usable too, so that it is joined where TP is short.
     """
 
     x: np.ndarray
@@ -48,13 +50,10 @@ class LongDonor:
     join_before: np.ndarray
     rr_samples: float
     atrial: np.ndarray | None
+    ectopic: dict[str, float]
+    ectopic_joined: bool
     codes: frozenset[str]
     fs_hz: int
-
-    @property
-    def ectopic(self) -> dict[str, float]:
-        """Share of each ectopic type among the donor's beats."""
-        return {name: float((self.symbol == name).mean()) for name in ("V", "A") if (self.symbol == name).any()}
 
 
 def enough_beats(r_sample: np.ndarray, p_on: np.ndarray, t_end: np.ndarray, samples: int, fs_hz: int) -> np.ndarray:
@@ -80,11 +79,14 @@ def long_donor(bank: Bank, donor: int) -> LongDonor:
     kept = np.flatnonzero(usable_beats(r, bank.p_on[donor], bank.t_end[donor], skeleton.shape[1], fs_hz) & (symbol != ""))
     if (symbol[kept] == "N").sum() < MIN_BEATS:
         raise TooFewBeats
+    ectopic = {name: float((symbol[kept] == name).mean()) for name in ("V", "A") if name in symbol[kept]}
+    kept, joined = _with_neighbours(kept, symbol)
     after, before = _joints(x, cells, kept, round(SEAM_S * fs_hz))
     fiducials = {name: cells[name][kept] for name in ("p_on", "qrs_on", "qrs_off", "t_end")}
     level = np.median(x[:, np.concatenate([cells["p_on"][kept] - shift for shift in range(3)])], axis=1)
     return LongDonor(x, level, r[kept], **fiducials, symbol=symbol[kept], join_after=after, join_before=before,
-                     rr_samples=float(np.diff(r).mean()), atrial=atrial, codes=codes, fs_hz=fs_hz)  # fmt: skip
+                     rr_samples=float(np.diff(r).mean()), atrial=atrial, ectopic=ectopic, ectopic_joined=joined, codes=codes,
+                     fs_hz=fs_hz)  # fmt: skip
 
 
 def lacks_ectopic(donor: LongDonor) -> bool:
@@ -103,6 +105,15 @@ def _symbols(r: np.ndarray, types: np.ndarray, codes: frozenset[str]) -> np.ndar
     if codes & ATRIAL and not codes & UNLOCKED_ATRIAL:
         symbol = np.where((types == 0) & premature, "A", symbol)
     return symbol
+
+
+def _with_neighbours(kept: np.ndarray, symbol: np.ndarray) -> tuple[np.ndarray, bool]:
+    """(the kept beats without ectopic ones that lack a kept neighbour, whether some stay because all of their type lack one)."""
+    normal = kept[symbol[kept] == "N"]
+    whole = np.isin(kept - 1, normal) & np.isin(kept + 1, normal)
+    lonely = (symbol[kept] != "N") & ~whole
+    of_whole = np.isin(symbol[kept], symbol[kept][whole])
+    return kept[~(lonely & of_whole)], bool((lonely & ~of_whole).any())
 
 
 def _artefacts(skeleton: np.ndarray, r: np.ndarray, normal: np.ndarray, fs_hz: int) -> np.ndarray:

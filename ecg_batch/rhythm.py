@@ -30,7 +30,7 @@ QT_AT_1_S = 0.39  # QT in seconds at RR = 1 s; QT = 0.39 RR ** (1/3), Fridericia
 BIGEMINY = 0.3  # from this share of ectopic beats on, every other beat may be one
 REFRACTORY_OF_QT = 0.67  # the ventricle's effective refractory period over QT: nothing is conducted before
 COUPLING_OF_QT = 0.90  # no ectopic beat falls on the T wave before it
-VARIABILITY = {"NORM": 1.0, "STTC": 0.8, "HYP": 0.8, "CD": 0.8, "MI": 0.6}  # amplitude, by superclass: docs/rhythm.md
+VARIABILITY = {"NORM": 1.0, "STTC": 0.9, "HYP": 0.8, "CD": 0.9, "MI": 0.8}  # amplitude, by superclass: docs/rhythm.md
 # What is left of variability with age (years, factor), straight between: Umetani et al. 1998, doi:10.1016/S0735-1097(97)00554-8.
 FAST_BY_AGE = ((15.0, 1.0), (55.0, 0.47))  # as RMSSD: 47 % of the second decade's in the sixth, then the same
 SLOW_BY_AGE = ((15.0, 1.0), (95.0, 0.46))  # as the SDNN index: 46 % in the tenth
