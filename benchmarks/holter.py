@@ -25,7 +25,7 @@ from ecg_batch.query import query_source
 from ecg_batch.read import open_dataset
 from ecg_batch.retrieve import index_donors
 from ecg_batch.shard import Assets
-from ecg_batch.stitch import _intervals
+from ecg_batch.stitch import intervals
 
 WITHIN_S = 0.15  # ANSI/AAMI EC57
 ENDS_S = 5.0  # detectors learn at the beginning
@@ -80,7 +80,7 @@ class Record:
         self.label, self.fs_hz, self.each = dataset.records["label"][record].as_py(), dataset.fs_hz, each
         self.flags = dataset.records["flags"][record].as_py()
         self.ecg = dataset.raw[record]
-        interval = _intervals(each.donor, each.placed, np.arange(len(each.placed.r) - 1))
+        interval = intervals(each.donor, each.placed, np.arange(len(each.placed.r) - 1))
         self.joints = np.rint(interval.start + interval.joint).astype(int)
         self.interval, self.is_seam = interval, interval.donor_out != interval.donor_in
         both = np.array([each.donor.symbol[beats] == "N" for beats in (interval.before, interval.after)])
@@ -247,7 +247,7 @@ def texture(path: Path) -> None:
 
     from ecg_batch import decode, draws
     from ecg_batch.bank import BUNDLED
-    from ecg_batch.request import parse_request
+    from ecg_batch.request_file import parse_request
     from ecg_batch.texture_stream import TextureStream
 
     models, bank = decode.load_models(BUNDLED), read_bank(BUNDLED)

@@ -20,7 +20,7 @@ from ecg_batch.draws import Stream, generator
 from ecg_batch.leads import MODELLED_INDEX, to_steps, twelve_leads
 from ecg_batch.long_donor import LongDonor, TooFewBeats, long_donor
 from ecg_batch.rhythm import DonorRhythm, RhythmParameters, make_rhythm
-from ecg_batch.stitch import Interval, _intervals, place, stitch
+from ecg_batch.stitch import Interval, intervals, place, stitch
 
 HALF = 15  # samples to either side of a joint that a classifier sees
 SECONDS = 2400
@@ -96,7 +96,7 @@ def _skeleton(donor: LongDonor, hr_bpm: float, seed: int) -> Skeleton:
     rhythm = make_rhythm(RhythmParameters(), allowed, hr_bpm, SECONDS, generator(0, seed, Stream.LONG_RHYTHM))
     samples, drawn = SECONDS * donor.fs_hz, generator(0, seed, Stream.LONG_BEATS)
     placed = place(donor, rhythm.r_s, rhythm.symbol, rhythm.qt_rr_s, samples, drawn)
-    interval = _intervals(donor, placed, np.arange(len(placed.r) - 1))
+    interval = intervals(donor, placed, np.arange(len(placed.r) - 1))
     ecg = twelve_leads(to_steps(low_pass(stitch(donor, placed, 0, samples) / 1000, 40, donor.fs_hz)))
     ectopic = tuple(donor.symbol[beats] != "N" for beats in (interval.before, interval.after))
     return Skeleton(ecg, interval, interval.donor_out != interval.donor_in, ectopic, donor.ectopic_joined, donor.fs_hz)

@@ -2,7 +2,8 @@
 
 A RECORDING is a WFDB record (its path without suffix), or FILE:HZ of one lead (.npy, or a text column). Both sides are cut into
 pieces of equal length; of each piece, the two windows of 10 s that are most alike are found, in every lead by itself and, where a
-recording has all eight modelled leads, in all at once. Where real recordings can be had: docs/holter.md.
+recording has all eight modelled leads, in all at once. How alike they are follows how little RR varies, so pieces are also compared
+with those of equal SDNN. --figure PNG shows each piece. Where real recordings can be had: docs/holter.md.
 """
 
 import argparse
@@ -13,12 +14,14 @@ import numpy as np
 
 from benchmarks.detect import neurokit
 from ecg_batch.compose import low_pass
-from ecg_batch.hrv import measure_hrv
+from ecg_batch.errors import UserError
+from ecg_batch.hrv import Hrv, measure_hrv
 from ecg_batch.leads import MODELLED, MODELLED_INDEX
 from ecg_batch.read import open_dataset
 
 WINDOW_S = 10
 PIECES_S = (300, 1500, 3600)
+SDNN_MS = (0, 20, 30, 40, 60, 1000)
 BEATS = ("N", "V", "A")
 
 
@@ -26,11 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, help="finished, of records of an hour")
     parser.add_argument("recordings", nargs="+", metavar="RECORDING")
+    parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
     opened = open_dataset(arguments.dataset)
     if opened.fs_hz != 100:
         parser.error(f"{arguments.dataset} has {opened.fs_hz} Hz; needed 100 Hz, to which the recordings are brought")
-    found: dict[tuple[str, str, int], list[float]] = {}  # (whose, leads, seconds) -> of each piece
+    found: dict[tuple[str, str, int], list[tuple[float, float]]] = {}  # (whose, leads, seconds) -> (highest, SDNN) of each piece
     print("| recording | lead | min | beats | SDNN of 5 min, RMSSD, ms | LF/HF |\n|---|---|---|---|---|---|")
     for text in arguments.recordings:
         names, leads = recording(text)
@@ -50,9 +54,43 @@ def main() -> None:
     print("\n| leads | piece, min | records | pieces | lowest | median | highest |\n|---|---|---|---|---|---|---|")
     order = sorted(found, key=lambda key: (key[1] != "one lead", key[2], key[0] != "real", key[0]))
     for whose, leads, seconds in order:
-        each = np.array(found[whose, leads, seconds])
+        each = np.array(found[whose, leads, seconds])[:, 0]
         low, middle, high = each.min(), np.median(each), each.max()
         print(f"| {leads} | {seconds / 60:g} | {whose} | {len(each)} | {low:.3f} | {middle:.3f} | {high:.3f} |")
+    print("\n| piece, min | SDNN, ms | real, one lead: pieces, lowest, median, highest | ours without AFIB |\n|---|---|---|---|")
+    for seconds in PIECES_S:
+        real, ours = (np.array(pieces).reshape(-1, 2) for pieces in sides(found, seconds))
+        for low, high in zip(SDNN_MS, SDNN_MS[1:], strict=False):
+            print(f"| {seconds / 60:g} | {low} to {high} | {told(real, low, high)} | {told(ours, low, high)} |")
+    if arguments.figure:
+        draw(found, arguments.figure)
+
+
+def sides(found: dict, seconds: int) -> tuple[list, list]:
+    """(highest, SDNN) of each piece of one lead: of real recordings, and of ours that are not in fibrillation."""
+    ours = [each for (whose, what, length), pieces in found.items() for each in pieces
+            if whose not in ("real", "AFIB") and (what, length) == ("one lead", seconds)]  # fmt: skip
+    return found.get(("real", "one lead", seconds), []), ours
+
+
+def told(pieces: np.ndarray, low: float, high: float) -> str:
+    at = pieces[(pieces[:, 1] >= low) & (pieces[:, 1] < high), 0]
+    return f"{len(at)}, {at.min():.3f}, {np.median(at):.3f}, {at.max():.3f}" if len(at) else "none"
+
+
+def draw(found: dict, path: Path) -> None:
+    """Each piece of one lead of five and of 25 minutes, by how much its RR varies."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, seconds in zip(figure.subplots(1, 2, sharey=True), PIECES_S, strict=False):
+        real, ours = (np.array(pieces).reshape(-1, 2) for pieces in sides(found, seconds))
+        axes.scatter(ours[:, 1], ours[:, 0], s=12, c="#c65b1c", label=f"synthetic, lead II ({len(ours)})")
+        axes.scatter(real[:, 1], real[:, 0], s=12, c="#1f4e79", label=f"real, each lead ({len(real)})")
+        axes.set(title=f"pieces of {seconds // 60} min", xlabel="SDNN of five minutes (ms)", xlim=(10, 120))
+        axes.legend()
+    figure.axes[0].set_ylabel("highest correlation of two windows of 10 s")
+    figure.savefig(path, dpi=110)
 
 
 def collect(found: dict, whose: str, what: str, leads: np.ndarray, beats: np.ndarray) -> None:
@@ -62,7 +100,7 @@ def collect(found: dict, whose: str, what: str, leads: np.ndarray, beats: np.nda
             inside = beats[(beats >= start) & (beats < start + 100 * seconds)] - start
             each = nearest(leads[:, start : start + 100 * seconds], inside, 100 * WINDOW_S)
             if len(each):
-                found.setdefault((whose, what, seconds), []).append(float(each.max()))
+                found.setdefault((whose, what, seconds), []).append((float(each.max()), sdnn_ms(inside)))
 
 
 def recording(text: str) -> tuple[list[str], np.ndarray]:
@@ -87,14 +125,26 @@ def at_100_hz(leads: np.ndarray, hz: float) -> np.ndarray:
 
 
 def describe(recording: str, name: str, lead: np.ndarray, beats: np.ndarray) -> None:
-    """One line: HRV without intervals that are 20 % off their neighbours."""
+    measured = variability(beats)
+    print(f"| {Path(recording).name} | {name} | {len(lead) / 6000:.1f} | {len(beats):,} | "
+          f"{measured.sdnn_index_ms:.0f}, {measured.rmssd_ms:.0f} | {measured.lf_hf:.2g} |", flush=True)  # fmt: skip
+
+
+def sdnn_ms(beats: np.ndarray) -> float:
+    """Of five minutes; NaN where hardly any interval is normal, as in bigeminy."""
+    try:
+        return variability(beats).sdnn_index_ms
+    except UserError:
+        return float("nan")
+
+
+def variability(beats: np.ndarray) -> Hrv:
+    """Of R peaks at 100 Hz, without intervals that are 20 % off their neighbours."""
     rr = np.diff(beats) / 100
     off = np.abs(rr / np.convolve(np.pad(rr, 2, "edge"), np.ones(5) / 5, "valid") - 1) > 0.2
     symbol = np.array(["N"] * len(beats))
     symbol[1:][off] = "V"
-    measured = measure_hrv(beats / 100, symbol)
-    print(f"| {Path(recording).name} | {name} | {len(lead) / 6000:.1f} | {len(beats):,} | "
-          f"{measured.sdnn_index_ms:.0f}, {measured.rmssd_ms:.0f} | {measured.lf_hf:.2g} |", flush=True)  # fmt: skip
+    return measure_hrv(beats / 100, symbol)
 
 
 def highest(ecg: np.ndarray, beats: np.ndarray, samples: int) -> float:

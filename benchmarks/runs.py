@@ -15,7 +15,7 @@ import torch
 from benchmarks.turns import median_seconds
 from ecg_batch.plan import make_plan
 from ecg_batch.query import query_source
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.shard import make_batch, open_assets
 
 ROOT = Path(__file__).parents[1]

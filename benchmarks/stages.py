@@ -12,7 +12,7 @@ from unittest.mock import patch
 from ecg_batch import decode, shard, skeleton
 from ecg_batch.plan import Shard, make_plan
 from ecg_batch.query import query_source
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.rows import rows_table
 from ecg_batch.write import build_shard
 

@@ -22,7 +22,8 @@ from ecg_batch.commit import missing
 from ecg_batch.errors import UserError
 from ecg_batch.finalise import finalise
 from ecg_batch.plan import FAILURES, PLAN, Plan, Shard, final_name, make_plan, open_run, partial_of
-from ecg_batch.request import Request, load_request
+from ecg_batch.request import Request
+from ecg_batch.request_file import load_request
 from ecg_batch.status import describe_finished, describe_kept, look, read_failures, read_manifest
 from ecg_batch.worker import DISK_FULL, Generator, Stopped, Task, disk_full_text, run_worker, sigterm_as_interrupt
 

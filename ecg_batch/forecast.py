@@ -11,7 +11,7 @@ from ecg_batch.commit import read_receipts
 from ecg_batch.driver import job_name, logs_of
 from ecg_batch.errors import UserError
 from ecg_batch.plan import PLAN, Plan, final_name, find_run, make_plan, read_plan
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.slurm import max_array_size
 from ecg_batch.status import duration
 

@@ -125,7 +125,7 @@ def stitch(donor: LongDonor, placed: Placed, start: int, stop: int) -> np.ndarra
     """Samples start .. stop - 1 of the skeleton: float64 (lead, time) in steps."""
     time = np.arange(start, stop)
     first, last = np.searchsorted(placed.r, (start, stop - 1), side="right") - 1
-    interval = _intervals(donor, placed, np.arange(first, last + 1))
+    interval = intervals(donor, placed, np.arange(first, last + 1))
     k = np.searchsorted(placed.r, time, side="right") - 1 - first
     half = np.minimum(round(SEAM_S * donor.fs_hz), np.minimum(interval.joint - interval.qrs_off, interval.qrs_on - interval.joint))
     since_joint = time - (interval.start + interval.joint)[k]
@@ -146,7 +146,7 @@ def _laid_over(x: np.ndarray, a: tuple, b: tuple, fade: np.ndarray, k: np.ndarra
     return np.ascontiguousarray(out.T)
 
 
-def _intervals(donor: LongDonor, placed: Placed, k: np.ndarray) -> Interval:
+def intervals(donor: LongDonor, placed: Placed, k: np.ndarray) -> Interval:
     rr = (placed.r[k + 1] - placed.r[k]).astype(np.float64)
     a, b = placed.source[k], placed.source[k + 1]
     qrs_off, qrs_on = (donor.qrs_off - donor.r)[a], rr + (donor.qrs_on - donor.r)[b]

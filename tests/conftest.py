@@ -12,7 +12,7 @@ from fakes import fake, write_fake_bank, write_fake_models
 
 from ecg_batch.execute import synthesize
 from ecg_batch.plan import make_plan, open_run, partial_of
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background jobs, and then in all that they start
     signal.signal(signal.SIGINT, signal.default_int_handler)

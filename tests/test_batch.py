@@ -19,7 +19,8 @@ from ecg_batch.execute import ShardsFailed, synthesize
 from ecg_batch.finalise import _sums_text
 from ecg_batch.plan import ecg_file, make_plan, partial_of, read_plan
 from ecg_batch.repair import repair
-from ecg_batch.request import load_request, request_from_resolved
+from ecg_batch.request import request_from_resolved
+from ecg_batch.request_file import load_request
 from ecg_batch.shard import open_assets, synthesize_shard
 from ecg_batch.status import describe_finished, read_manifest
 from ecg_batch.verify import verify

@@ -15,7 +15,7 @@ from ecg_batch.cluster import Cluster, cut_arrays, load_cluster, parse_cluster, 
 from ecg_batch.commit import missing
 from ecg_batch.errors import UserError
 from ecg_batch.execute import run_missing, synthesize
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.slurm import DEFAULT_MAX_ARRAY, Job, TimeLeft, forget_own_job, max_array_size
 from ecg_batch.status import read_failures
 

@@ -8,7 +8,7 @@ from fakes import fake
 from ecg_batch import energy
 from ecg_batch.energy import NOT_MEASURED, Counter, Meter, stated, total
 from ecg_batch.execute import synthesize
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 
 
 def package(folder, name: str, microjoules: int) -> None:

@@ -19,7 +19,8 @@ from ecg_batch.judge import JudgeConfig, embed, filtered, load_judge, predict
 from ecg_batch.labelled import from_ptbxl, from_rows
 from ecg_batch.leads import twelve_leads
 from ecg_batch.read import open_dataset
-from ecg_batch.request import BUNDLED, load_request
+from ecg_batch.request import BUNDLED
+from ecg_batch.request_file import load_request
 from ecg_batch.scores import macro_auroc
 from ecg_batch.shard import open_assets, synthesize_shard
 from ecg_batch.train_judge import JudgeTraining, train_judge

@@ -14,7 +14,7 @@ from ecg_batch.execute import run_missing, synthesize
 from ecg_batch.finalise import finalise, finalise_steps
 from ecg_batch.parts import ROW_GROUP_RECORDS, ROW_GROUPS, row_groups
 from ecg_batch.plan import cut_shards, find_run, partial_of
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.status import read_manifest
 from ecg_batch.verify import verify
 

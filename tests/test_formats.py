@@ -17,7 +17,7 @@ from ecg_batch.execute import run_missing, synthesize
 from ecg_batch.leads import LEADS
 from ecg_batch.plan import find_run
 from ecg_batch.repair import repair
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.status import read_manifest
 from ecg_batch.verify import verify
 

@@ -176,7 +176,7 @@ def test_a_label_without_usable_donors_is_refused_at_the_plan(tmp_path):
     from ecg_batch.bank import BUNDLED, read_beats
     from ecg_batch.long_donor import enough_beats
     from ecg_batch.plan import _check_donors
-    from ecg_batch.request import load_request
+    from ecg_batch.request_file import load_request
 
     request = load_request(write_request(tmp_path, **HOLTER))
     from ecg_batch.bank import read_table

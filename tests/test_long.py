@@ -17,7 +17,7 @@ from ecg_batch.long_check import MinuteCheck, check_minute
 from ecg_batch.long_donor import enough_beats, long_donor
 from ecg_batch.query import query_source
 from ecg_batch.shard import open_assets
-from ecg_batch.stitch import Placed, _intervals, place, stitch
+from ecg_batch.stitch import Placed, intervals, place, stitch
 from ecg_batch.texture_stream import WARM_UP_S, TextureStream, filtered
 
 LABELS = {"NORM": 0.3, "AFIB": 0.2, "PVC": 0.2, "PAC": 0.1, "MI": 0.2}
@@ -156,7 +156,7 @@ def test_ectopic_beats_come_where_the_donor_has_them_and_nowhere_else(casts, ass
 def test_qt_follows_the_lagged_rate_and_gives_way_only_where_there_is_no_room(casts):
     for each in casts:
         donor, placed = each.donor, each.placed
-        interval = _intervals(donor, placed, np.arange(1, len(placed.r) - 1))
+        interval = intervals(donor, placed, np.arange(1, len(placed.r) - 1))
         a = interval.before
         qrs, own = (donor.qrs_off - donor.qrs_on)[a], (donor.t_end - donor.qrs_on)[a]
         wanted = np.maximum(own * np.cbrt(placed.qt_rr[1:-1].astype(float) / donor.rr_samples), qrs + 1)
@@ -174,7 +174,7 @@ def test_value_and_slope_go_on_across_every_joint(casts):
 
     for each in casts:
         k = np.arange(1, len(each.placed.r) - 1)
-        interval = _intervals(each.donor, each.placed, k)
+        interval = intervals(each.donor, each.placed, k)
         sides, all_k, joint = _sides(each.donor, interval), np.arange(len(k)), interval.start + interval.joint
         step = 1e-4
         made = []
@@ -205,7 +205,7 @@ def test_jumps_at_joints_lie_inside_the_donors_own(casts, assets):
     for each in casts:
         donor = each.donor
         own = assets.bank.skeleton[each.row].astype(float) + assets.bank.texture[each.row]
-        interval = _intervals(donor, each.placed, np.arange(5, len(each.placed.r) - 5))
+        interval = intervals(donor, each.placed, np.arange(5, len(each.placed.r) - 5))
         near = (interval.start + np.rint(interval.joint).astype(int))[:, None] + np.arange(-2, 3)
         made = stitch(donor, each.placed, 0, int(near.max()) + 2)
         for order in (1, 2):

@@ -13,7 +13,7 @@ from fakes import write_fake_bank, write_fake_models
 
 from ecg_batch.errors import UserError
 from ecg_batch.plan import PLAN, cut_shards, final_name, find_run, make_plan, open_run, partial_of, read_plan
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 
 
 def plan_of(path, *overrides):

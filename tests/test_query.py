@@ -11,7 +11,8 @@ import pytest
 from ecg_batch.errors import UserError
 from ecg_batch.query import cohort_queries, index_for, mix_queries, quantile, query_source
 from ecg_batch.query_table import read_query_table
-from ecg_batch.request import Distribution, load_request
+from ecg_batch.request import Distribution
+from ecg_batch.request_file import load_request
 
 FIELDS = ("record", "label", "hr_bpm", "age", "sex")
 

@@ -15,7 +15,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.execute import synthesize
 from ecg_batch.plan import ecg_file, find_run, partial_of, read_plan
 from ecg_batch.repair import repair
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.verify import verify
 
 

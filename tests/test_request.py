@@ -6,7 +6,8 @@ import pytest
 from conftest import MIX
 
 from ecg_batch.errors import UserError
-from ecg_batch.request import Distribution, load_request, request_from_resolved
+from ecg_batch.request import Distribution, request_from_resolved
+from ecg_batch.request_file import load_request
 
 
 def refusal(path, *overrides) -> str:

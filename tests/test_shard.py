@@ -19,7 +19,7 @@ from ecg_batch.leads import identity_residual
 from ecg_batch.plan import make_plan
 from ecg_batch.query import query_source
 from ecg_batch.read import open_dataset
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.shard import open_assets, synthesize_shard
 from ecg_batch.verify import verify
 

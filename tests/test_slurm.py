@@ -18,7 +18,7 @@ from test_worker import assert_same_dataset
 from ecg_batch.claim import Progress
 from ecg_batch.execute import run_missing, synthesize
 from ecg_batch.plan import make_plan, open_run
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.status import read_manifest
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")

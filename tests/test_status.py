@@ -12,7 +12,7 @@ from ecg_batch.claim import claim_shard
 from ecg_batch.commit import receipt_path
 from ecg_batch.execute import ShardsFailed, run_missing, synthesize
 from ecg_batch.plan import FAILURES, ecg_file, part_file
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.status import describe, duration, look
 
 

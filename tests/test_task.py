@@ -11,7 +11,7 @@ from fakes import fake
 from ecg_batch.claim import read_progress
 from ecg_batch.commit import missing
 from ecg_batch.plan import make_plan, open_run
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.task import ClusterTask, run_cluster_task
 
 WORKERS = 3

@@ -21,7 +21,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.execute import ShardsFailed, run_missing, synthesize
 from ecg_batch.plan import FAILURES, STAGING, make_plan, open_run, partial_of, read_plan
 from ecg_batch.query_table import NAME as QUERIES
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.rows import ROW_COLUMNS
 from ecg_batch.status import read_manifest
 from ecg_batch.verify import verify

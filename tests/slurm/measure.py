@@ -25,7 +25,7 @@ from ecg_batch.finalise import finalise_steps
 from ecg_batch.parts import write_groups
 from ecg_batch.plan import ecg_file, make_plan, open_run, part_file
 from ecg_batch.read import open_dataset
-from ecg_batch.request import load_request
+from ecg_batch.request_file import load_request
 from ecg_batch.shard import open_assets, synthesize_shard
 from ecg_batch.status import describe
 from ecg_batch.worker import Generator
