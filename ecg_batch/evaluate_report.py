@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ecg_batch import evaluate, evaluate_figures
-from ecg_batch.evaluate import CANDIDATES, Sets, Settings
+from ecg_batch.evaluate import Sets, Settings
 from ecg_batch.evaluate_page import write_page
+from ecg_batch.evaluate_usefulness import CANDIDATES, usefulness_section
 from ecg_batch.files import sha256_file, to_json
 from ecg_batch.labelled import from_ptbxl
 from ecg_batch.plan import read_plan
@@ -44,7 +45,7 @@ def evaluate_dataset(
         "clinical validity": lambda: evaluate.validity_section(sets, settings),
         "diversity and privacy": lambda: evaluate.privacy_section(sets, encoder, settings),
         "refinement": lambda: evaluate.refinement_section(plan, nets, folder),
-        "usefulness": lambda: evaluate.usefulness_section(sets, out, settings, plan.run_id),
+        "usefulness": lambda: usefulness_section(sets, out, settings, plan.run_id),
     }
     report: dict = {
         "gallery": {"what": "Records of the dataset, the same without variation, and their donors; none picked by hand."}

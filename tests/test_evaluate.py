@@ -11,7 +11,7 @@ from ptbxl_layout import write_record, write_tables
 from real_sets import bundled_records
 from test_shard import ROOT, write_request
 
-from ecg_batch import bank, evaluate, fidelity, privacy, usefulness, validity
+from ecg_batch import bank, evaluate, evaluate_usefulness, fidelity, privacy, usefulness, validity
 from ecg_batch.errors import UserError, need
 from ecg_batch.evaluate_report import evaluate_dataset
 from ecg_batch.execute import synthesize
@@ -218,8 +218,8 @@ TINY = evaluate.Settings(folds=2, few_folds=1, steps=2, records=64, compared=30,
 
 
 def test_a_tiny_evaluation_from_dataset_to_page_twice_the_same(dataset, ptbxl, judges, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "low_data_rows", lambda rows=evaluate.low_data_rows: rows((0.25,)))
-    monkeypatch.setattr(evaluate, "ablation_rows", lambda rows=evaluate.ablation_rows: rows()[:2])
+    monkeypatch.setattr(evaluate_usefulness, "low_data_rows", lambda rows=evaluate_usefulness.low_data_rows: rows((0.25,)))
+    monkeypatch.setattr(evaluate_usefulness, "ablation_rows", lambda rows=evaluate_usefulness.ablation_rows: rows()[:2])
     monkeypatch.setattr(evaluate, "RARE", 0.5)  # of 90 records a tenth is too few to learn from
     monkeypatch.setattr(evaluate, "FEWEST_TAUGHT", 8)
     monkeypatch.setattr(evaluate, "FIDELITY_DRAWS", 2)
