@@ -22,13 +22,14 @@ FRONTAL = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])  # turn
 HORIZONTAL = np.array([[0.0, 0.0, -1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])  # turns X towards Z: away from the chest wall
 BREATH_GAIN, BREATH_RAD = 0.05, np.deg2rad(4.0)
 DRIFT_GAIN, DRIFT_RAD = 0.05, np.deg2rad(6.0)
+STEPS = 127  # to 1: depth and drift are known to 0.04 % of the amplitude
 
 
 @dataclass(frozen=True)
 class Sway:
     """Respiration (beat,), its phase in radians and its depth, and drift (beat,), at times r (beat,) in samples.
 
-    float16, as in stitch.Placed.
+    float16, and in steps of 1 / STEPS uint8 and int8: see stitch.Placed.
     """
 
     r: np.ndarray
@@ -39,15 +40,15 @@ class Sway:
 
 def sway_of(rhythm: Rhythm, r: np.ndarray) -> Sway:
     """The sway of a rhythm whose beats lie at the samples r (beat,)."""
-    depth = np.clip(rhythm.amplitude, 0.0, 2.0)
-    return Sway(r, *(values.astype(np.float16) for values in (rhythm.respiration, depth, rhythm.drift)))
+    depth, drift = np.rint(STEPS * np.clip(rhythm.amplitude, 0.0, 2.0)), np.rint(STEPS * rhythm.drift)
+    return Sway(r, rhythm.respiration.astype(np.float16), depth.astype(np.uint8), drift.astype(np.int8))
 
 
 def swayed(skeleton: np.ndarray, level: np.ndarray, sway: Sway, start: int) -> np.ndarray:
     """The skeleton (8 leads, time) from sample `start` on, gain and axis moved about its level (lead,), in the same unit."""
     near = slice(*(np.searchsorted(sway.r, (start, start + skeleton.shape[1])) + (-2, 2)).clip(0))
     time = np.arange(start, start + skeleton.shape[1])
-    at_beats = (np.unwrap(sway.phase[near].astype(np.float64)), sway.depth[near], sway.drift[near])
+    at_beats = (np.unwrap(sway.phase[near].astype(np.float64)), sway.depth[near] / STEPS, sway.drift[near] / STEPS)
     phase, depth, drift = (np.interp(time, sway.r[near], values) for values in at_beats)
     move = stitch_kernel.moved if stitch_kernel.library() else _moved
     return move(skeleton, level, depth * np.sin(phase), drift, BY_BREATH_AND_DRIFT)

@@ -7,6 +7,7 @@ that index. Afterwards the file is read back and held against what was written. 
 """
 
 import hashlib
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,16 +30,15 @@ class ShardFile:
     def __init__(self, path: Path, chunk_samples: int):
         self.path, self._file = path, open(path, "wb")
         self._full = np.zeros((len(LEADS), chunk_samples), np.int16)
-        self._index: list[tuple[int, int]] = []
-        self.digests: list[bytes] = []
+        self._index, self.digests = array("Q"), bytearray()  # of each chunk: where, how long; sha256 of what it holds
 
     def append(self, steps: np.ndarray) -> None:
         """Write the next chunk, int16 (12, time); a shorter one, which is the last, is filled up with 0."""
         self._full[:, : steps.shape[1]], self._full[:, steps.shape[1] :] = steps, 0
         data = CODEC.encode(self._full)
-        self._index.append((self._file.tell(), len(data) + CHECKSUM_BYTES))
+        self._index.extend((self._file.tell(), len(data) + CHECKSUM_BYTES))
         self._file.write(data + _crc32c(data))
-        self.digests.append(hashlib.sha256(_raw(steps)).digest())
+        self.digests += _sha256(steps)
 
     def close(self) -> None:
         """Write the index and its checksum."""
@@ -49,13 +49,17 @@ class ShardFile:
 
     def read_back(self) -> Iterator[np.ndarray]:
         """The chunks as they are in the file, int16 (12, time). OSError where one is not what its crc32c says."""
-        size = 16 * len(self._index)
+        size = 8 * len(self._index)
         with open(self.path, "rb") as file:
             file.seek(-size - CHECKSUM_BYTES, 2)
             index = _checked(self.path, file.read())
             for offset, length in np.frombuffer(index, "<u8").reshape(-1, 2).tolist():
                 file.seek(offset)
                 yield np.frombuffer(CODEC.decode(_checked(self.path, file.read(length))), "<i2").reshape(self._full.shape)
+
+
+def _sha256(steps: np.ndarray) -> bytes:
+    return hashlib.sha256(_raw(steps)).digest()
 
 
 def _raw(steps: np.ndarray) -> bytes:
@@ -106,9 +110,11 @@ def _read_back(plan: Plan, shard: Shard, files: list[ShardFile]) -> str:
     """sha256 of the samples as they came back: of each record minute by minute, little-endian int16 (12, time)."""
     content = hashlib.sha256()
     for record, file in zip(range(shard.start, shard.stop), files, strict=True):
-        for minute, (digest, steps) in enumerate(zip(file.digests, file.read_back(), strict=True)):
-            raw = _raw(steps[:, : plan.time_samples - minute * plan.minute_samples])
-            if hashlib.sha256(raw).digest() != digest:
-                raise OSError(f"shard {shard.index}: the file system gave back other samples than were written, record {record}")
-            content.update(raw)
+        digests = bytearray()
+        for minute, steps in enumerate(file.read_back()):
+            steps = steps[:, : plan.time_samples - minute * plan.minute_samples]
+            digests += _sha256(steps)
+            content.update(_raw(steps))
+        if digests != file.digests:
+            raise OSError(f"shard {shard.index}: the file system gave back other samples than were written, record {record}")
     return content.hexdigest()
