@@ -20,6 +20,9 @@ __all__ = ["DonorRhythm", "Rhythm", "RhythmParameters", "VARIABILITY", "make_rhy
 
 GRID_HZ = 4.0  # twice as fast as anything that modulates the rate
 DEPTHS_AT_RR_S = 0.8
+BREATH_FORGOTTEN_HZ = 0.05  # a breath of 4 s resembles the next with a correlation of 0.28: docs/rhythm.md
+WITHIN_BREATH = 0.82  # of such noise, SD of its means over 4 s
+RESPIRATION_HZ = (0.1, 0.5)  # no breath is slower or faster
 DAY_H, DAY_S = 24.0, 86_400
 SHORTEST_SPAN_S = 4 * 3600  # of the noise a record is cut from: an hour, too, lies in the middle of slower changes
 HOOKED_UP_H = (8.0, 18.0)  # time of day at which a record begins, where it is not given
@@ -139,14 +142,13 @@ def _between(frequency: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray
 
 
 def _breath(p: RhythmParameters, generator: np.random.Generator, grid_s: np.ndarray) -> Breath:
-    """Respiration whose rate wanders over tens of seconds and whose depth differs from breath to breath."""
-    rate = p.respiration_hz + p.respiration_spread_hz * (
-        generator.standard_normal() + _noise(generator, len(grid_s), lambda f: 1 / (1 + (f / 0.01) ** 2))
-    )
-    phase = 2 * np.pi * (generator.random() + np.cumsum(np.clip(rate, 0.12, 0.4)) / GRID_HZ)
+    """Respiration that differs from breath to breath, in rate and in depth."""
+    rate_noise, depth_noise = (_noise(generator, len(grid_s), lambda f: 1 / (1 + (f / BREATH_FORGOTTEN_HZ) ** 2)) for _ in range(2))
+    rate = p.respiration_hz + p.respiration_spread_hz * generator.standard_normal()
+    rate = rate * (1 + p.respiration_variation / WITHIN_BREATH * rate_noise)
+    phase = 2 * np.pi * (generator.random() + np.cumsum(np.clip(rate, *RESPIRATION_HZ)) / GRID_HZ)
     spread = p.respiration_depth_spread
-    depth = np.exp(spread * _noise(generator, len(grid_s), lambda f: 1 / (1 + (f / 0.02) ** 4)) - spread**2 / 2)
-    return Breath(phase, depth)
+    return Breath(phase, np.exp(spread * depth_noise - spread**2 / 2))
 
 
 def _rr_on_grid(

@@ -24,15 +24,16 @@ class RhythmParameters:
     person_spread: float = 0.15
     circadian_depth: float = 0.13
     circadian_fastest_hour: float = 15.0
-    long_range_depth: float = 0.075
+    long_range_depth: float = 0.07
     long_range_slope: float = -1.0
-    long_range_corner_hz: float = 0.02
+    long_range_corner_hz: float = 0.06
     lf_hz: float = 0.1
-    lf_width_hz: float = 0.02
-    lf_depth: float = 0.028
+    lf_width_hz: float = 0.025
+    lf_depth: float = 0.018
     respiration_hz: float = 0.25
     respiration_spread_hz: float = 0.02
-    respiration_depth_spread: float = 0.3
+    respiration_variation: float = 0.21
+    respiration_depth_spread: float = 0.33
     rsa_depth: float = 0.0195
     fibrillation_impulses_per_s: float = 6.3
     fibrillation_short_refractory_s: float = 0.36
@@ -62,12 +63,13 @@ RANGES = {
     "circadian_fastest_hour": (0.0, 24.0),
     "long_range_depth": (0.0, 0.3),
     "long_range_slope": (-2.0, 0.0),
-    "long_range_corner_hz": (0.01, 0.04),
+    "long_range_corner_hz": (0.01, 0.1),
     "lf_hz": (0.04, 0.15),
     "lf_width_hz": (0.002, 0.03),
     "lf_depth": (0.0, 0.15),
     "respiration_hz": (0.15, 0.4),
     "respiration_spread_hz": (0.0, 0.05),
+    "respiration_variation": (0.0, 0.5),
     "respiration_depth_spread": (0.0, 1.0),
     "rsa_depth": (0.0, 0.15),
     "fibrillation_impulses_per_s": (3.0, 12.0),
