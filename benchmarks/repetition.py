@@ -2,8 +2,8 @@
 
 A RECORDING is a WFDB record (its path without suffix), or FILE:HZ of one lead (.npy, or a text column). Both sides are cut into
 pieces of equal length; of each piece, the two windows of 10 s that are most alike are found, in every lead by itself and, where a
-recording has all eight modelled leads, in all at once. How alike they are follows how little RR varies, so pieces are also compared
-with those of equal SDNN. --figure PNG shows each piece. Where real recordings can be had: docs/holter.md.
+recording has all eight modelled leads, in all at once. How alike they are follows how little RR varies and how wide a beat is, so
+pieces are also compared with those alike in these. --figure PNG shows each. Where real recordings can be had: docs/holter.md.
 """
 
 import argparse
@@ -22,7 +22,9 @@ from ecg_batch.read import open_dataset
 WINDOW_S = 10
 PIECES_S = (300, 1500, 3600)
 SDNN_MS = (0, 20, 30, 40, 60, 1000)
+WIDTH_MS = (0, 60, 80, 1000)
 BEATS = ("N", "V", "A")
+Pieces = dict[tuple[str, str, int], list[tuple[float, float, float]]]  # (whose, leads, seconds) -> (highest, SDNN, width) of each
 
 
 def main() -> None:
@@ -34,7 +36,7 @@ def main() -> None:
     opened = open_dataset(arguments.dataset)
     if opened.fs_hz != 100:
         parser.error(f"{arguments.dataset} has {opened.fs_hz} Hz; needed 100 Hz, to which the recordings are brought")
-    found: dict[tuple[str, str, int], list[tuple[float, float]]] = {}  # (whose, leads, seconds) -> (highest, SDNN) of each piece
+    found: Pieces = {}
     print("| recording | lead | min | beats | SDNN of 5 min, RMSSD, ms | LF/HF |\n|---|---|---|---|---|---|")
     for text in arguments.recordings:
         names, leads = recording(text)
@@ -57,50 +59,52 @@ def main() -> None:
         each = np.array(found[whose, leads, seconds])[:, 0]
         low, middle, high = each.min(), np.median(each), each.max()
         print(f"| {leads} | {seconds / 60:g} | {whose} | {len(each)} | {low:.3f} | {middle:.3f} | {high:.3f} |")
-    print("\n| piece, min | SDNN, ms | real, one lead: pieces, lowest, median, highest | ours without AFIB |\n|---|---|---|---|")
-    for seconds in PIECES_S:
-        real, ours = (np.array(pieces).reshape(-1, 2) for pieces in sides(found, seconds))
-        for low, high in zip(SDNN_MS, SDNN_MS[1:], strict=False):
-            print(f"| {seconds / 60:g} | {low} to {high} | {told(real, low, high)} | {told(ours, low, high)} |")
+    for what, at, edges in (("SDNN of 5 min, ms", 1, SDNN_MS), ("width of a beat, ms", 2, WIDTH_MS)):
+        print(f"\n| piece, min | {what} | real, one lead: pieces, lowest, median, highest | ours without AFIB |\n|---|---|---|---|")
+        for seconds in PIECES_S:
+            real, ours = (np.array(pieces).reshape(-1, 3) for pieces in sides(found, seconds))
+            for low, high in zip(edges, edges[1:], strict=False):
+                cells = [told(side[(side[:, at] >= low) & (side[:, at] < high), 0]) for side in (real, ours)]
+                print(f"| {seconds / 60:g} | {low} to {high} | {' | '.join(cells)} |")
     if arguments.figure:
         draw(found, arguments.figure)
 
 
-def sides(found: dict, seconds: int) -> tuple[list, list]:
-    """(highest, SDNN) of each piece of one lead: of real recordings, and of ours that are not in fibrillation."""
+def sides(found: Pieces, seconds: int) -> tuple[list, list]:
+    """(highest, SDNN, width) of each piece of one lead: of real recordings, and of ours that are not in fibrillation."""
     ours = [each for (whose, what, length), pieces in found.items() for each in pieces
             if whose not in ("real", "AFIB") and (what, length) == ("one lead", seconds)]  # fmt: skip
     return found.get(("real", "one lead", seconds), []), ours
 
 
-def told(pieces: np.ndarray, low: float, high: float) -> str:
-    at = pieces[(pieces[:, 1] >= low) & (pieces[:, 1] < high), 0]
-    return f"{len(at)}, {at.min():.3f}, {np.median(at):.3f}, {at.max():.3f}" if len(at) else "none"
+def told(values: np.ndarray) -> str:
+    return f"{len(values)}, {values.min():.3f}, {np.median(values):.3f}, {values.max():.3f}" if len(values) else "none"
 
 
-def draw(found: dict, path: Path) -> None:
-    """Each piece of one lead of five and of 25 minutes, by how much its RR varies."""
+def draw(found: Pieces, path: Path) -> None:
+    """Each piece of one lead of five and of 25 minutes, by how wide its beats are."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, seconds in zip(figure.subplots(1, 2, sharey=True), PIECES_S, strict=False):
-        real, ours = (np.array(pieces).reshape(-1, 2) for pieces in sides(found, seconds))
-        axes.scatter(ours[:, 1], ours[:, 0], s=12, c="#c65b1c", label=f"synthetic, lead II ({len(ours)})")
-        axes.scatter(real[:, 1], real[:, 0], s=12, c="#1f4e79", label=f"real, each lead ({len(real)})")
-        axes.set(title=f"pieces of {seconds // 60} min", xlabel="SDNN of five minutes (ms)", xlim=(10, 120))
+        real, ours = (np.array(pieces).reshape(-1, 3) for pieces in sides(found, seconds))
+        axes.scatter(ours[:, 2], ours[:, 0], s=12, c="#c65b1c", label=f"synthetic, lead II ({len(ours)})")
+        axes.scatter(real[:, 2], real[:, 0], s=12, c="#1f4e79", label=f"real, each lead ({len(real)})")
+        axes.set(title=f"pieces of {seconds // 60} min", xlabel="width of the typical beat, area over height (ms)")
         axes.legend()
     figure.axes[0].set_ylabel("highest correlation of two windows of 10 s")
     figure.savefig(path, dpi=110)
 
 
-def collect(found: dict, whose: str, what: str, leads: np.ndarray, beats: np.ndarray) -> None:
+def collect(found: Pieces, whose: str, what: str, leads: np.ndarray, beats: np.ndarray) -> None:
     """Adds the highest correlation in each whole piece of leads (lead, time) at 100 Hz."""
+    width = width_ms(leads[0], beats)
     for seconds in PIECES_S:
         for start in range(0, leads.shape[1] - 100 * seconds + 1, 100 * seconds):
             inside = beats[(beats >= start) & (beats < start + 100 * seconds)] - start
             each = nearest(leads[:, start : start + 100 * seconds], inside, 100 * WINDOW_S)
             if len(each):
-                found.setdefault((whose, what, seconds), []).append((float(each.max()), sdnn_ms(inside)))
+                found.setdefault((whose, what, seconds), []).append((float(each.max()), sdnn_ms(inside), width))
 
 
 def recording(text: str) -> tuple[list[str], np.ndarray]:
@@ -128,6 +132,14 @@ def describe(recording: str, name: str, lead: np.ndarray, beats: np.ndarray) -> 
     measured = variability(beats)
     print(f"| {Path(recording).name} | {name} | {len(lead) / 6000:.1f} | {len(beats):,} | "
           f"{measured.sdnn_index_ms:.0f}, {measured.rmssd_ms:.0f} | {measured.lf_hf:.2g} |", flush=True)  # fmt: skip
+
+
+def width_ms(lead: np.ndarray, beats: np.ndarray) -> float:
+    """Area over height of the typical beat, 250 ms before R to 450 ms after it: how much of a window is not flat."""
+    inside = beats[(beats >= 25) & (beats < len(lead) - 45)]
+    typical = np.median(lead[inside[:, None] + np.arange(-25, 45)], axis=0)
+    typical = np.abs(typical - np.median(typical))
+    return float(10 * typical.sum() / typical.max())
 
 
 def sdnn_ms(beats: np.ndarray) -> float:
