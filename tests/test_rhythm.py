@@ -9,7 +9,7 @@ import pytest
 from ecg_batch.draws import Stream, generator
 from ecg_batch.errors import UserError
 from ecg_batch.hrv import RANGES_5_MIN, RANGES_24_H, band_power, measure_hrv, normal_intervals, spectrum
-from ecg_batch.rhythm import DonorRhythm, RhythmParameters, lagged_rr, make_rhythm, parse_rhythm, refractory_s
+from ecg_batch.rhythm import DonorRhythm, RhythmParameters, _breath, lagged_rr, make_rhythm, parse_rhythm, refractory_s
 
 DEFAULT = RhythmParameters()
 SINUS, FIBRILLATION = DonorRhythm(70.0), DonorRhythm(70.0, fibrillation=True)
@@ -61,6 +61,26 @@ def test_the_spectrum_of_an_hour_has_its_two_peaks():
 
     assert mean(0.08, 0.12) > 1.5 * mean(0.16, 0.19)
     assert mean(0.22, 0.30) > 3 * mean(0.34, 0.40)
+
+
+def test_between_its_peaks_the_spectrum_has_no_gap():
+    """As in AHA 0001 and 0201 and at a desk (docs/rhythm.md): 0.045 to 0.06 Hz has 1.3 to 3.8 times the power of 0.08 to 0.1."""
+    spectra = [spectrum(*normal_intervals(made(seed=seed).r_s)) for seed in range(8)]
+    low, peak, floor = (np.mean([power[(frequency >= start) & (frequency < stop)].mean() for frequency, power in spectra])
+                        for start, stop in ((0.045, 0.06), (0.08, 0.1), (0.15, 0.19)))  # fmt: skip
+    assert 1 < low / peak < 4 and floor > 0.1 * peak
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_breaths_differ_from_one_to_the_next_as_measured(seed):
+    """Tobin et al. 1988: rate by 21 %, depth by 33 %; 1995: correlation of a breath's depth with the one before 0.30 +- 0.15."""
+    grid_s = np.arange(0, 7200, 0.25)
+    breath = _breath(DEFAULT, generator(seed, 7, Stream.RHYTHM), grid_s)
+    turns = 2 * np.pi * np.arange(np.ceil(breath.phase[0] / (2 * np.pi)), breath.phase[-1] / (2 * np.pi))
+    at_s = np.interp(turns, breath.phase, grid_s)
+    rate, depth = 1 / np.diff(at_s), np.interp(at_s, grid_s, breath.depth)
+    assert rate.std() / rate.mean() == pytest.approx(0.21, abs=0.03) and depth.std() / depth.mean() == pytest.approx(0.33, abs=0.04)
+    assert 0.15 < np.corrcoef(depth[1:], depth[:-1])[0, 1] < 0.45
 
 
 @pytest.mark.parametrize("donor", DONORS)
