@@ -152,11 +152,16 @@ def sdnn_ms(beats: np.ndarray) -> float:
 
 def variability(beats: np.ndarray) -> Hrv:
     """Of R peaks at 100 Hz, without intervals that are 20 % off their neighbours."""
-    rr = np.diff(beats) / 100
+    return measure_hrv(beats / 100, without_ectopic(beats))
+
+
+def without_ectopic(beats: np.ndarray) -> np.ndarray:
+    """Symbol of each R peak: "V" where the interval that it ends is 20 % off its neighbours, else "N"."""
+    rr = np.diff(beats)
     off = np.abs(rr / np.convolve(np.pad(rr, 2, "edge"), np.ones(5) / 5, "valid") - 1) > 0.2
     symbol = np.array(["N"] * len(beats))
     symbol[1:][off] = "V"
-    return measure_hrv(beats / 100, symbol)
+    return symbol
 
 
 def highest(ecg: np.ndarray, beats: np.ndarray, samples: int) -> float:

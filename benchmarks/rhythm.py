@@ -1,15 +1,18 @@
-"""The table of docs/rhythm.md: HRV of generated rhythms beside published ranges, as Markdown.
+"""The tables of docs/rhythm.md: HRV of generated rhythms beside published ranges; with recordings, spectra of RR beside theirs.
 
-python benchmarks/rhythm.py [--seeds 12]
+python -m benchmarks.rhythm [--seeds 12] [RECORDING ...]      a RECORDING as in benchmarks.repetition
 """
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.detect import neurokit
+from benchmarks.repetition import recording, without_ectopic
 from ecg_batch.draws import Stream, generator
-from ecg_batch.hrv import RANGES_5_MIN, RANGES_24_H, measure_hrv
+from ecg_batch.hrv import RANGES_5_MIN, RANGES_24_H, measure_hrv, normal_intervals, spectrum
 from ecg_batch.rhythm import VARIABILITY, DonorRhythm, RhythmParameters, make_rhythm
 
 DAY_S, HOUR_S, FIVE_MINUTES_S = 86_400, 3600, 300
@@ -22,13 +25,19 @@ CASES = (
     ("healthy, 1 h, 110 bpm", DonorRhythm(110.0), 110.0, HOUR_S, {}),
     ("fibrillation, 24 h, 80 bpm", DonorRhythm(80.0, fibrillation=True), 80.0, DAY_S, {}),
 )
+BANDS_HZ = (0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.1, 0.12, 0.15, 0.19, 0.23, 0.27, 0.32, 0.4)
 MEASURES = ("sdnn_ms", "sdnn_index_ms", "rmssd_ms", "pnn50_pct", "lf_ms2", "hf_ms2", "lf_hf", "slope")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=12)
-    seeds = range(parser.parse_args().seeds)
+    parser.add_argument("recordings", nargs="*", metavar="RECORDING")
+    arguments = parser.parse_args()
+    seeds = range(arguments.seeds)
+    if arguments.recordings:
+        spectra(arguments.recordings, seeds)
+        return
     print("| case | " + " | ".join(MEASURES) + " | within range | s |\n|" + "---|" * (len(MEASURES) + 3))
     for name, donor, bpm, duration_s, ranges in CASES:
         start = time.perf_counter()
@@ -41,6 +50,26 @@ def main() -> None:
             for key in ranges
         ]
         print(f"| {name} | {' | '.join(cells)} | {', '.join(held) or '-'} of {len(seeds)} | {each_s:.2f} |")
+
+
+def spectra(recordings: list[str], seeds: range) -> None:
+    """Power of RR by band, in percent of 0.01 to 0.4 Hz: of recordings (one lead), and of hours at 80 bpm, beats at 100 Hz."""
+    print("| | " + " | ".join(f"{low:g}" for low in BANDS_HZ[:-1]) + " |\n|" + "---|" * len(BANDS_HZ))
+    for text in recordings:
+        names, leads = recording(text)
+        lead = leads[names.index("V5") if "II" in names else 0]  # where II is among more leads, it was a poor one
+        beats = neurokit(lead, 100)
+        print(f"| {Path(text).name} | {' | '.join(f'{share:.1f}' for share in by_band(beats))} |", flush=True)
+    hours = (make_rhythm(RhythmParameters(), DonorRhythm(80.0), 80.0, HOUR_S, generator(seed, 0, Stream.RHYTHM)) for seed in seeds)
+    middle = np.median([by_band(np.floor(100 * hour.r_s)) for hour in hours], axis=0)
+    print(f"| median of {len(seeds)} generated hours | {' | '.join(f'{share:.1f}' for share in middle)} |")
+
+
+def by_band(beats: np.ndarray) -> np.ndarray:
+    frequency, power = spectrum(*normal_intervals(beats / 100, without_ectopic(beats)))
+    inside = np.array([power[(frequency >= low) & (frequency < high)].mean() * (high - low)
+                       for low, high in zip(BANDS_HZ, BANDS_HZ[1:], strict=False)])  # fmt: skip
+    return 100 * inside / inside.sum()
 
 
 def cell(values: list[float]) -> str:
