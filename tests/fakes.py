@@ -44,10 +44,10 @@ def synthesize_fake(plan, assets, shard, queries_of, on_batch, pause_s=0.0, pois
         on_batch(stop - shard.start)
         time.sleep(pause_s)
     del eaten
-    return ecg, _rows(shard, labels, np.concatenate(rates))
+    return ecg, fake_rows(shard, labels, np.concatenate(rates))
 
 
-def _rows(shard, labels, rates):
+def fake_rows(shard, labels, rates):
     records = np.arange(shard.start, shard.stop)
     rows = {name: np.zeros(shard.records, np.float32) for name in ROW_COLUMNS}
     rows |= {"record": records, "shard": np.full(shard.records, shard.index, np.int32), "label": pa.array(labels)}

@@ -1,5 +1,6 @@
 """Long records: whatever is made in pieces is what it would be in one; beats are the donor's; every minute keeps the rules."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from ecg_batch import decode, draws
 from ecg_batch.bank import BUNDLED, read_bank
 from ecg_batch.compose import low_pass
 from ecg_batch.leads import MODELLED_INDEX, MV_PER_STEP, identity_residual, to_steps, twelve_leads
-from ecg_batch.long import LongBatch, Minute, cast, ramps, synthesize_long
+from ecg_batch.long import LongBatch, Minute, _cast, cast, ramps, synthesize_long
 from ecg_batch.long_check import MinuteCheck, check_minute
-from ecg_batch.long_donor import enough_beats, long_donor
+from ecg_batch.long_donor import TooFewBeats, enough_beats, long_donor
 from ecg_batch.query import query_source
 from ecg_batch.shard import open_assets
 from ecg_batch.stitch import Placed, intervals, place, stitch
@@ -140,6 +141,24 @@ def test_an_ectopic_beat_brings_its_neighbours(casts):
                 brought += 1
             total += 1
     assert brought > 0.3 * total > 10
+
+
+def test_ectopic_beats_without_their_neighbours_are_a_last_resort(plan, assets):
+    """Of a donor, and among the donors of a record."""
+    bank, joined = assets.bank, {}
+    for row in np.flatnonzero(assets.bank.table.holds("PVC") | assets.bank.table.holds("PAC")):
+        with suppress(TooFewBeats):
+            donor = long_donor(bank, int(row))
+            natural = (donor.join_after == donor.join_before) & (donor.symbol == "N")  # (beat, its own next normal one)
+            back = (donor.join_after == donor.join_before) & (donor.symbol == "N")[:, None]
+            whole = natural.any(axis=1) & back.any(axis=0)
+            assert donor.ectopic_joined == (~whole[donor.symbol != "N"]).any()
+            joined[int(row)] = donor.ectopic_joined
+    assert 5 < sum(joined.values()) < len(joined) / 2
+    lonely, whole = (next(row for row in joined if joined[row] == kind) for kind in (True, False))
+    queries = query_source(plan.request, Path("unused"))(0, 1)
+    for rows, chosen in (([lonely], lonely), ([lonely, whole], whole)):
+        assert _cast(plan.request, assets, queries, 0, np.array(rows), plan.time_samples).row == chosen
 
 
 def test_ectopic_beats_come_where_the_donor_has_them_and_nowhere_else(casts, assets):

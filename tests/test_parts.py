@@ -1,0 +1,66 @@
+"""The tables of a run: written by shard, merged, split again into the very bytes; a row group of beats holds whole records."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fakes import fake_rows
+from test_shard import plan_of
+
+from ecg_batch import parts
+from ecg_batch.plan import BEATS, RECORDS, STAGING, part_files
+from ecg_batch.rows import beats_table
+
+MIX = {"labels": {"NORM": 1.0}, "hr_bpm": 70}
+
+
+def beats_of(record: int) -> pa.Table:
+    samples = np.arange(record + 2) * 100
+    return beats_table(record, [(samples, np.full(len(samples), "N"), np.full(len(samples), ""))])
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """(plan, folder with the parts of seven records of 130 s in shards of three, two records to a row group)."""
+    monkeypatch.setattr(parts, "BEATS_GROUP_S", 300)
+    plan = plan_of(tmp_path, records=7, duration_s=130, batch=3, shard=3, mix=MIX)
+    for shard in plan.shards:
+        rows = fake_rows(shard, ["NORM"] * shard.records, np.full(shard.records, 70.0)).select(parts.ROW_COLUMNS)
+        parts.write_parts(plan, shard, rows, map(beats_of, range(shard.start, shard.stop)), tmp_path)
+    (tmp_path / STAGING).mkdir()
+    return plan, tmp_path
+
+
+def test_a_row_group_of_beats_holds_whole_records_of_one_shard(run):
+    plan, folder = run
+    parts.merge_parts(plan, folder)
+    with pq.ParquetFile(folder / BEATS) as file:
+        groups = [set(file.read_row_group(at)["record"].to_pylist()) for at in range(file.num_row_groups)]
+        assert groups == [{0, 1}, {2}, {3, 4}, {5}, {6}]
+        assert file.read().equals(pa.concat_tables(map(beats_of, range(7))))
+    assert pq.read_table(folder / RECORDS)["record"].to_pylist() == list(range(7))
+
+
+def test_parts_are_split_into_the_bytes_that_were_merged(run):
+    plan, folder = run
+    parts.merge_parts(plan, folder)
+    names = [name for shard in plan.shards for name in part_files(plan, shard).values()]
+    before = {name: (folder / name).read_bytes() for name in names}
+    for name in names:
+        (folder / name).unlink()
+    parts.split_parts(plan, folder)
+    assert {name: (folder / name).read_bytes() for name in names} == before
+
+
+def test_a_damaged_row_group_costs_the_parts_of_its_shard_alone(run):
+    plan, folder = run
+    parts.merge_parts(plan, folder)
+    with pq.ParquetFile(folder / BEATS) as file:
+        samples = file.metadata.row_group(1).column(1)  # of record 2, in the first shard
+    data = bytearray((folder / BEATS).read_bytes())
+    data[samples.data_page_offset + samples.total_compressed_size - 3] ^= 1
+    (folder / BEATS).write_bytes(data)
+    for shard in plan.shards:
+        (folder / part_files(plan, shard)[BEATS]).unlink()
+    parts.split_parts(plan, folder)
+    assert [(folder / part_files(plan, shard)[BEATS]).exists() for shard in plan.shards] == [False, True, True]
