@@ -43,6 +43,8 @@ def main() -> None:
         ("no whole neighbours", [one for one in made if one.ectopic_joined]),
         ("all", made),
     ):
+        if not chosen:
+            continue
         for name, second in (("before", 1), ("after", 0)):
             beside = [one.ectopic[second] for one in chosen]
             joined = [one.is_seam & at for one, at in zip(chosen, beside, strict=True)]

@@ -137,6 +137,8 @@ def describe(recording: str, name: str, lead: np.ndarray, beats: np.ndarray) -> 
 def width_ms(lead: np.ndarray, beats: np.ndarray) -> float:
     """Area over height of the typical beat, 250 ms before R to 450 ms after it: how much of a window is not flat."""
     inside = beats[(beats >= 25) & (beats < len(lead) - 45)]
+    if not len(inside):
+        return float("nan")
     typical = np.median(lead[inside[:, None] + np.arange(-25, 45)], axis=0)
     typical = np.abs(typical - np.median(typical))
     return float(10 * typical.sum() / typical.max())

@@ -57,7 +57,7 @@ def spectra(recordings: list[str], seeds: range) -> None:
     print("| | " + " | ".join(f"{low:g}" for low in BANDS_HZ[:-1]) + " |\n|" + "---|" * len(BANDS_HZ))
     for text in recordings:
         names, leads = recording(text)
-        lead = leads[names.index("V5") if "II" in names else 0]  # where II is among more leads, it was a poor one
+        lead = leads[names.index("V5") if "V5" in names[2:] else 0]  # of many leads one over the apex, else the first
         beats = neurokit(lead, 100)
         print(f"| {Path(text).name} | {' | '.join(f'{share:.1f}' for share in by_band(beats))} |", flush=True)
     hours = (make_rhythm(RhythmParameters(), DonorRhythm(80.0), 80.0, HOUR_S, generator(seed, 0, Stream.RHYTHM)) for seed in seeds)

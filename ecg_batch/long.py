@@ -73,7 +73,9 @@ def synthesize_long(plan, assets: Assets, shard, queries_of, on_batch):
     for start in range(shard.start, shard.stop, plan.request.batch):
         stop = min(start + plan.request.batch, shard.stop)
         batch = LongBatch(plan, assets, queries_of(start, stop), lambda done: None)
-        made.append((np.concatenate(list(batch.blocks()), axis=-1), *batch.tables(shard.index)))
+        ecg = np.concatenate(list(batch.blocks()), axis=-1)
+        rows, beats = batch.tables(shard.index)
+        made.append((ecg, rows, list(beats)))
         on_batch(stop - shard.start)
     ecg, rows, beats = zip(*made, strict=True)
     return np.concatenate(ecg), pa.concat_tables(rows), chain.from_iterable(beats)

@@ -29,13 +29,13 @@ class TooFewBeats(Exception):
 
 @dataclass(frozen=True)
 class LongDonor:
-    """A donor's beats. Arrays over its usable beats; lengths in samples.
+    """A donor's beats. Arrays over those that are used; lengths in samples.
 
     x: float64 (lead, time) in steps, what recurs with each beat. level: (lead,), its baseline. r: R in x. qrs_on, qrs_off, t_end,
     p_on: samples of x. symbol: "N", "V", "A". join_after, join_before: (beat, beat) samples of x; after beat i comes beat j: x is
     left at join_after[i, j] and entered at join_before[i, j]. atrial: None or (lead, time), what goes on whatever the beats do.
-    ectopic: share of each ectopic type among the beats. ectopic_joined: whether one of these types has no beat whose neighbours are
-    usable too, so that it is joined where TP is short.
+    ectopic: share of each ectopic type among all usable beats. ectopic_joined: whether one of these types has no beat whose
+    neighbours are usable too, so that it is joined where TP is short.
     """
 
     x: np.ndarray

@@ -1,6 +1,6 @@
 """Parts: the rows and beats of each shard, merged into records.parquet and beats.parquet, and split again by a repair.
 
-Whatever the number and length of records, a row group's worth of them is in memory at a time.
+Writing and merging hold a row group at a time, splitting a shard, whatever the number and length of records.
 """
 
 import math
@@ -69,9 +69,9 @@ def write_groups(path: Path, groups: Iterable[pa.Table]) -> int:
     """Write each table as a row group; how many rows. In one piece whatever pieces they came in: those would show in the pages."""
     path.parent.mkdir(exist_ok=True)
     groups = iter(groups)
-    first, written = next(groups), 0
-    # a beat's sample comes once: their dictionary would take 40 MB for three days
-    options = PARQUET | {"use_dictionary": [name for name in first.column_names if name != "sample"]}
+    first, written, options = next(groups), 0, PARQUET
+    if "sample" in first.column_names:  # a beat's sample comes once: their dictionary would take 40 MB for three days
+        options = PARQUET | {"use_dictionary": [name for name in first.column_names if name != "sample"]}
     with pq.ParquetWriter(path, first.schema, **options) as writer:
         for rows in chain([first], groups):
             writer.write_table(rows.combine_chunks(), row_group_size=rows.num_rows)
@@ -110,18 +110,20 @@ def _groups_of(path: Path) -> Iterator[pa.Table]:
 def split_parts(plan: Plan, folder: Path) -> None:
     """The absent parts out of records.parquet and beats.parquet again, as their tasks wrote them.
 
-    Those of a damaged row group stay absent.
+    Those of a damaged row group stay absent, or are none of their receipts.
     """
+    damaged = (OSError, ValueError, KeyError, TypeError, AttributeError)  # whatever a footer with a flipped bit leads to
     for whole in part_files(plan, plan.shards[0]):
-        with suppress(OSError, ValueError), pq.ParquetFile(folder / whole, page_checksum_verification=True) as file:
+        with suppress(*damaged), pq.ParquetFile(folder / whole, page_checksum_verification=True) as file:
             held = [file.metadata.row_group(index).column(0).statistics for index in range(file.num_row_groups)]
             first, last = (np.array([getattr(records, end) for records in held]) for end in ("min", "max"))
             read = _latest(file.read_row_group)  # many shards may share one
             for shard in plan.shards:
                 if not (path := folder / part_files(plan, shard)[whole]).exists():
-                    with suppress(OSError, ValueError):
-                        groups = range(np.searchsorted(last, shard.start), np.searchsorted(first, shard.stop))
-                        write_groups(path, [_of_shard(read(index), shard) for index in groups])
+                    with suppress(*damaged):
+                        at = range(np.searchsorted(last, shard.start), np.searchsorted(first, shard.stop))
+                        if groups := [_of_shard(read(index), shard) for index in at]:
+                            write_groups(path, groups)
 
 
 def _latest(read):

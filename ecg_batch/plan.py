@@ -133,7 +133,7 @@ def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
     if table:
         inputs["table"] = table.sha256()
     shards = cut_shards(request.records, request.shard)
-    return Plan(_run_id(request, inputs), request, inputs, shards, software_versions(request.format)), table
+    return Plan(_run_id(request.resolved(), inputs), request, inputs, shards, software_versions(request.format)), table
 
 
 def _counted(request: Request, rows: int) -> Request:
@@ -145,8 +145,8 @@ def _counted(request: Request, rows: int) -> Request:
     return replace(request, records=rows)
 
 
-def _run_id(request: Request, inputs: dict[str, str]) -> str:
-    canonical = json.dumps([FORMAT, request.resolved(), inputs], sort_keys=True, separators=(",", ":"))
+def _run_id(resolved: dict, inputs: dict[str, str]) -> str:
+    canonical = json.dumps([FORMAT, resolved, inputs], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -376,7 +376,8 @@ def read_plan(folder: Path) -> Plan:
             raise UserError(f"{path}: format {raw['format']}; this ecg-batch reads up to {FORMAT}. Install a newer one")
         request = request_from_resolved(raw["request"], **raw["found_at"])
         plan = Plan(raw["run_id"], request, raw["inputs_sha256"], tuple(Shard(*row) for row in raw["shards"]), raw["versions"])
-        sound = _run_id(request, plan.inputs) == plan.run_id and plan.shards == cut_shards(request.records, request.shard)
+        # of the request as it is written: a newer ecg-batch may know parameters that it does not name
+        sound = _run_id(raw["request"], plan.inputs) == plan.run_id and plan.shards == cut_shards(request.records, request.shard)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -113,7 +113,7 @@ class OpenDataset(Records):
         return self.piece(record, start, stop) * np.float32(MV_PER_STEP)
 
     def beats(self, record: int):
-        """The annotations of one long record as a pyarrow Table: sample, symbol, aux. Only its shard's rows are read."""
+        """The annotations of one long record as a pyarrow Table: sample, symbol, aux. Only row groups with its beats are read."""
         import pyarrow.parquet as pq
 
         if not (self.path / BEATS).exists():

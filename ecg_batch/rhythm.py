@@ -20,7 +20,7 @@ __all__ = ["DonorRhythm", "Rhythm", "RhythmParameters", "VARIABILITY", "make_rhy
 
 GRID_HZ = 4.0  # twice as fast as anything that modulates the rate
 DEPTHS_AT_RR_S = 0.8
-BREATH_FORGOTTEN_HZ = 0.05  # a breath of 4 s resembles the next with a correlation of 0.28: docs/rhythm.md
+BREATH_FORGOTTEN_HZ = 0.05  # depths 4 s apart, a breath, have a correlation of 0.28: docs/rhythm.md
 WITHIN_BREATH = 0.82  # of such noise, SD of its means over 4 s
 RESPIRATION_HZ = (0.1, 0.5)  # no breath is slower or faster
 DAY_H, DAY_S = 24.0, 86_400

@@ -48,10 +48,15 @@ def swayed(skeleton: np.ndarray, level: np.ndarray, sway: Sway, start: int) -> n
     """The skeleton (8 leads, time) from sample `start` on, gain and axis moved about its level (lead,), in the same unit."""
     near = slice(*(np.searchsorted(sway.r, (start, start + skeleton.shape[1])) + (-2, 2)).clip(0))
     time = np.arange(start, start + skeleton.shape[1])
-    at_beats = (np.unwrap(sway.phase[near].astype(np.float64)), sway.depth[near] / STEPS, sway.drift[near] / STEPS)
+    at_beats = (_going_on(sway.phase[near].astype(np.float64)), sway.depth[near] / STEPS, sway.drift[near] / STEPS)
     phase, depth, drift = (np.interp(time, sway.r[near], values) for values in at_beats)
     move = stitch_kernel.moved if stitch_kernel.library() else _moved
     return move(skeleton, level, depth * np.sin(phase), drift, BY_BREATH_AND_DRIFT)
+
+
+def _going_on(phase: np.ndarray) -> np.ndarray:
+    """Phases (beat,) in 0 .. 2 pi as one that only grows, up to a whole breath from beat to beat; np.unwrap allows half of one."""
+    return phase[:1] + np.append(0.0, np.cumsum(np.mod(np.diff(phase), 2 * np.pi)))[: len(phase)]
 
 
 def _moved(x: np.ndarray, level: np.ndarray, breath: np.ndarray, drift: np.ndarray, by: np.ndarray) -> np.ndarray:

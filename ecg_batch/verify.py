@@ -206,6 +206,9 @@ def _beats(plan: Plan, folder: Path) -> Iterator[str]:
             for index in range(file.num_row_groups):
                 rows = file.read_row_group(index, columns=["record", "sample"])
                 record, sample = rows["record"].to_numpy(), rows["sample"].to_numpy()
+                if not len(record):
+                    yield f"{BEATS}: row group {index} is empty"
+                    continue
                 at = np.append(last, record * plan.time_samples + sample)
                 inside = (sample >= 0) & (sample < plan.time_samples)
                 if not inside.all() or (np.diff(at) < 0).any() or (np.diff(record, prepend=before) > 1).any():

@@ -1,5 +1,7 @@
 """The tables of a run: written by shard, merged, split again into the very bytes; a row group of beats holds whole records."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,7 +10,8 @@ from fakes import fake_rows
 from test_shard import plan_of
 
 from ecg_batch import parts
-from ecg_batch.plan import BEATS, RECORDS, STAGING, part_files
+from ecg_batch.errors import UserError
+from ecg_batch.plan import BEATS, PLAN, RECORDS, STAGING, _run_id, part_files, plan_to_json, read_plan
 from ecg_batch.rows import beats_table
 
 MIX = {"labels": {"NORM": 1.0}, "hr_bpm": 70}
@@ -64,3 +67,36 @@ def test_a_damaged_row_group_costs_the_parts_of_its_shard_alone(run):
         (folder / part_files(plan, shard)[BEATS]).unlink()
     parts.split_parts(plan, folder)
     assert [(folder / part_files(plan, shard)[BEATS]).exists() for shard in plan.shards] == [False, True, True]
+
+
+def test_only_samples_of_beats_have_no_dictionary(run):
+    """As the parts of older runs: a repair splits these into their very bytes."""
+    plan, folder = run
+    for whole, without in ((RECORDS, set()), (BEATS, {"sample"})):
+        with pq.ParquetFile(folder / part_files(plan, plan.shards[0])[whole]) as file:
+            group = file.metadata.row_group(0)
+            columns = [group.column(at) for at in range(group.num_columns)]
+        plain = {column.path_in_schema for column in columns if not {"RLE_DICTIONARY", "PLAIN_DICTIONARY"} & set(column.encodings)}
+        assert plain - {column.path_in_schema for column in columns if column.physical_type == "BOOLEAN"} == without
+
+
+def test_a_footer_without_statistics_leaves_the_parts_absent(run):
+    plan, folder = run
+    parts.merge_parts(plan, folder)
+    pq.write_table(pq.read_table(folder / BEATS), folder / BEATS, write_statistics=False)
+    for shard in plan.shards:
+        (folder / part_files(plan, shard)[BEATS]).unlink()
+    parts.split_parts(plan, folder)
+    assert not any((folder / part_files(plan, shard)[BEATS]).exists() for shard in plan.shards)
+
+
+def test_a_run_planned_before_a_parameter_was_known_is_read(run):
+    plan, folder = run
+    raw = plan_to_json(plan)
+    del raw["request"]["rhythm"]["respiration_variation"]
+    (folder / PLAN).write_text(json.dumps({**raw, "run_id": _run_id(raw["request"], plan.inputs)}))
+    assert read_plan(folder).request.resolved() == plan.request.resolved()
+    raw["request"]["seed"] += 1
+    (folder / PLAN).write_text(json.dumps(raw))
+    with pytest.raises(UserError, match="damaged"):
+        read_plan(folder)
