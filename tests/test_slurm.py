@@ -16,8 +16,9 @@ from slurm_runs import RUN, SHARDS, SlurmRun
 from test_worker import assert_same_dataset
 
 from ecg_batch.claim import Progress
+from ecg_batch.commit import missing
 from ecg_batch.execute import run_missing, synthesize
-from ecg_batch.plan import make_plan, open_run
+from ecg_batch.plan import make_plan, open_run, read_plan
 from ecg_batch.request_file import load_request
 from ecg_batch.status import read_manifest
 
@@ -203,11 +204,24 @@ def test_split_brain(lab, run_on, alone):
     run = run_on(lab, pause_s=3.0, most_tasks=6)  # 6 of 8 CPUs: there is room for the second copies
     run.drive()
     run.await_done(4)
+    old: dict[int, Progress] = {}
+
+    def halted() -> bool:
+        """All workers of node3 stand still inside a shard; they are let go where one had just finished."""
+        pids = {claim.pid for claim in run.makers() if claim.host == "node3"}
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        to_make = {shard.index for shard in missing(read_plan(run.folder), run.folder)}
+        old.update({claim.shard: claim for claim in run.makers() if claim.pid in pids and claim.shard in to_make})
+        if len(old) == len(pids) > 0:
+            return True
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        old.clear()
+        return False
+
+    run.wait_for(halted, 20)
     lab.kill("slurmd.node3")
-    old = {claim.shard: claim for claim in run.makers() if claim.host == "node3"}
-    assert old
-    for claim in old.values():
-        os.kill(claim.pid, signal.SIGSTOP)
 
     def made_twice() -> list[Progress]:
         second = [claim for claim in run.makers() if claim.shard in old and claim.attempt > old[claim.shard].attempt]
