@@ -80,7 +80,7 @@ def long_donor(bank: Bank, donor: int) -> LongDonor:
     if (symbol[kept] == "N").sum() < MIN_BEATS:
         raise TooFewBeats
     ectopic = {name: float((symbol[kept] == name).mean()) for name in ("V", "A") if name in symbol[kept]}
-    kept, joined = _with_neighbours(kept, symbol)
+    kept, joined = _without_lonely(kept, symbol)
     after, before = _joints(x, cells, kept, round(SEAM_S * fs_hz))
     fiducials = {name: cells[name][kept] for name in ("p_on", "qrs_on", "qrs_off", "t_end")}
     level = np.median(x[:, np.concatenate([cells["p_on"][kept] - shift for shift in range(3)])], axis=1)
@@ -107,7 +107,7 @@ def _symbols(r: np.ndarray, types: np.ndarray, codes: frozenset[str]) -> np.ndar
     return symbol
 
 
-def _with_neighbours(kept: np.ndarray, symbol: np.ndarray) -> tuple[np.ndarray, bool]:
+def _without_lonely(kept: np.ndarray, symbol: np.ndarray) -> tuple[np.ndarray, bool]:
     """(the kept beats without ectopic ones that lack a kept neighbour, whether some stay because all of their type lack one)."""
     normal = kept[symbol[kept] == "N"]
     whole = np.isin(kept - 1, normal) & np.isin(kept + 1, normal)

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from uuid import uuid4
@@ -30,10 +31,9 @@ BEATS_GROUP_S = 86_400  # of signal: a day has 100,000 beats
 
 def row_groups(plan: Plan) -> list[tuple[Shard, ...]]:
     """The shards of each row group of records.parquet, in order. One each as long as there are few, so that damage there costs one
-    shard, and where records are long.
+    shard.
     """
-    few = plan.request.is_long or len(plan.shards) <= ROW_GROUPS
-    each = 1 if few else max(1, min(math.ceil(len(plan.shards) / ROW_GROUPS), ROW_GROUP_RECORDS // plan.request.shard))
+    each = max(1, min(math.ceil(len(plan.shards) / ROW_GROUPS), ROW_GROUP_RECORDS // plan.request.shard))
     return [plan.shards[start : start + each] for start in range(0, len(plan.shards), each)]
 
 
@@ -69,7 +69,9 @@ def write_groups(path: Path, groups: Iterable[pa.Table]) -> int:
     """Write each table as a row group; how many rows. In one piece whatever pieces they came in: those would show in the pages."""
     path.parent.mkdir(exist_ok=True)
     groups = iter(groups)
-    first, written, options = next(groups), 0, PARQUET
+    first, written, options = next(groups, None), 0, PARQUET
+    if first is None:
+        raise ValueError(f"{path}: no rows; needed one row group at least")
     if "sample" in first.column_names:  # a beat's sample comes once: their dictionary would take 40 MB for three days
         options = PARQUET | {"use_dictionary": [name for name in first.column_names if name != "sample"]}
     with pq.ParquetWriter(path, first.schema, **options) as writer:
@@ -117,27 +119,12 @@ def split_parts(plan: Plan, folder: Path) -> None:
         with suppress(*damaged), pq.ParquetFile(folder / whole, page_checksum_verification=True) as file:
             held = [file.metadata.row_group(index).column(0).statistics for index in range(file.num_row_groups)]
             first, last = (np.array([getattr(records, end) for records in held]) for end in ("min", "max"))
-            read = _latest(file.read_row_group)  # many shards may share one
+            read = lru_cache(maxsize=1)(file.read_row_group)  # many shards may share one
             for shard in plan.shards:
                 if not (path := folder / part_files(plan, shard)[whole]).exists():
                     with suppress(*damaged):
                         at = range(np.searchsorted(last, shard.start), np.searchsorted(first, shard.stop))
-                        if groups := [_of_shard(read(index), shard) for index in at]:
-                            write_groups(path, groups)
-
-
-def _latest(read):
-    """read(index), the last answer kept."""
-    kept: dict[int, pa.Table] = {}
-
-    def again(index: int) -> pa.Table:
-        if index not in kept:
-            rows = read(index)
-            kept.clear()
-            kept[index] = rows
-        return kept[index]
-
-    return again
+                        write_groups(path, [_of_shard(read(index), shard) for index in at])
 
 
 def _of_shard(rows: pa.Table, shard: Shard) -> pa.Table:

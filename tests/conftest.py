@@ -41,12 +41,15 @@ def write_request(inputs, tmp_path):
     """write_request(key=value, ...) -> path of a small request with these changes; None drops a key."""
 
     def write(name: str = "request.yaml", **changes) -> Path:
-        raw = {**SMALL, "bank": str(inputs / "bank"), "models": str(inputs / "models"), **changes}
-        path = tmp_path / name
-        path.write_text(yaml.safe_dump({key: value for key, value in raw.items() if value is not None}))
-        return path
+        return small_request(inputs, tmp_path / name, **changes)
 
     return write
+
+
+def small_request(inputs: Path, path: Path, **changes) -> Path:
+    raw = {**SMALL, "bank": str(inputs / "bank"), "models": str(inputs / "models"), **changes}
+    path.write_text(yaml.safe_dump({key: value for key, value in raw.items() if value is not None}))
+    return path
 
 
 @pytest.fixture

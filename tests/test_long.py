@@ -19,6 +19,7 @@ from ecg_batch.long_donor import TooFewBeats, enough_beats, long_donor
 from ecg_batch.query import query_source
 from ecg_batch.shard import open_assets
 from ecg_batch.stitch import Placed, intervals, place, stitch
+from ecg_batch.sway import _going_on
 from ecg_batch.texture_stream import WARM_UP_S, TextureStream, filtered
 
 LABELS = {"NORM": 0.3, "AFIB": 0.2, "PVC": 0.2, "PAC": 0.1, "MI": 0.2}
@@ -217,6 +218,12 @@ def test_compiled_stitching_and_sway_are_the_plain_ones(casts, monkeypatch):
     monkeypatch.setattr(stitch_kernel, "library", lambda: None)
     for each, ours in zip(casts, compiled, strict=True):
         np.testing.assert_allclose(ours, each.skeleton(500, 9000), atol=1e-6 * MV_PER_STEP)
+
+
+def test_a_breath_goes_on_between_beats_that_are_almost_a_breath_apart():
+    turns = np.cumsum([0.1, 0.3, 0.7, 0.95, 0.6])
+    np.testing.assert_allclose(_going_on(2 * np.pi * (turns % 1)), 2 * np.pi * turns)
+    assert len(_going_on(np.empty(0))) == 0
 
 
 def test_jumps_at_joints_lie_inside_the_donors_own(casts, assets):

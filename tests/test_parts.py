@@ -13,6 +13,7 @@ from ecg_batch import parts
 from ecg_batch.errors import UserError
 from ecg_batch.plan import BEATS, PLAN, RECORDS, STAGING, _run_id, part_files, plan_to_json, read_plan
 from ecg_batch.rows import beats_table
+from ecg_batch.verify import _records
 
 MIX = {"labels": {"NORM": 1.0}, "hr_bpm": 70}
 
@@ -100,3 +101,17 @@ def test_a_run_planned_before_a_parameter_was_known_is_read(run):
     (folder / PLAN).write_text(json.dumps(raw))
     with pytest.raises(UserError, match="damaged"):
         read_plan(folder)
+
+
+def test_verify_names_rows_that_are_lacking_or_out_of_order(run):
+    plan, folder = run
+    parts.merge_parts(plan, folder)
+    assert list(_records(plan, folder, {})) == []
+    rows = pq.read_table(folder / RECORDS)
+    for told, wrong in (("6 rows; needed 7", rows.slice(0, 6)), ("row group 0 does not hold", rows.take([0, 2, 1, 3, 4, 5, 6]))):
+        pq.write_table(wrong, folder / RECORDS)
+        assert [told in problem for problem in _records(plan, folder, {})] == [True]
+    beats = pq.read_table(folder / BEATS)
+    for told, wrong in (("ends with record 5 of 7", beats.slice(0, beats.num_rows - 8)), ("row group 0", beats.slice(2))):
+        pq.write_table(wrong, folder / BEATS)
+        assert told in next(_records(plan, folder, {}))

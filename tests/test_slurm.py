@@ -8,8 +8,7 @@ import sys
 import time
 
 import pytest
-import yaml
-from conftest import SMALL, TESTS
+from conftest import TESTS, small_request
 from fakes import fake
 from slurm.lab import NODES, Lab, new_lab, state, why_not
 from slurm_runs import RUN, SHARDS, SlurmRun
@@ -70,7 +69,7 @@ def run_on(write_request, tmp_path):
 @pytest.fixture(scope="module")
 def alone(inputs, tmp_path_factory):
     """The same run in one process."""
-    request = full_request(inputs, tmp_path_factory.mktemp("alone"))
+    request = small_request(inputs, tmp_path_factory.mktemp("alone") / "request.yaml", **RUN)
     synthesize(load_request(request), request.with_name("run"), 1, fake())
     return request.with_name("run")
 
@@ -80,18 +79,12 @@ def over_a_minute(inputs, tmp_path_factory):
     """A run on a cluster of its own, while the other tests go on: Slurm counts time limits in minutes. 24 s of work for each of 8
     tasks would fit into one; 4 tasks with 64 s each do not.
     """
-    request = full_request(inputs, tmp_path_factory.mktemp("minute"))
+    request = small_request(inputs, tmp_path_factory.mktemp("minute") / "request.yaml", **RUN)
     for lab in started(new_lab(tmp_path_factory.mktemp("lab"))):
         run = SlurmRun(lab, request, request.with_name("run"), 4.0, {"walltime_min": 1, "most_tasks": 4})
         run.drive()
         yield run
         run.drivers[0].kill()
-
-
-def full_request(inputs, folder):
-    raw = {**SMALL, **RUN, "bank": str(inputs / "bank"), "models": str(inputs / "models")}
-    (folder / "request.yaml").write_text(yaml.safe_dump(raw))
-    return folder / "request.yaml"
 
 
 def test_a_plain_run(lab, run_on, alone):
