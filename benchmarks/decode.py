@@ -1,7 +1,7 @@
 """The token loop: ours, the plain one, transformers' generate with the same weights, and mamba_ssm's on a GPU.
 
-250 tokens a record, the texture of 10 s. The ceiling adds up the time of a record's products at the machine's sgemm rate and of its
-exponentials at the machine's exp rate.
+250 tokens a record, the texture of 10 s, unless it is told otherwise. The ceiling adds up the time of a record's products at the
+machine's sgemm rate and of its exponentials at the machine's exp rate.
 """
 
 import os
@@ -9,31 +9,34 @@ import os
 import torch
 
 from benchmarks.turns import median_seconds
-from ecg_batch import decode
-from ecg_batch.mamba import MambaConfig, MambaLM
-from ecg_batch.request import BUNDLED
+from ecg_batch.bundled import BUNDLED
+from ecg_batch.models import decode, sampling
+from ecg_batch.models.mamba import MambaConfig, MambaLM
 
 TOKENS = 250
 BATCH = 256
 
 
-def measure(rounds: int, device: str, machine: list[dict] | None) -> list[dict]:
+def measure(rounds: int, device: str, machine: list[dict] | None, batch: int = BATCH, tokens: int = TOKENS) -> list[dict]:
     former = torch.get_num_threads()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     mamba = decode.load_models(BUNDLED, device).mamba
-    candidates = {"ours": lambda: ours(mamba, BATCH), "plain torch loop": lambda: ours(mamba, BATCH, decode.plain_tokens)}
+    candidates = {
+        "ours": lambda: ours(mamba, batch, tokens),
+        "plain torch loop": lambda: ours(mamba, batch, tokens, sampling.plain_tokens),
+    }
     if device == "cpu":
-        candidates["ours, 1 thread"] = lambda: on_one_thread(lambda: ours(mamba, BATCH))
-    for batch in (64, BATCH) if transformers_twin(mamba) else ():
-        candidates[f"transformers generate, batch {batch}"] = transformers_run(mamba, batch)
+        candidates["ours, 1 thread"] = lambda: on_one_thread(lambda: ours(mamba, batch, tokens))
+    theirs = {f"transformers generate, batch {size}": size for size in (batch // 4, batch)} if transformers_twin(mamba) else {}
+    candidates |= {name: transformers_run(mamba, size, tokens) for name, size in theirs.items()}
     if device == "cuda":
-        candidates |= mamba_ssm_run(mamba)
+        candidates |= mamba_ssm_run(mamba, batch, tokens)
     seconds = median_seconds(candidates, rounds)
     torch.set_num_threads(former)
-    rates = {name: (64 if name.endswith("batch 64") else BATCH) / took for name, took in seconds.items()}
+    rates = {name: theirs.get(name, batch) / took for name, took in seconds.items()}
     rows = [{"what": name, "value": rate, "unit": "records/s", "beside": _ratio(rates, name)} for name, rate in rates.items()]
     if machine and device == "cpu":
-        rows.append(_ceiling(mamba.config, machine, rates["ours, 1 thread"]))
+        rows.append(_ceiling(mamba.config, machine, rates["ours, 1 thread"], tokens))
     return rows
 
 
@@ -41,13 +44,13 @@ def _ratio(rates: dict[str, float], name: str) -> str:
     return "" if name == "ours" else f"ours is {rates['ours'] / rates[name]:.1f} times as fast"
 
 
-def _ceiling(config: MambaConfig, machine: list[dict], rate: float) -> dict:
+def _ceiling(config: MambaConfig, machine: list[dict], rate: float, tokens: int) -> dict:
     """From the rates that machine.py has measured on one thread."""
     gflops, gexps = (next(row["value"] for row in machine if row["what"] == kind) for kind in ("sgemm", "exp"))
     flop, exps = work(config)
-    most = 1 / (TOKENS * (flop / gflops + exps / gexps) / 1e9)
+    most = 1 / (tokens * (flop / gflops + exps / gexps) / 1e9)
     return {
-        "what": f"ceiling of 1 thread: {flop * TOKENS / 1e6:.0f} MFLOP and {exps * TOKENS / 1e6:.2f} M exp a record",
+        "what": f"ceiling of 1 thread: {flop * tokens / 1e6:.0f} MFLOP and {exps * tokens / 1e6:.2f} M exp a record",
         "value": most,
         "unit": "records/s",
         "beside": f"ours reaches {rate / most:.0%} of it, on 1 thread",
@@ -62,9 +65,9 @@ def work(config: MambaConfig) -> tuple[int, int]:
     return 2 * products, config.n_layer * d_in * (n + 3) + config.texture_tokens  # 3: two silu and a softplus
 
 
-def ours(mamba: MambaLM, batch: int, loop=decode.continue_tokens) -> torch.Tensor:
+def ours(mamba: MambaLM, batch: int, length: int = TOKENS, loop=decode.continue_tokens) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
-    uniforms = torch.rand(batch, TOKENS, dtype=torch.float64, generator=generator)
+    uniforms = torch.rand(batch, length, dtype=torch.float64, generator=generator)
     last = torch.full((batch,), mamba.config.texture_tokens, device=mamba.lm_head.weight.device)
     tokens = loop(mamba, last, mamba.empty_state(batch), uniforms.to(last.device), 1.0)
     return tokens.cpu()  # waits for a GPU
@@ -93,22 +96,22 @@ def transformers_twin(mamba: MambaLM):
     return twin.to(mamba.lm_head.weight.device).eval()
 
 
-def transformers_run(mamba: MambaLM, batch: int):
+def transformers_run(mamba: MambaLM, batch: int, tokens: int):
     twin, c = transformers_twin(mamba), mamba.config
     prefix = torch.full((batch, 1), c.texture_tokens, device=mamba.lm_head.weight.device)
     beyond = list(range(c.texture_tokens, c.vocab_size))  # a condition is not texture
-    asked = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": True, "top_k": 0, "suppress_tokens": beyond}
+    asked = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": True, "top_k": 0, "suppress_tokens": beyond}
 
     @torch.inference_mode()
     def run() -> torch.Tensor:
         made = twin.generate(prefix, attention_mask=torch.ones_like(prefix), pad_token_id=0, **asked)[:, 1:]
-        assert made.shape == (batch, TOKENS) and made.max() < c.texture_tokens
+        assert made.shape == (batch, tokens) and made.max() < c.texture_tokens
         return made.cpu()
 
     return run
 
 
-def mamba_ssm_run(mamba: MambaLM) -> dict:
+def mamba_ssm_run(mamba: MambaLM, batch: int, tokens: int) -> dict:
     """mamba_ssm's own generation with CUDA graphs, where it is installed. Not yet measured."""
     try:
         from mamba_ssm.models.config_mamba import MambaConfig as TheirConfig
@@ -122,6 +125,6 @@ def mamba_ssm_run(mamba: MambaLM) -> dict:
         device="cuda",
     )
     twin.load_state_dict(mamba.state_dict())
-    prefix = torch.full((BATCH, 1), c.texture_tokens, device="cuda")
-    asked = {"max_length": TOKENS + 1, "top_k": 0, "top_p": 0.0, "temperature": 1.0, "cg": True}
+    prefix = torch.full((batch, 1), c.texture_tokens, device="cuda")
+    asked = {"max_length": tokens + 1, "top_k": 0, "top_p": 0.0, "temperature": 1.0, "cg": True}
     return {"mamba_ssm generate, CUDA graphs": lambda: twin.eval().generate(prefix, **asked).cpu()}

@@ -1,31 +1,31 @@
-"""The evidence of docs/holter.md, as Markdown: detectors, seams, jumps, repetition, variability of a dataset of long records.
+"""The tables of docs/evidence/holter.md: detectors, seams, jumps, repetition, variability of a dataset of long records.
 
-python -m benchmarks.holter DIR [--hours 10]       of a finished dataset of long records, by default ten hours of it
-python -m benchmarks.holter --texture PNG          the texture stream beside real texture
+python -m benchmarks.holter DIR [--hours 10]               of a finished dataset of long records, by default ten hours of it
+python -m benchmarks.holter --texture PNG [--records 64]   the texture stream beside real texture
 
-Beside it: benchmarks.joints (ectopic beats), benchmarks.repetition (real recordings), benchmarks.cost (memory, speed).
+Beside it: benchmarks.splices (ectopic beats), benchmarks.repetition (real recordings), benchmarks.cost (memory, speed).
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.detect import neurokit, xqrs
-from benchmarks.joints import told_apart, unjoined
 from benchmarks.repetition import highest
-from ecg_batch.bank import read_bank
-from ecg_batch.compose import low_pass
-from ecg_batch.hrv import RANGES_24_H, measure_hrv, rmssd_range
-from ecg_batch.leads import MODELLED_INDEX, MV_PER_STEP
-from ecg_batch.long import cast
-from ecg_batch.long_donor import enough_beats
-from ecg_batch.plan import read_plan
-from ecg_batch.query import query_source
-from ecg_batch.read import open_dataset
-from ecg_batch.retrieve import index_donors
-from ecg_batch.shard import Assets
-from ecg_batch.stitch import intervals
+from benchmarks.splices import told_apart, unspliced
+from ecg_batch.dataset.plan import read_plan
+from ecg_batch.donors.bank import read_bank
+from ecg_batch.leads import MODELLED_INDEX, MV_PER_UV
+from ecg_batch.reading.synthetic import open_dataset
+from ecg_batch.signal.filters import low_pass
+from ecg_batch.signal.hrv import RANGES_24_H, measure_hrv, rmssd_range
+from ecg_batch.synthesis.long.begin import begin_records
+from ecg_batch.synthesis.long.stitch import intervals
+from ecg_batch.synthesis.retrieve import donors_for
+from ecg_batch.synthesis.source import query_source
+from ecg_batch.synthesis.synthesizer import Synthesizer
 
 WITHIN_S = 0.15  # ANSI/AAMI EC57
 ENDS_S = 5.0  # detectors learn at the beginning
@@ -34,14 +34,15 @@ QRS_S = 0.10
 TIGHT_S = 0.04  # TP is used up
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, nargs="?")
     parser.add_argument("--hours", type=float, default=10)
     parser.add_argument("--texture", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("--records", type=int, default=64, help="of the texture stream")
+    arguments = parser.parse_args(words)
     if arguments.texture:
-        texture(arguments.texture)
+        texture(arguments.texture, arguments.records)
     if arguments.dataset:
         evidence(arguments.dataset, arguments.hours)
 
@@ -49,14 +50,13 @@ def main() -> None:
 def evidence(folder: Path, hours: float) -> None:
     dataset, plan = open_dataset(folder), read_plan(folder)
     bank = read_bank(Path(plan.request.bank))
-    usable = enough_beats(bank.r_sample, bank.p_on, bank.t_end, bank.skeleton.shape[-1], bank.table.fs_hz)
-    assets = Assets(bank, index_donors(bank.table, plan.request.donor_folds, usable), None, {})
+    synthesizer = Synthesizer(plan.request, bank, donors_for(plan.request), models=None)
     chosen = mixed(dataset.records["label"].to_pylist(), int(hours * 3600 / plan.request.duration_s))
     queries_of = query_source(plan.request, folder)
     records = []
     for record in chosen:
-        each = cast(plan.request, assets, queries_of(record, record + 1), plan.time_samples)[0]
-        assert bank.table.ecg_id[each.row] == dataset.records["donor_ecg_id"][record].as_py()[0]
+        each = begin_records(synthesizer, queries_of(record, record + 1))[0]
+        assert bank.table.ecg_id[each.donor_row] == dataset.records["donor_ecg_id"][record].as_py()
         records.append(Record(record, dataset, each))
     print(f"{len(records)} records of {plan.request.duration_s / 3600:g} h: {', '.join(one.label for one in records)}\n")
     detectors(records)
@@ -74,14 +74,14 @@ def mixed(labels: list[str], count: int) -> list[int]:
 
 
 class Record:
-    """One long record with all that is known of it: ecg int16 (12, time), beats (beat,), joints (interval,) in samples."""
+    """One long record with all that is known of it: ecg int16 (12, time), beats (beat,), splices (interval,) in samples."""
 
     def __init__(self, record: int, dataset, each):
         self.label, self.fs_hz, self.each = dataset.records["label"][record].as_py(), dataset.fs_hz, each
         self.flags = dataset.records["flags"][record].as_py()
         self.ecg = dataset.raw[record]
         interval = intervals(each.donor, each.placed, np.arange(len(each.placed.r) - 1))
-        self.joints = np.rint(interval.start + interval.joint).astype(int)
+        self.splices = np.rint(interval.start + interval.splice).astype(int)
         self.interval, self.is_seam = interval, interval.donor_out != interval.donor_in
         both = np.array([each.donor.symbol[beats] == "N" for beats in (interval.before, interval.after)])
         self.normal, self.into = both.all(axis=0), ~both[1]  # intervals between normal beats; those that end in an ectopic one
@@ -98,11 +98,11 @@ class Record:
 
 
 def detectors(records: list[Record]) -> None:
-    print("| label | flags | beats | XQRS Se / P+ | NeuroKit2 Se / P+ | invented within 60 ms of a joint: XQRS, NeuroKit2 |")
+    print("| label | flags | beats | XQRS Se / P+ | NeuroKit2 Se / P+ | invented within 60 ms of a splice: XQRS, NeuroKit2 |")
     print("|---|---|---|---|---|---|")
     total = np.zeros((2, 4))
     for one in records:
-        counts = np.array([against(one, detect(one.ecg[1] * MV_PER_STEP, one.fs_hz)) for detect in (xqrs, neurokit)])
+        counts = np.array([against(one, detect(one.ecg[1] * MV_PER_UV, one.fs_hz)) for detect in (xqrs, neurokit)])
         total += counts * (one.label in CLEAN)
         print(f"| {one.label} | {one.flags or '-'} | {len(one.beats):,} | {rates(counts[0])} | {rates(counts[1])} | "
               f"{counts[0, 3]:.0f}, {counts[1, 3]:.0f} |")  # fmt: skip
@@ -111,7 +111,7 @@ def detectors(records: list[Record]) -> None:
 
 
 def against(one: Record, found: np.ndarray) -> tuple[int, int, int, int]:
-    """(beats, missed, invented, invented near a joint), the ends of the record left out."""
+    """(beats, missed, invented, invented near a splice), the ends of the record left out."""
     near, ends = WITHIN_S * one.fs_hz, ENDS_S * one.fs_hz
 
     def inner(r: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ def against(one: Record, found: np.ndarray) -> tuple[int, int, int, int]:
 
     invented = inner(found)[distance(inner(found), one.beats) > near]
     missed = (distance(inner(one.beats), found) > near).sum()
-    return len(inner(one.beats)), int(missed), len(invented), int((distance(invented, one.joints) <= 0.06 * one.fs_hz).sum())
+    return len(inner(one.beats)), int(missed), len(invented), int((distance(invented, one.splices) <= 0.06 * one.fs_hz).sum())
 
 
 def distance(these: np.ndarray, those: np.ndarray) -> np.ndarray:
@@ -141,17 +141,17 @@ def seams(records: list[Record]) -> None:
     print("| windows of 0.3 s about | against | windows of each kind | AUC (5 folds by record) |\n|---|---|---|---|")
     chance = np.random.default_rng(0)
     kinds = {
-        "joints of beats that did not follow each other in the donor": lambda one: one.normal,
+        "splices of beats that did not follow each other in the donor": lambda one: one.normal,
         "the same where TP is used up": lambda one: one.normal & one.tight,
     }
-    joints = {name: [(one, one.joints[one.is_seam & kind(one)], unjoined(one, kind(one), chance)) for one in records]
+    splices = {name: [(one, one.splices[one.is_seam & kind(one)], unspliced(one, kind(one), chance)) for one in records]
               for name, kind in kinds.items()}  # fmt: skip
     minutes = [(one, np.arange(6000, one.ecg.shape[1], 6000), None) for one in records]
     pieces = [(one, one.each.placed.atrial_out, None) for one in records if len(one.each.placed.atrial_out)]
     for name, other, places in (
-        *((name, "the same places of TP where they did", places) for name, places in joints.items()),
+        *((name, "the same places of TP where they did", places) for name, places in splices.items()),
         ("edges of minutes (blocks of decoding, filtering, storing)", "other times", minutes),
-        ("joints of pieces of atrial activity", "other times", pieces),
+        ("splices of pieces of atrial activity", "other times", pieces),
     ):
         places = [(one, seam, plain) for one, seam, plain in places if len(seam) and (plain is None or len(plain))]
         if len(places) > 1:
@@ -161,15 +161,15 @@ def seams(records: list[Record]) -> None:
 
 
 def jumps(records: list[Record], bank) -> None:
-    print("| largest within 30 ms of a joint, uV | value, sample to sample | slope, sample to sample |\n|---|---|---|")
+    print("| largest within 30 ms of a splice, uV | value, sample to sample | slope, sample to sample |\n|---|---|---|")
     share, ratio, over = [], [], []
     for one in records:
-        donor = bank.skeleton[one.each.row].astype(float) + bank.texture[one.each.row]
+        donor = bank.skeleton[one.each.donor_row].astype(float) + bank.texture[one.each.donor_row]
         donor = low_pass(donor, 40, one.fs_hz)
-        r = bank.beats(one.each.row)
+        r = bank.beats(one.each.donor_row)
         outside = np.abs(np.arange(donor.shape[1])[:, None] - r).min(axis=1) > QRS_S * one.fs_hz
         leads = one.ecg[np.array(MODELLED_INDEX)].astype(float)
-        near = one.joints[(one.joints > 10) & (one.joints < leads.shape[1] - 10)][:, None] + np.arange(-3, 4)
+        near = one.splices[(one.splices > 10) & (one.splices < leads.shape[1] - 10)][:, None] + np.arange(-3, 4)
         clear = distance(near[:, 3], one.beats) > QRS_S * one.fs_hz
         row = []
         for order in (1, 2):
@@ -180,10 +180,10 @@ def jumps(records: list[Record], bank) -> None:
         ratio.append([cell[0] / cell[1] for cell in row])
         over.append([cell[0] for cell in row])
     share, ratio, over = np.array(share), np.array(ratio), np.array(over)
-    print(f"| median of records, largest over all joints | {np.median(over[:, 0]):.0f} | {np.median(over[:, 1]):.0f} |")
+    print(f"| median of records, largest over all splices | {np.median(over[:, 0]):.0f} | {np.median(over[:, 1]):.0f} |")
     worst, mean = ratio.max(axis=0), share.mean(axis=0)
-    print(f"| largest over all joints / donor's own largest, worst record | {worst[0]:.2f} | {worst[1]:.2f} |")
-    print(f"| joints above the donor's own largest outside QRS, mean of records | {mean[0]:.4%} | {mean[1]:.4%} |")
+    print(f"| largest over all splices / donor's own largest, worst record | {worst[0]:.2f} | {worst[1]:.2f} |")
+    print(f"| splices above the donor's own largest outside QRS, mean of records | {mean[0]:.4%} | {mean[1]:.4%} |")
     print()
 
 
@@ -233,27 +233,30 @@ def variability(records: list[Record]) -> None:
             f"{measured.slope:.2f}", f"{rr.std() / rr.mean():.3f}", f"{np.corrcoef(rr[1:], rr[:-1])[0, 1]:.2f}",
         )  # fmt: skip
         print(f"| {' | '.join(cells)} |")
-    print("\n`*`: outside the published range of healthy people (docs/rhythm.md).\n")
+    print("\n`*`: outside the published range of healthy people (docs/evidence/rhythm.md).\n")
 
 
 # Texture --------------------------------------------------------------------------------------------------------------
 
 
-def texture(path: Path) -> None:
+def texture(path: Path, count: int) -> None:
     """SD of texture by ten seconds and its spectrum: the state carried on, as the stream gives it out, and real."""
     import torch
     from matplotlib.figure import Figure
     from scipy.signal import welch
 
-    from ecg_batch import decode, draws
-    from ecg_batch.bank import BUNDLED
-    from ecg_batch.request_file import parse_request
-    from ecg_batch.texture_stream import TextureStream
+    from ecg_batch import draws
+    from ecg_batch.bundled import BUNDLED
+    from ecg_batch.models import decode
+    from ecg_batch.request.parse import parse_request
+    from ecg_batch.settings import Written
+    from ecg_batch.synthesis.long.texture_stream import TextureStream
 
     models, bank = decode.load_models(BUNDLED), read_bank(BUNDLED)
-    records, seconds = np.arange(64), 120
-    request = parse_request({"records": 64, "duration_s": 120, "batch": 64, "mix": {"labels": {"NORM": 1}}}, "benchmark", Path())
-    conditions = decode.conditions_of(models, ["NORM"] * 64, [["NORM"]] * 64)
+    records, seconds = np.arange(count), 120
+    asked = {"records": count, "duration_s": 120, "batch": count, "mix": {"labels": {"NORM": 1}}}
+    request = parse_request(Written(asked, "benchmark"), Path())
+    conditions = decode.conditions_of(models, ["NORM"] * count, [["NORM"]] * count)
     uniforms = torch.from_numpy(draws.uniforms(0, records, draws.Stream.TOKENS, 25 * seconds))
     tokens = decode.sample_tokens(models, conditions, uniforms)
     raw = decode.decode_texture(models, tokens, decode.draw_noise(models, 0, records, 25 * seconds))
@@ -265,7 +268,7 @@ def texture(path: Path) -> None:
     print("| texture, SD in 10 s, uV | first 10 s | 10 to 20 s | 20 to 30 s | 60 to 120 s | median record, 60 to 120 s |")
     print("|---|---|---|---|---|---|")
     for name, x in kinds.items():
-        sd = np.sqrt(x.reshape(64, 8, -1, 1000).var(axis=3).mean(axis=1))  # (record, window)
+        sd = np.sqrt(x.reshape(count, 8, -1, 1000).var(axis=3).mean(axis=1))  # (record, window)
         whole = np.sqrt(np.square(sd).mean(axis=0))
         cells = (*whole[:3], np.sqrt(np.square(whole[6:]).mean()), np.median(sd[:, 6:]))
         print(f"| {name} | {' | '.join(f'{cell:.0f}' for cell in cells)} |")

@@ -12,17 +12,16 @@ from benchmarks.turns import median_seconds
 MATRIX = 1024
 EXPONENTIALS = 8192  # 32 KB, so that the cache and not the memory sets the pace
 REPEATS = 2000
-COPY_BYTES = 256 << 20
-DISK_BYTES = 256 << 20
 
 
-def measure(rounds: int) -> list[dict]:
+def measure(rounds: int, mebibytes: int = 256) -> list[dict]:
+    size = mebibytes << 20
     former = torch.get_num_threads()
     torch.set_num_threads(1)
     a, b, x = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX), torch.randn(EXPONENTIALS)
     product, exponential = torch.empty_like(a), torch.empty_like(x)
-    source, target = np.ones(COPY_BYTES, np.uint8), np.empty(COPY_BYTES, np.uint8)
-    data = np.random.default_rng(0).bytes(DISK_BYTES)
+    source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
+    data = np.random.default_rng(0).bytes(size)
 
     def exponentials() -> None:
         for _ in range(REPEATS):
@@ -37,7 +36,7 @@ def measure(rounds: int) -> list[dict]:
         }
         seconds = median_seconds(candidates, rounds)
     torch.set_num_threads(former)
-    done = {"sgemm": 2 * MATRIX**3, "exp": REPEATS * EXPONENTIALS, "memory copy": COPY_BYTES, "disk write with fsync": DISK_BYTES}
+    done = {"sgemm": 2 * MATRIX**3, "exp": REPEATS * EXPONENTIALS, "memory copy": size, "disk write with fsync": size}
     units = {"sgemm": "GFLOP/s", "exp": "G/s"}
     return [{"what": name, "value": done[name] / took / 1e9, "unit": units.get(name, "GB/s")} for name, took in seconds.items()]
 

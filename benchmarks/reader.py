@@ -1,10 +1,10 @@
 """Measure how fast a dataset is read for training, in one run: naive zarr[i], zarr and our chunks, the shuffled loader, its memory,
 and the WFDB export.
 
-    python -m benchmarks.reader [DATASET] [--records 32768]
+    python -m benchmarks.reader [DATASET] [--records 32768] [--workers 2] [--rounds 3]
 
 DATASET: a finished one, whose records are repeated to make one of --records (default: 2,048 made as by configs/demo.yaml). Each
-figure is the median of three after one run that warms the cache. The last column is of processor time (user + system, all
+figure is the median of --rounds after one run that warms the cache. The last column is of processor time (user + system, all
 processes), which other work on the machine changes less.
 """
 
@@ -16,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +26,16 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", nargs="?", type=Path)
     parser.add_argument("--records", type=int, default=32768)
     parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args(words)
     with tempfile.TemporaryDirectory(prefix="reader-") as scratch:
         source = args.dataset or make_demo(Path(scratch) / "demo")
-        measure(repeated(source, Path(scratch) / "large", args.records), source, args.workers, Path(scratch))
+        measure(repeated(source, Path(scratch) / "large", args.records), source, args.workers, args.rounds, Path(scratch))
     return 0
 
 
@@ -45,24 +48,26 @@ def make_demo(out: Path) -> Path:
 
 def repeated(source: Path, out: Path, records: int) -> Path:
     """A finished dataset with the records of another over and over, written as any dataset is."""
-    from ecg_batch.execute import run_missing
-    from ecg_batch.finalise import finalise
-    from ecg_batch.plan import _run_id as run_id
-    from ecg_batch.plan import cut_shards, open_run, read_plan
-    from ecg_batch.worker import Generator
+    from ecg_batch.dataset.finalise import finalise
+    from ecg_batch.dataset.layout import cut_shards
+    from ecg_batch.dataset.plan import read_plan
+    from ecg_batch.dataset.plan import run_id_of as run_id
+    from ecg_batch.run.folder import open_run
+    from ecg_batch.run.local import run_missing
 
     plan = read_plan(source)
     request = replace(plan.request, records=records, shard=4096)
-    plan = replace(plan, request=request, shards=cut_shards(records, 4096), run_id=run_id(request, plan.inputs))
-    run_missing(plan, open_run(plan, None, out), 1, Generator(lambda plan: str(source), _repeat))
-    finalise(plan, out)
+    plan = replace(plan, request=request, shards=cut_shards(records, 4096), run_id=run_id(request.resolved(), plan.inputs))
+    run = open_run(plan, None, out)
+    run_missing(run, 1, lambda plan: partial(_repeat, str(source)))
+    finalise(run)
     return out
 
 
-def _repeat(plan, source: str, shard, queries_of, on_batch):
+def _repeat(source: str, shard, batch, queries_of, on_batch):
     import pyarrow as pa
 
-    from ecg_batch.read import open_dataset
+    from ecg_batch.reading.synthetic import open_dataset
 
     dataset, records = open_dataset(source), np.arange(shard.start, shard.stop)
     rows = dataset.records.take(records % len(dataset))
@@ -72,20 +77,20 @@ def _repeat(plan, source: str, shard, queries_of, on_batch):
     )
 
 
-def measure(large: Path, small: Path, workers: int, scratch: Path) -> None:
+def measure(large: Path, small: Path, workers: int, rounds: int, scratch: Path) -> None:
     import ecg_batch
 
     dataset = ecg_batch.open_dataset(large)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     load = os.getloadavg()[0]
     print(f"{len(dataset):,} records, {workers} workers, {os.cpu_count()} cores, load average {load:.1f} before, commit {commit}")
-    naive = shown("naive Dataset of zarr[i], one process", *timed(lambda: naive_items(dataset, 400, 0)))
-    both = shown(f"the same in a DataLoader with {workers} workers", *timed(lambda: naive_items(dataset, 800, workers)))
-    shown("zarr-python in blocks of 64, random order", *timed(lambda: zarr_blocks(dataset)))
-    shown("our chunks, random order, one process", *timed(lambda: own_chunks(dataset)))
+    naive = shown("naive Dataset of zarr[i], one process", *timed(lambda: naive_items(dataset, 400, 0), rounds))
+    both = shown(f"the same in a DataLoader with {workers} workers", *timed(lambda: naive_items(dataset, 800, workers), rounds))
+    shown("zarr-python in blocks of 64, random order", *timed(lambda: zarr_blocks(dataset), rounds))
+    shown("our chunks, random order, one process", *timed(lambda: own_chunks(dataset), rounds))
     for raw, name in ((True, "int16"), (False, "float32 mV")):
-        shown(f"ECGLoader, {name}, 0 workers", *epochs(dataset, raw, 0))
-        wall = shown(f"ECGLoader, {name}, {workers} workers", *epochs(dataset, raw, workers))
+        shown(f"ECGLoader, {name}, 0 workers", *epochs(dataset, raw, 0, rounds))
+        wall = shown(f"ECGLoader, {name}, {workers} workers", *epochs(dataset, raw, workers, rounds))
         print(f"{'':58}{wall / max(naive, both):5.0f} times the naive Dataset")
     memory(large)
     memory(small)
@@ -97,11 +102,11 @@ def shown(name: str, records_per_s: float, per_cpu_s: float) -> float:
     return records_per_s
 
 
-def timed(work) -> tuple[float, float]:
+def timed(work, rounds: int) -> tuple[float, float]:
     """Records per second of wall time and of processor time; work() returns how many records it read."""
     work()
     found = []
-    for _ in range(3):
+    for _ in range(rounds):
         start, cpu = time.perf_counter(), cpu_s()
         records = work()
         found.append((records / (time.perf_counter() - start), records / (cpu_s() - cpu)))
@@ -159,12 +164,12 @@ def own_chunks(dataset) -> int:
     return sum(len(dataset.chunks.read(int(chunk))) for chunk in np.random.default_rng(0).permutation(len(dataset) // 64))
 
 
-def epochs(dataset, raw: bool, workers: int) -> tuple[float, float]:
+def epochs(dataset, raw: bool, workers: int, rounds: int) -> tuple[float, float]:
     """Whole epochs of one loader, its workers kept: from asking for the first batch to having the last."""
     from ecg_batch import ECGIterable, ECGLoader
 
     loader = ECGLoader(ECGIterable(dataset, raw=raw), num_workers=workers, persistent_workers=workers > 0)
-    return timed(lambda: sum(len(batch["signal"]) for batch in loader))
+    return timed(lambda: sum(len(batch["signal"]) for batch in loader), rounds)
 
 
 MEMORY = """

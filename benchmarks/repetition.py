@@ -3,21 +3,22 @@
 A RECORDING is a WFDB record (its path without suffix), or FILE:HZ of one lead (.npy, or a text column). Both sides are cut into
 pieces of equal length; of each piece, the two windows of 10 s that are most alike are found, in every lead by itself and, where a
 recording has all eight modelled leads, in all at once. How alike they are follows how little RR varies and how wide a beat is, so
-pieces are also compared with those alike in these. --figure PNG shows each. Where real recordings can be had: docs/holter.md.
+pieces are also compared with those alike in these. --figure PNG shows each. Where real recordings are: docs/evidence/holter.md.
 """
 
 import argparse
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.detect import neurokit
-from ecg_batch.compose import low_pass
 from ecg_batch.errors import UserError
-from ecg_batch.hrv import Hrv, measure_hrv
 from ecg_batch.leads import MODELLED, MODELLED_INDEX
-from ecg_batch.read import open_dataset
+from ecg_batch.reading.synthetic import open_dataset
+from ecg_batch.signal.filters import low_pass
+from ecg_batch.signal.hrv import Hrv, measure_hrv
 
 WINDOW_S = 10
 PIECES_S = (300, 1500, 3600)
@@ -27,12 +28,12 @@ BEATS = ("N", "V", "A")
 Pieces = dict[tuple[str, str, int], list[tuple[float, float, float]]]  # (whose, leads, seconds) -> (highest, SDNN, width) of each
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, help="finished, of records of an hour")
     parser.add_argument("recordings", nargs="+", metavar="RECORDING")
     parser.add_argument("--figure", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     opened = open_dataset(arguments.dataset)
     if opened.fs_hz != 100:
         parser.error(f"{arguments.dataset} has {opened.fs_hz} Hz; needed 100 Hz, to which the recordings are brought")

@@ -13,29 +13,30 @@ from pathlib import Path
 import torch
 
 from benchmarks.turns import median_seconds
-from ecg_batch.plan import make_plan
-from ecg_batch.query import query_source
-from ecg_batch.request_file import load_request
-from ecg_batch.shard import make_batch, open_assets
+from ecg_batch.request.parse import load_request
+from ecg_batch.run.planning import make_plan
+from ecg_batch.synthesis.batch import make_batch
+from ecg_batch.synthesis.source import query_source
+from ecg_batch.synthesis.synthesizer import open_synthesizer
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "configs" / "demo.yaml"
-FEW, MANY = 1024, 8192  # the difference of two runs has no start-up in it
+SHORTER = 8  # so many times fewer records has the other run: in the difference of both there is no start-up
 ON_GPU = 8  # times as many, in batches and shards that are worth a GPU's while
 SETTINGS = {"cpu": ["shard=512"], "cuda": ["device=cuda", "batch=1024", "shard=1024"]}
 
 
-def measure(rounds: int, device: str = "cpu") -> list[dict]:
-    rows, more = [], ON_GPU if device == "cuda" else 1
+def measure(rounds: int, device: str = "cpu", records: int = 8192) -> list[dict]:
+    rows, many = [], records * (ON_GPU if device == "cuda" else 1)
+    few = many // SHORTER
     cores = min(len(os.sched_getaffinity(0)), 8)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
         for workers in sorted({1, 2, cores}, reverse=True) if device == "cuda" else (2, 1):
-            few, many = (
-                _run_seconds(Path(scratch) / f"{workers}-{records}", workers, records, SETTINGS[device])
-                for records in (more * FEW, more * MANY)
+            few_s, many_s = (
+                _run_seconds(Path(scratch) / f"{workers}-{count}", workers, count, SETTINGS[device]) for count in (few, many)
             )
-            rate = more * (MANY - FEW) / (many - few)
-            beside = f"and a start-up of {few - more * FEW / rate:.1f} s; a million in {1e6 / rate / 60:.0f} min"
+            rate = (many - few) / (many_s - few_s)
+            beside = f"and a start-up of {few_s - few / rate:.1f} s; a million in {1e6 / rate / 60:.0f} min"
             rows.append({"what": f"{workers} worker(s), checked, written", "value": rate, "unit": "records/s", "beside": beside})
     return rows + (_threads(rounds) if device == "cpu" else [])
 
@@ -50,11 +51,11 @@ def _run_seconds(out: Path, workers: int, records: int, settings: list[str]) -> 
 def _threads(rounds: int) -> list[dict]:
     """Making a batch, nothing written, on one thread and on two. (A worker always takes one.)"""
     plan, _ = make_plan(load_request(DEMO))
-    assets, queries = open_assets(plan), query_source(plan.request, Path("no table"))(0, plan.request.batch)
+    synthesizer, queries = open_synthesizer(plan), query_source(plan.request, Path("no table"))(0, plan.request.batch)
 
     def run(threads: int) -> None:
         torch.set_num_threads(threads)
-        make_batch(plan.request, assets, queries, plan.time_samples)
+        make_batch(synthesizer, queries)
 
     seconds = median_seconds({threads: lambda threads=threads: run(threads) for threads in (1, 2)}, rounds)
     torch.set_num_threads(1)

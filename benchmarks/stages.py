@@ -1,4 +1,4 @@
-"""One batch of configs/demo.yaml by stage, on one thread as a worker runs it; the rest is what no named stage holds."""
+"""One batch as of configs/demo.yaml by stage, on one thread as a worker runs it; the rest is what no named stage holds."""
 
 import statistics
 import tempfile
@@ -9,33 +9,36 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-from ecg_batch import decode, shard, skeleton
-from ecg_batch.plan import Shard, make_plan
-from ecg_batch.query import query_source
-from ecg_batch.request_file import load_request
-from ecg_batch.rows import rows_table
-from ecg_batch.write import build_shard
+from ecg_batch.dataset.layout import Shard
+from ecg_batch.dataset.rows import rows_table
+from ecg_batch.dataset.write import build_shard
+from ecg_batch.models import decode
+from ecg_batch.request.parse import load_request
+from ecg_batch.run.planning import make_plan
+from ecg_batch.synthesis import batch as made_in
+from ecg_batch.synthesis import skeleton
+from ecg_batch.synthesis.source import query_source
+from ecg_batch.synthesis.synthesizer import open_synthesizer
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
 STAGES = {  # name in the table: the function whose time it is
-    "retrieve": (shard, "retrieve"),
+    "retrieve": (made_in, "retrieve"),
     "draw noise": (decode, "draw_noise"),
     "decode tokens (Mamba)": (decode, "sample_tokens"),
     "decode texture (VQ-VAE)": (decode, "decode_texture"),
-    "low-pass": (shard, "low_pass"),
+    "low-pass": (made_in, "low_pass"),
     "re-time": (skeleton, "time_beats"),
     "read the donor's loop": (skeleton, "read_loop"),
-    "compose": (shard, "compose"),
-    "check": (shard, "_checked"),
+    "compose": (made_in, "compose"),
+    "check": (made_in, "_measured"),
 }
 
 
-def measure(rounds: int) -> list[dict]:
-    plan, _ = make_plan(load_request(DEMO))
-    size = plan.request.batch
+def measure(rounds: int, size: int = 256) -> list[dict]:
+    plan, _ = make_plan(load_request(DEMO, [f"batch={size}"]))
     plan = replace(plan, request=replace(plan.request, shard=size), shards=(Shard(0, 0, size),))
-    assets, queries_of = shard.open_assets(plan), query_source(plan.request, Path("no table"))
-    times = [_one(plan, assets, queries_of(0, size)) for _ in range(rounds + 1)][1:]
+    synthesizer, queries_of = open_synthesizer(plan), query_source(plan.request, Path("no table"))
+    times = [_one(plan, synthesizer, queries_of(0, size)) for _ in range(rounds + 1)][1:]
     median = {name: statistics.median(took[name] for took in times) for name in times[0]}
     median["rest"] = median["all"] - sum(took for name, took in median.items() if name != "all")
     rows = [
@@ -46,15 +49,15 @@ def measure(rounds: int) -> list[dict]:
     return rows
 
 
-def _one(plan, assets, queries) -> dict[str, float]:
+def _one(plan, synthesizer, queries) -> dict[str, float]:
     """Processor seconds by stage of one batch, made and written."""
     took = defaultdict(float)
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         for name, (module, function) in STAGES.items():
             stack.enter_context(patch.object(module, function, _timed(getattr(module, function), took, name)))
         start = time.process_time()
-        batch = shard.make_batch(plan.request, assets, queries, plan.time_samples)
-        rows = rows_table(assets.bank.table, batch, 0)
+        batch = made_in.make_batch(synthesizer, queries)
+        rows = rows_table(synthesizer.bank.table, batch, 0)
         _timed(build_shard, took, "write, read back, hash")(plan, plan.shards[0], batch.ecg, rows, Path(folder))
         took["all"] = time.process_time() - start
     return took

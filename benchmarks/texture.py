@@ -8,19 +8,20 @@ import torch
 
 from benchmarks.decode import BATCH, TOKENS, on_one_thread
 from benchmarks.turns import median_seconds
-from ecg_batch import decode, texture_kernel
-from ecg_batch.request import BUNDLED
-from ecg_batch.shard import _return_large_blocks
-from ecg_batch.vqvae import VqVaeConfig
+from ecg_batch.bundled import BUNDLED
+from ecg_batch.kernels import texture as texture_kernel
+from ecg_batch.models import decode
+from ecg_batch.models.vqvae import VqVaeConfig
+from ecg_batch.synthesis.synthesizer import _return_large_blocks
 
 MINUTES = 1500  # tokens of a minute of a long record
 
 
-def measure(rounds: int, machine: list[dict] | None) -> list[dict]:
+def measure(rounds: int, machine: list[dict] | None, batch: int = BATCH, tokens_each: int = TOKENS) -> list[dict]:
     _return_large_blocks()  # as in a worker: else memory for a minute is a new map each time
     models = decode.load_models(BUNDLED)
     vqvae = models.vqvae
-    sizes = {f"{BATCH} records": (BATCH, TOKENS), "1 record": (1, TOKENS), "1 minute": (1, MINUTES)}
+    sizes = {f"{batch} records": (batch, tokens_each), "1 record": (1, tokens_each), "1 minute": (1, MINUTES)}
     ways = {"plain torch": decode.plain_texture}
     if texture_kernel.fits(vqvae):
         ways = {"kernel": texture_kernel.decode_texture, **ways}
@@ -33,9 +34,9 @@ def measure(rounds: int, machine: list[dict] | None) -> list[dict]:
             tokens_of[name] = records * length
             candidates[name] = lambda run=run, tokens=tokens, noise=noise: on_one_thread(lambda: run(vqvae, tokens, noise))
     seconds = median_seconds(candidates, rounds)
-    rates = {name: tokens_of[name] / TOKENS / took for name, took in seconds.items()}
+    rates = {name: tokens_of[name] / tokens_each / took for name, took in seconds.items()}
     rows = [{"what": name, "value": rate, "unit": "records/s", "beside": _ratio(rates, name)} for name, rate in rates.items()]
-    return rows + ([_ceiling(vqvae.config, machine, rates[f"{next(iter(ways))}, {BATCH} records"])] if machine else [])
+    return rows + ([_ceiling(vqvae.config, machine, rates[f"{next(iter(ways))}, {batch} records"], tokens_each)] if machine else [])
 
 
 def _ratio(rates: dict[str, float], name: str) -> str:
@@ -43,12 +44,12 @@ def _ratio(rates: dict[str, float], name: str) -> str:
     return f"the kernel is {ours / rates[name]:.1f} times as fast" if ours and "plain" in name else ""
 
 
-def _ceiling(config: VqVaeConfig, machine: list[dict], rate: float) -> dict:
+def _ceiling(config: VqVaeConfig, machine: list[dict], rate: float, tokens: int) -> dict:
     gflops, gexps = (next(row["value"] for row in machine if row["what"] == kind) for kind in ("sgemm", "exp"))
     flop, exps = work(config)
-    most = 1 / (TOKENS * (flop / gflops + exps / gexps) / 1e9)
+    most = 1 / (tokens * (flop / gflops + exps / gexps) / 1e9)
     return {
-        "what": f"ceiling: {flop * TOKENS / 1e6:.0f} MFLOP and {exps * TOKENS / 1e6:.2f} M exp a record",
+        "what": f"ceiling: {flop * tokens / 1e6:.0f} MFLOP and {exps * tokens / 1e6:.2f} M exp a record",
         "value": most,
         "unit": "records/s",
         "beside": f"the batch reaches {rate / most:.0%} of it",

@@ -3,12 +3,12 @@
 from importlib import import_module
 
 _HOME = {
-    "open_dataset": "ecg_batch.read",
-    "open_ptbxl": "ecg_batch.real",
-    "ECGDataset": "ecg_batch.torch_dataset",
-    "ECGIterable": "ecg_batch.torch_dataset",
-    "ECGLoader": "ecg_batch.torch_dataset",
-    "to_mv": "ecg_batch.torch_dataset",
+    "open_dataset": "ecg_batch.reading.synthetic",
+    "open_ptbxl": "ecg_batch.reading.real",
+    "ECGDataset": "ecg_batch.reading.loader",
+    "ECGIterable": "ecg_batch.reading.loader",
+    "ECGLoader": "ecg_batch.reading.loader",
+    "to_mv": "ecg_batch.reading.loader",
 }
 __all__ = ["ECGDataset", "ECGIterable", "ECGLoader", "open_dataset", "open_ptbxl", "to_mv"]
 

@@ -23,6 +23,8 @@ class Stream(IntEnum):
     BLEND = 7
     LONG_RHYTHM = 8
     LONG_BEATS = 9
+    UNITS = 10
+    DRIFT = 11
 
 
 def generator(seed: int, record: int, stream: Stream) -> np.random.Generator:

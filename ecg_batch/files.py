@@ -1,42 +1,65 @@
 """Files that appear whole or not at all, and stay after a power cut: written aside, fsynced, then linked or moved."""
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
-from ecg_batch.errors import UserError
+# what file systems without hard links, or with none between folders, answer
+NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+MARK_S = 10.0  # a file is moved in far less
 
 
 def sha256_file(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_regular(path: Path, buffering: int = -1) -> BinaryIO:
+    """A file opened to be read. OSError where it is a pipe or a device, which would be waited for, or read, without end."""
+    file = open(path, "rb", buffering, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def read_regular(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read()
+
+
+def link_or_odd(folder: Path, name: str) -> str | None:
+    """Why a file that is named in the folder is not simply in it, or None: symbolic links, pipes and the like, ways out of it.
+
+    An absent file is no oddity: whoever reads it says so.
+    """
+    path = folder
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in name:
+        return "no name of a file in this folder"
+    for part in parts:
+        path /= part
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            return None
+        if stat.S_ISLNK(mode):
+            return f"{os.path.relpath(path, folder)} is a symbolic link, and nothing outside the folder is followed"
+    return None if stat.S_ISREG(mode) else "not a regular file"
 
 
 def to_json(value) -> bytes:
     """Readable JSON, the same bytes for the same value: a key per line, innermost lists on one line."""
     text = json.dumps(value, indent=1, ensure_ascii=False)  # strings hold no bare line break, so only layout is touched
     return (re.sub(r"\[\n[^][{}]*\]", _on_one_line, text) + "\n").encode()
-
-
-def read_yaml(path: Path, what: str, known: Sequence[str]) -> dict:
-    """The keys of a YAML file that a user wrote. UserError naming the file; what, known: to say what it should have been."""
-    import yaml
-
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read {what}: {error}. Give the path of a YAML file") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}. Mend that line") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: found {type(raw).__name__}, needed 'key: value' lines; known keys: {', '.join(known)}")
-    return raw
 
 
 def _on_one_line(found: re.Match) -> str:
@@ -62,17 +85,48 @@ def _write_aside(data: bytes, scratch: Path) -> Path:
 def write_new(path: Path, data: bytes, scratch: Path) -> bool:
     """Create path with data, or return False and leave it alone where it exists: of two writers exactly one wins.
 
-    scratch: a folder on the same file system. os.link is the one call that is exclusive on NFS and Lustre too.
+    scratch: a folder on the same file system. os.link is the one call that is exclusive on NFS and Lustre too. BeeGFS and some
+    FUSE file systems have no links between folders; there a mark beside the file says who is at it.
     """
     aside = _write_aside(data, scratch)
     try:
         os.link(aside, path)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if not _move_new(aside, path):
+            return False
     finally:
         aside.unlink(missing_ok=True)
     sync(path.parent)
     return True
+
+
+def _move_new(aside: Path, path: Path) -> bool:
+    """Move a file to a name that is not taken, or return False, without links: whoever makes the mark looks and moves.
+
+    A mark whose maker died is removed by whoever waited for it; the clock is the waiter's own.
+    """
+    mark = path.with_name(f".{path.name}.mark")
+    until = time.monotonic() + MARK_S
+    while not path.exists():
+        try:
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            if time.monotonic() > until:
+                mark.unlink(missing_ok=True)
+            time.sleep(0.02)
+            continue
+        try:
+            if path.exists():
+                return False
+            os.replace(aside, path)
+            return True
+        finally:
+            mark.unlink(missing_ok=True)
+    return False
 
 
 def write_over(path: Path, data: bytes, scratch: Path) -> None:

@@ -1,30 +1,41 @@
 """Fixtures: inputs made once, requests and finished runs made of them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from fakes import fake, write_fake_bank, write_fake_models
+from fakes import fake, small_request, write_fake_bank, write_fake_models
+from places import TESTS
 
-from ecg_batch.execute import synthesize
-from ecg_batch.plan import make_plan, open_run, partial_of
-from ecg_batch.request_file import load_request
+from ecg_batch.request.parse import load_request
+from ecg_batch.run.folder import open_run
+from ecg_batch.run.local import synthesize
+from ecg_batch.run.planning import make_plan
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background jobs, and then in all that they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-TESTS = Path(__file__).parent
-MIX = {
-    "labels": {"NORM": 0.5, "AFIB": 0.3, "SBRAD": 0.2},
-    "hr_bpm": {"uniform": [50, 90]},
-    "sex": {"female": 0.6, "male": 0.4},
-}
-# 5 shards, the last one short; small enough that a run takes a fraction of a second
-SMALL = {"records": 540, "batch": 64, "shard": 128, "seed": 7, "mix": MIX}
+# Minutes each: two processes that share the files end together when no such file is left for the end.
+LONGEST_FILES = ("test_benchmarks.py", "test_evaluate.py", "test_worker.py", "test_export.py", "test_stream.py", "test_generate.py",
+                 "test_prepare.py", "test_guarantees.py", "test_holter.py", "test_wheel.py", "test_contracts.py")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST_FILES.index(item.path.name) if item.path.name in LONGEST_FILES else len(LONGEST_FILES))
+
+
+@pytest.fixture(scope="session")
+def real_ptbxl() -> Path:
+    """A folder in PTB-XL's layout at 100 and 500 Hz, a sample of it or the whole: where ECG_BATCH_PTBXL says."""
+    if not (named := os.environ.get("ECG_BATCH_PTBXL")):
+        pytest.skip("needs PTB-XL, or a sample of it in its layout: set ECG_BATCH_PTBXL to the folder")
+    folder = Path(named).resolve()
+    assert (folder / "ptbxl_database.csv").exists(), f"ECG_BATCH_PTBXL is {named}, where no ptbxl_database.csv is"
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -46,21 +57,13 @@ def write_request(inputs, tmp_path):
     return write
 
 
-def small_request(inputs: Path, path: Path, **changes) -> Path:
-    raw = {**SMALL, "bank": str(inputs / "bank"), "models": str(inputs / "models"), **changes}
-    path.write_text(yaml.safe_dump({key: value for key, value in raw.items() if value is not None}))
-    return path
-
-
 @pytest.fixture
 def make_run(write_request, tmp_path):
-    """make_run(name, key=value, ...) -> (plan, folder.partial, out) of a planned run."""
+    """make_run(name, key=value, ...) -> the planned Run."""
 
     def make(name: str = "run", **changes):
         plan, table = make_plan(load_request(write_request(**changes)))
-        out = tmp_path / name
-        assert open_run(plan, table, out) == partial_of(out)
-        return plan, partial_of(out), out
+        return open_run(plan, table, tmp_path / name)
 
     return make
 
@@ -74,6 +77,19 @@ def make_dataset(write_request, tmp_path):
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def made_once(inputs, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made_once")
+    synthesize(load_request(small_request(inputs, folder / "request.yaml")), folder / "dataset", 1, fake())
+    return folder / "dataset"
+
+
+@pytest.fixture
+def small_dataset(made_once, tmp_path) -> Path:
+    """Folder of a finished dataset for those who only read it: what make_dataset() makes, made once, and copied."""
+    return shutil.copytree(made_once, tmp_path / "dataset")
 
 
 @pytest.fixture

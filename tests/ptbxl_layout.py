@@ -6,16 +6,22 @@ from pathlib import Path
 import numpy as np
 import wfdb
 
-from ecg_batch import bank
+from ecg_batch.bundled import BUNDLED
+from ecg_batch.donors import bank
 from ecg_batch.leads import LEADS, twelve_leads
 
-SAMPLE = Path(__file__).parents[2] / "shared" / "ptbxl-sample"
 COLUMNS = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_lr", "filename_hr")
+
+
+def fold_10(folder: Path) -> int:
+    """How many records of fold 10 the table of a PTB-XL folder has."""
+    with open(folder / "ptbxl_database.csv", newline="", encoding="utf-8") as file:
+        return sum(int(float(row["strat_fold"])) == 10 for row in csv.DictReader(file))
 
 
 def write_layout(folder: Path, donors: list[int]) -> dict[int, np.ndarray]:
     """Writes these bundled donors; returns ecg_id -> the ECG written, int16 (12, time). Folds 9 and 10 get one donor each."""
-    source = bank.read_bank(bank.BUNDLED)
+    source = bank.read_bank(BUNDLED)
     table, written, rows = source.table, {}, []
     (folder / "records100" / "00000").mkdir(parents=True)
     for at, donor in enumerate(donors):

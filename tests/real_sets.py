@@ -1,17 +1,40 @@
-"""Real ECGs for tests of the evaluation: the bundled donors, as they were recorded, with their diagnoses."""
+"""Real ECGs for tests of the evaluation: one bundled donor of five, as they were recorded, with their diagnoses, and their bank."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 
-from ecg_batch import bank
-from ecg_batch.labelled import Labelled
-from ecg_batch.leads import twelve_leads
+from ecg_batch.bundled import BUNDLED
+from ecg_batch.donors import bank
+from ecg_batch.evaluation.labelled import Labelled
+from ecg_batch.leads import MODELLED, twelve_leads
+
+ONE_OF = 5
+
+
+def few_donors() -> bank.Bank:
+    """Of the bundled bank as many donors as tests have time for."""
+    held = bank.read_bank(BUNDLED)
+    table = replace(held.table, **{name: getattr(held.table, name)[::ONE_OF] for name in bank.TABLE_COLUMNS})
+    return bank.Bank(table, **{field.name: getattr(held, field.name)[::ONE_OF] for field in fields(held)[1:]})
+
+
+def write_few_donors(folder: Path) -> Path:
+    """They as a bank; returns the folder."""
+    few = few_donors()
+    columns = {name: getattr(few.table, name) for name in bank.TABLE_COLUMNS}
+    columns |= {field.name: getattr(few, field.name) for field in fields(few)[1:]}
+    attributes = {"format": bank.FORMAT, "leads": MODELLED, "fs_hz": few.table.fs_hz, "codes": few.table.codes,
+                  "superclass_of": few.table.superclass_of, "attribution": few.table.attribution}  # fmt: skip
+    folder.mkdir()
+    bank.write_group(folder / "donors.zarr", columns, attributes)
+    return folder
 
 
 def bundled_records(folds: dict[int, int] | None = None) -> Labelled:
-    """The bundled donors; folds: fold -> the fold it plays in this test."""
-    held = bank.read_bank(bank.BUNDLED)
+    """These donors; folds: fold -> the fold it plays in this test."""
+    held = few_donors()
     table, count = held.table, len(held.table)
     patients = np.full((count, 3), -1)
     patients[:, 0] = table.patient_id

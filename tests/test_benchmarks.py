@@ -1,5 +1,7 @@
-"""The benchmarks still find what they time; what they measure is for quiet machines."""
+"""Every benchmark runs, at toy size, and its rows are what they say they are; what they measure is for quiet machines."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,18 +9,117 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wfdb
+from making import finish, start, write_request
+from places import ROOT
+from threadpoolctl import threadpool_limits
 
-from benchmarks import decode, joints, repetition, stages, texture
-from ecg_batch.bank import BUNDLED, read_bank
-from ecg_batch.long_donor import long_donor
-from ecg_batch.mamba import MambaConfig
-from ecg_batch.vqvae import VqVaeConfig
+from benchmarks import __main__ as everything
+from benchmarks import cost, decode, detect, holter, reader, repetition, rhythm, runs, splices, stages, texture, turns
+from ecg_batch.bundled import BUNDLED
+from ecg_batch.dataset.verify import verify
+from ecg_batch.donors.bank import read_bank
+from ecg_batch.leads import MV_PER_UV
+from ecg_batch.models.mamba import MambaConfig
+from ecg_batch.models.vqvae import VqVaeConfig
+from ecg_batch.reading.synthetic import open_dataset
+from ecg_batch.synthesis.long.donor import long_donor
 
-ROOT = Path(__file__).parents[1]
+COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm")  # beside python -m benchmarks itself
+NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 
 
+def table(text: str) -> list[list[str]]:
+    """The cells of all rows of Markdown tables, heads included."""
+    rows = (line[1:].removesuffix("|").split("|") for line in text.splitlines() if line[:1] == "|" and line[:4] != "|---")
+    return [[cell.strip(" *") for cell in row] for row in rows]
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number.replace(",", "")) for number in re.findall(NUMBER, text)]
+
+
+@pytest.fixture
+def few_threads():
+    """Threads of OpenMP that wait for a core beside other work spin; a toy has no use for them."""
+    with threadpool_limits(1):
+        yield
+
+
+# python -m benchmarks -------------------------------------------------------------------------------------------------
+
+
+def test_what_a_machine_can_do(tmp_path):
+    assert everything.main(["machine", "--rounds", "1", "--mebibytes", "8", "--json", str(tmp_path / "figures.json")]) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["about"]["command"].startswith("python -m benchmarks machine --rounds 1")
+    units = {row["what"]: row["unit"] for row in figures["machine"]}
+    assert units == {"sgemm": "GFLOP/s", "exp": "G/s", "memory copy": "GB/s", "disk write with fsync": "GB/s"}
+    assert all(row["value"] > 0 for row in figures["machine"])
+
+
+@pytest.mark.slow
+def test_decoding_and_texture_beside_the_ceiling_of_the_machine(tmp_path):
+    words = ["machine", "decode", "texture", "--rounds", "1", "--batch", "64", "--tokens", "10", "--mebibytes", "8"]
+    assert everything.main([*words, "--json", str(tmp_path / "figures.json")]) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert all(row["unit"] == "records/s" and row["value"] > 0 for part in ("decode", "texture") for row in figures[part])
+    decoded, textured = ({row["what"]: row for row in figures[part]} for part in ("decode", "texture"))
+    assert {"ours", "ours, 1 thread", "plain torch loop"} < set(decoded)
+    if decode.transformers_twin(decode.decode.load_models(BUNDLED).mamba):
+        assert {"transformers generate, batch 16", "transformers generate, batch 64"} < set(decoded)
+    assert {"plain torch, 64 records", "plain torch, 1 record", "plain torch, 1 minute"} < set(textured)
+    for rows, one in ((decoded, "ours, 1 thread"), (textured, next(iter(textured)))):
+        (ceiling,) = (row for what, row in rows.items() if what.startswith("ceiling"))
+        (reached,) = re.findall(r"reaches (\d+)% of it", ceiling["beside"])
+        assert float(reached) == pytest.approx(100 * rows[one]["value"] / ceiling["value"], abs=0.51)
+
+
+def test_a_rate_is_the_difference_of_two_runs_and_the_rest_is_start_up(monkeypatch):
+    """By hand: 1,024 records in 6 s and 8,192 in 13 s are 1,024 a second after 5 s; a million takes 16 min."""
+    monkeypatch.setattr(runs, "_run_seconds", lambda out, workers, records, settings: 5 + records / 1024)
+    monkeypatch.setattr(runs, "_threads", lambda rounds: [])
+    rows = runs.measure(1)
+    assert [(row["what"], row["value"], row["unit"]) for row in rows] == [
+        (f"{workers} worker(s), checked, written", 1024, "records/s") for workers in (2, 1)
+    ]
+    assert rows[0]["beside"] == "and a start-up of 5.0 s; a million in 16 min"
+
+
+@pytest.mark.slow
+def test_whole_runs_are_timed(tmp_path):
+    assert everything.main(["runs", "--rounds", "1", "--records", "512", "--json", str(tmp_path / "figures.json")]) == 0
+    rows = json.loads((tmp_path / "figures.json").read_text())["runs"]
+    assert [row["what"] for row in rows] == ["2 worker(s), checked, written", "1 worker(s), checked, written",
+        "one worker on 1 thread(s), not written", "one worker on 2 thread(s), not written"]  # fmt: skip
+    assert all(row["unit"] == "records/s" and row["value"] for row in rows)
+    assert min(row["value"] for row in rows[2:]) > 0  # the others are differences of two short runs
+
+
+@pytest.mark.slow
+def test_peers_are_timed(tmp_path):
+    pytest.importorskip("neurokit2")
+    assert everything.main(["peers", "--rounds", "1", "--json", str(tmp_path / "figures.json")]) == 0
+    rows = json.loads((tmp_path / "figures.json").read_text())["peers"]
+    assert rows[0]["what"] == "NeuroKit2 ecg_simulate, 12 leads"
+    assert all(row["unit"] == "records/s" and row["value"] > 0 for row in rows)
+
+
+def test_candidates_take_turns_and_the_median_counts(monkeypatch):
+    """One warm-up of each; then by hand: a takes 1, 5, 2 s, b 3, 3, 9 s."""
+    clock, order, took = [0.0], [], {"a": iter((100, 1, 5, 2)), "b": iter((100, 3, 3, 9))}
+
+    def run(name: str) -> None:
+        order.append(name)
+        clock[0] += next(took[name])
+
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: clock[0])
+    assert turns.median_seconds({name: lambda name=name: run(name) for name in "ab"}, 3) == {"a": 2, "b": 3}
+    assert "".join(order) == "abababab"
+
+
+@pytest.mark.slow
 def test_every_stage_of_a_batch_takes_time():
-    rows = {row["what"]: row["value"] for row in stages.measure(rounds=1)}
+    rows = {row["what"]: row["value"] for row in stages.measure(rounds=1, size=64)}
     assert set(stages.STAGES) < set(rows) and min(rows[name] for name in stages.STAGES) > 0
     assert sum(rows[name] for name in stages.STAGES) < rows["all"]
 
@@ -56,12 +157,192 @@ def test_a_wfdb_record_is_read_at_100_hz(tmp_path):
 def test_joints_beside_ectopic_beats_are_held_against_intervals_alike():
     bank = read_bank(BUNDLED)
     row = next(row for row in range(len(bank.table)) if "BIGU" in bank.table.scp_codes(row))
-    one = joints._skeleton(long_donor(bank, row), float(bank.table.hr_bpm[row]), row)
+    one = splices._skeleton(long_donor(bank, row), float(bank.table.hr_bpm[row]), row)
     beside = one.ectopic[1]
-    joined, plain = joints.alike(one, beside)
-    assert len(joined) == len(plain) >= joints.FEWEST and len(set(plain)) == len(plain)
+    joined, plain = splices.alike(one, beside)
+    assert len(joined) == len(plain) >= splices.FEWEST and len(set(plain)) == len(plain)
     interval = np.searchsorted(one.interval.start, np.concatenate([joined, plain]), side="right") - 1
     assert beside[interval].all() and one.is_seam[interval[: len(joined)]].all() and not one.is_seam[interval[len(joined) :]].any()
+
+
+# The others -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_dataset_is_repeated_to_any_size(make_dataset, tmp_path):
+    """Written as any dataset is: it verifies, and record 540 is record 0 again."""
+    source = make_dataset()
+    large = reader.repeated(source, tmp_path / "large", 1100)
+    assert list(verify(large)) == []
+    opened, once = open_dataset(large), open_dataset(source)
+    assert len(opened) == 1100 and opened.records["record"].to_pylist() == list(range(1100))
+    np.testing.assert_array_equal(opened.raw[[0, 539, 540, 1099]], once.raw[[0, 539, 0, 19]])
+
+
+@pytest.mark.slow
+def test_reading_is_timed(make_dataset, capsys):
+    assert reader.main([str(make_dataset()), "--records", "640", "--workers", "1", "--rounds", "1"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.startswith("640 records, 1 workers,")
+    rates = {line[:58].strip(): numbers(line[58:]) for line in lines if "records/s" in line}
+    assert list(rates) == [
+        "naive Dataset of zarr[i], one process", "the same in a DataLoader with 1 workers",
+        "zarr-python in blocks of 64, random order", "our chunks, random order, one process",
+        "ECGLoader, int16, 0 workers", "ECGLoader, int16, 1 workers", "ECGLoader, float32 mV, 0 workers",
+        "ECGLoader, float32 mV, 1 workers", "WFDB export in PTB-XL's layout, 1 processes"]  # fmt: skip
+    assert all(wall > 0 and cpu > 0 for wall, cpu in rates.values())
+    assert rates["our chunks, random order, one process"][0] > rates["naive Dataset of zarr[i], one process"][0]
+    peaks = [numbers(line[58:]) for line in lines if line.startswith("peak memory")]
+    assert len(peaks) == 2 and all(0 < before <= peak for peak, before in peaks)
+    assert [numbers(line[:58]) for line in lines if line.startswith("peak memory")] == [[640], [540]]
+
+
+@pytest.fixture(scope="module")
+def long_records(tmp_path_factory) -> Path:
+    """Four records of 320 s, two of them clean."""
+    folder = tmp_path_factory.mktemp("long")
+    mix = {"labels": {"NORM": 0.4, "MI": 0.3, "PVC": 0.3}, "hr_bpm": {"uniform": [60, 90]}}
+    finish(start(write_request(folder, records=4, duration_s=320, batch=4, shard=4, mix=mix), folder / "run", 1))
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_the_evidence_of_long_records(long_records, capsys, few_threads):
+    pytest.importorskip("neurokit2")
+    holter.main([str(long_records), "--hours", "0.36"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("4 records of 0.0888889 h: ")
+    rows, opened = table(printed), open_dataset(long_records)
+    labels = opened.records["label"].to_pylist()
+    found = [row for row in rows if len(row) == 6 and row[0] in labels]
+    assert sorted(row[0] for row in found) == sorted(labels)
+    for label, _, beats, *rates, invented in found:
+        assert 300 < numbers(beats)[0] < 500 and len(numbers(invented)) == 2
+        if label in holter.CLEAN:
+            assert all(share > 0.97 for rate in rates for share in numbers(rate))
+    aucs = [numbers(row[3])[0] for row in rows if row[1] == "other times" or "where they did" in row[1]]
+    assert aucs and all(0 <= auc <= 1 for auc in aucs)
+    heads = {row[0] for row in rows}
+    assert {"median of records, largest over all splices", "3 s, within 10 s of these records"} < heads
+    likeness = [list(map(float, row[1:])) for row in rows if row[0].startswith(("10 s, within", "3 s, within"))]
+    assert len(likeness) == 3 and all(0 < median <= high <= most <= 1 for median, high, most in likeness)
+    variability = [row for row in rows if len(row) == 9 and row[0] in labels]
+    assert len(variability) == 4 and all(55 <= float(row[2]) <= 95 for row in variability)
+
+
+@pytest.mark.slow
+def test_the_texture_stream_beside_real_texture(tmp_path, capsys):
+    holter.main(["--texture", str(tmp_path / "texture.png"), "--records", "4"])
+    _, carried, streamed, real = table(capsys.readouterr().out)
+    assert (carried[0], streamed[0], real[0]) == ("carried on as it is", "as the stream gives it", "real (595 donors)")
+    assert all(10 < float(cell) < 500 for row in (carried, streamed, real) for cell in row[1:] if cell)
+    assert (tmp_path / "texture.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_joints_beside_ectopic_beats_are_counted(capsys, few_threads):
+    splices.main(["--donors", "4", "--minutes", "5", "--exchanges", "1"])
+    head, *rows = table(capsys.readouterr().out)
+    assert head[2:5] == ["ectopic beats", "with a splice", "donors with some"]
+    assert {tuple(row[:2]) for row in rows} > {("all", "before"), ("all", "after")}
+    count = {tuple(row[:2]): numbers(row[2])[0] for row in rows}
+    for second in ("before", "after"):
+        parts = [beats for (kind, which), beats in count.items() if kind != "all" and which == second]
+        assert sum(parts) == count["all", second] > 50
+    for row in rows:
+        some, donors = numbers(row[4])
+        assert 0 <= numbers(row[3])[0] <= 100 and 0 <= some <= donors <= 4
+        assert row[5] == "too few" or 0 <= numbers(row[5])[0] <= 1
+
+
+@pytest.mark.slow
+def test_repetition_beside_a_recording(long_records, tmp_path, capsys):
+    """The recording is the second record's own lead II: both sides must then agree about it."""
+    pytest.importorskip("neurokit2")
+    opened = open_dataset(long_records)
+    np.save(tmp_path / "recording.npy", opened.raw[1][1] * MV_PER_UV)
+    repetition.main([str(long_records), f"{tmp_path / 'recording.npy'}:100", "--figure", str(tmp_path / "figure.png")])
+    rows = table(capsys.readouterr().out)
+    (recording,) = (row for row in rows if row[0].startswith("recording.npy"))
+    assert float(recording[2]) == pytest.approx(320 / 60, abs=0.05) and 300 < numbers(recording[3])[0] < 500
+    pieces = [row for row in rows if len(row) == 7 and row[0] in ("one lead", "eight leads")]
+    real = [row for row in pieces if row[2] == "real"]
+    assert [row[:2] + row[3:4] for row in real] == [["one lead", "5", "1"]]
+    ours = [row for row in pieces if row[2] != "real"]
+    assert sum(int(row[3]) for row in ours) == 8 and {row[0] for row in ours} == {"one lead", "eight leads"}
+    for row in pieces:
+        low, middle, high = map(float, row[4:])
+        assert 0.3 < low <= middle <= high <= 1
+    label = opened.records["label"][1].as_py()
+    (same,) = (row for row in ours if row[0] == "one lead" and row[2] == label)
+    assert float(same[4]) - 0.05 <= float(real[0][5]) <= float(same[6]) + 0.05
+    assert (tmp_path / "figure.png").stat().st_size > 5_000
+
+
+@pytest.mark.slow
+def test_the_cost_of_whole_jobs(capsys):
+    cost.main(["--rounds", "1", "--cases", "10 s, batches of 256", "1 h, a batch of 3", "--records", "256", "--minutes", "3"])
+    head, short, long = table(capsys.readouterr().out)
+    assert head[1:3] == ["peak, MiB", "processor, ms a minute of signal (lowest, highest)"]
+    assert short[0] == "10 s, batches of 256, cut to 256 of 10 s" and long[0] == "1 h, a batch of 3, cut to 3 of 180 s"
+    for row in (short, long):
+        middle, low, high = numbers(row[2])
+        assert 100 < float(row[1]) < 2048 and low == middle == high
+    assert float(short[3]) == 1
+
+
+def test_cases_are_cut_to_what_is_asked():
+    assert cost.cut(("x.yaml", 32, 16, 3600), None, None) == ("x.yaml", 32, 16, 3600)
+    assert cost.cut(("x.yaml", 32, 16, 3600), 8, 5) == ("x.yaml", 8, 8, 300)
+    assert cost.cut(("x.yaml", 1, 1, 10), 8, 5) == ("x.yaml", 1, 1, 10), "never more than the case says"
+
+
+def test_variability_of_rhythms_is_told_beside_what_is_published(capsys):
+    rhythm.main(["--seeds", "2", "--hours", "0.25"])
+    head, *rows = table(capsys.readouterr().out)
+    assert head == ["case", *rhythm.MEASURES, "within range", "s"]
+    assert [row[0].split(", cut")[0] for row in rows] == [case[0] for case in rhythm.CASES]
+    assert sum("cut to 0.25 h" in row[0] for row in rows) == len(rhythm.CASES) - 1  # one has five minutes
+    for row in rows:
+        mean, low, high = numbers(row[1])
+        assert 0 < low <= mean <= high
+        assert row[9].endswith("of 2") and float(row[10]) >= 0
+    healthy, _, infarction, *_, fibrillation = (numbers(row[1])[0] for row in rows)
+    assert infarction < healthy < fibrillation
+
+
+@pytest.mark.slow
+def test_spectra_of_recordings_beside_generated_hours(tmp_path, capsys):
+    pytest.importorskip("neurokit2")
+    made, names = read_bank(BUNDLED), f"{tmp_path / 'recording.npy'}:100"
+    row = int(np.argmin(np.abs(made.table.hr_bpm - 70)))
+    donor = (made.skeleton[row] + made.texture[row])[1] * MV_PER_UV
+    np.save(tmp_path / "recording.npy", np.tile(donor, 32))
+    rhythm.main(["--seeds", "1", names])
+    head, recording, generated = table(capsys.readouterr().out)
+    assert recording[0] == "recording.npy:100" and generated[0] == "median of 1 generated hours"
+    for cells in (recording[1:], generated[1:]):
+        assert len(cells) == len(rhythm.BANDS_HZ) - 1 == len(head) - 1
+        assert all(float(cell) >= 0 for cell in cells) and sum(map(float, cells)) == pytest.approx(100, abs=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", [detect.xqrs, detect.neurokit])
+def test_public_detectors_find_the_beats_of_a_donor(detector):
+    made = read_bank(BUNDLED)
+    row = int(np.argmin(np.abs(made.table.hr_bpm - 70)))
+    if detector is detect.neurokit:
+        pytest.importorskip("neurokit2")
+    found = detector(made.skeleton[row][1] * MV_PER_UV, 100)
+    inner = [beat for beat in made.beats(row) if 100 < beat < 900]
+    assert len(inner) >= 8 and all(np.abs(found - beat).min() <= 5 for beat in inner)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_says_what_it_does(command):
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.{command}", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and f"benchmarks.{command}" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("words", [["--help"], ["decoding"]])

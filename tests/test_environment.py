@@ -1,11 +1,9 @@
 """environment.yml and pyproject.toml name the same packages and versions."""
 
 import tomllib
-from pathlib import Path
 
 import yaml
-
-ROOT = Path(__file__).parents[1]
+from places import ROOT
 
 
 def test_conda_and_pip_pins_are_equal():

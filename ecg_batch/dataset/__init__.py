@@ -1,0 +1,1 @@
+"""Dataset: the format on disk. See docs/format.md."""

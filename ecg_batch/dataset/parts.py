@@ -1,0 +1,150 @@
+"""Parts: the rows and beats of each shard, merged into records.parquet and beats.parquet, and split again by a repair.
+
+Writing and merging hold a row group at a time, splitting a shard, whatever the number and length of records.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from io import BytesIO
+from itertools import chain, islice
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecg_batch.dataset.layout import RECORDS, Shard
+from ecg_batch.dataset.plan import BEATS, Plan
+from ecg_batch.dataset.rows import ROW_COLUMNS, SOURCE_COLUMNS
+from ecg_batch.dataset.run import Run
+from ecg_batch.dataset.tables import open_table
+from ecg_batch.files import sync
+
+# Without Arrow's own copy of the schema: it holds the names inside lists, which change when a file is read and written
+# again, and a repaired dataset splits records.parquet into the very bytes of its parts.
+PARQUET = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
+# Each row group of records.parquet takes memory wherever the file is opened (38 kB: 21 columns), and time wherever it is written
+ROW_GROUPS = 1024
+ROW_GROUP_RECORDS = 2**18  # held in memory at once, at most
+BEATS_GROUP_S = 86_400  # of signal: a day has 100,000 beats
+
+
+def row_groups(plan: Plan) -> list[tuple[Shard, ...]]:
+    """The shards of each row group of records.parquet, in order. One each as long as there are few, so that damage there costs one
+    shard.
+    """
+    each = max(1, min(math.ceil(len(plan.shards) / ROW_GROUPS), ROW_GROUP_RECORDS // plan.request.shard))
+    return [plan.shards[start : start + each] for start in range(0, len(plan.shards), each)]
+
+
+def write_parts(plan: Plan, shard: Shard, rows: pa.Table, beats: Iterable[pa.Table], staging: Path) -> None:
+    """The rows of a shard, and where records are long their beats: a table of each record, asked for when its turn comes.
+
+    A row group of beats.parquet holds whole records of a shard, a day of them or one. ValueError where rows are not the shard's.
+    """
+    _check_rows(shard, rows)
+    tables = {RECORDS: [rows], BEATS: _in_groups(beats, max(1, BEATS_GROUP_S // plan.request.duration_s))}
+    for whole, name in plan.part_files(shard).items():
+        written = write_groups(staging / name, tables[whole])
+        with pq.ParquetFile(staging / name, page_checksum_verification=True) as back:
+            read = sum(batch.num_rows for batch in back.iter_batches(use_threads=False))
+        if read != written:
+            raise OSError(f"shard {shard.index}: the file system gave back other rows than were written")
+
+
+def _check_rows(shard: Shard, rows: pa.Table) -> None:
+    if tuple(rows.column_names) not in (ROW_COLUMNS, ROW_COLUMNS + SOURCE_COLUMNS):
+        raise ValueError(f"shard {shard.index}: the rows have the columns {rows.column_names}; needed {ROW_COLUMNS}")
+    if not np.array_equal(rows["record"].to_numpy(), np.arange(shard.start, shard.stop)):
+        raise ValueError(f"shard {shard.index}: the rows are not those of records {shard.start} to {shard.stop - 1} in order")
+
+
+def _in_groups(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    tables = iter(tables)
+    while group := list(islice(tables, size)):
+        yield pa.concat_tables(group)
+
+
+def write_groups(path: Path | BytesIO, groups: Iterable[pa.Table]) -> int:
+    """Write each table as a row group; how many rows. In one piece whatever pieces they came in: those would show in the pages."""
+    if isinstance(path, Path):
+        path.parent.mkdir(exist_ok=True)
+    groups = iter(groups)
+    first, written, options = next(groups, None), 0, PARQUET
+    if first is None:
+        raise ValueError(f"{path}: no rows; needed one row group at least")
+    if "sample" in first.column_names:  # a beat's sample comes once: their dictionary would take 40 MB for three days
+        options = PARQUET | {"use_dictionary": [name for name in first.column_names if name != "sample"]}
+    with pq.ParquetWriter(path, first.schema, **options) as writer:
+        for rows in chain([first], groups):
+            writer.write_table(rows.combine_chunks(), row_group_size=rows.num_rows)
+            written += rows.num_rows
+    return written
+
+
+def merge_parts(run: Run) -> None:
+    """records.parquet, and beats.parquet of long records, of the parts; each whole in one move."""
+    for whole, groups in ((RECORDS, _merged_rows), (BEATS, _merged_beats)):
+        if whole in run.plan.part_files(run.shards[0]):
+            tmp = run.staging / f"merged-{uuid4().hex}"
+            write_groups(tmp, groups(run))
+            sync(tmp)
+            os.replace(tmp, run.folder / whole)
+    sync(run.folder)
+
+
+def _merged_rows(run: Run) -> Iterator[pa.Table]:
+    for group in row_groups(run.plan):
+        yield pa.concat_tables([rows for shard in group for rows in _groups_of(run.folder / run.plan.part_files(shard)[RECORDS])])
+
+
+def _merged_beats(run: Run) -> Iterator[pa.Table]:
+    for shard in run.shards:
+        yield from _groups_of(run.folder / run.plan.part_files(shard)[BEATS])
+
+
+def _groups_of(path: Path) -> Iterator[pa.Table]:
+    """The row groups of a part. Without read_table, whose general machinery takes three times as long for a small file."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for index in range(file.num_row_groups):
+            yield file.read_row_group(index, use_threads=False)
+
+
+def part_sha256s(run: Run, whole: str) -> Iterator[tuple[Shard, str]]:
+    """sha256 of the part of each shard, as split from records.parquet or beats.parquet. Any of DAMAGE where that is damaged."""
+    with open_table(run.folder / whole) as file:
+        held = [file.metadata.row_group(index).column(0).statistics for index in range(file.num_row_groups)]
+        first, last = (np.array([getattr(records, end) for records in held]) for end in ("min", "max"))
+        read = lru_cache(maxsize=1)(file.read_row_group)
+        for shard in run.shards:
+            at, sink = range(np.searchsorted(last, shard.start), np.searchsorted(first, shard.stop)), BytesIO()
+            write_groups(sink, [_of_shard(read(index), shard) for index in at])
+            yield shard, hashlib.sha256(sink.getbuffer()).hexdigest()
+
+
+def split_parts(run: Run) -> None:
+    """The absent parts out of records.parquet and beats.parquet again, as their tasks wrote them.
+
+    Those of a damaged row group stay absent, or are none of their receipts.
+    """
+    damaged = (OSError, ValueError, KeyError, TypeError, AttributeError)  # whatever a footer with a flipped bit leads to
+    for whole in run.plan.part_files(run.shards[0]):
+        with suppress(*damaged), pq.ParquetFile(run.folder / whole, page_checksum_verification=True) as file:
+            held = [file.metadata.row_group(index).column(0).statistics for index in range(file.num_row_groups)]
+            first, last = (np.array([getattr(records, end) for records in held]) for end in ("min", "max"))
+            read = lru_cache(maxsize=1)(file.read_row_group)  # many shards may share one
+            for shard in run.shards:
+                if not (path := run.folder / run.plan.part_files(shard)[whole]).exists():
+                    with suppress(*damaged):
+                        at = range(np.searchsorted(last, shard.start), np.searchsorted(first, shard.stop))
+                        write_groups(path, [_of_shard(read(index), shard) for index in at])
+
+
+def _of_shard(rows: pa.Table, shard: Shard) -> pa.Table:
+    first, last = np.searchsorted(rows["record"].to_numpy(), (shard.start, shard.stop))
+    return rows.slice(first, last - first)

@@ -1,0 +1,136 @@
+"""Receipts: the only truth about what is done. A shard is finished when its receipt is valid, and not before.
+
+No database, no scheduler: what is missing = planned shards minus valid receipts; a resumed run asks nothing else.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ecg_batch.dataset.layout import Shard
+from ecg_batch.dataset.plan import Plan
+from ecg_batch.dataset.run import Run
+from ecg_batch.errors import number_of
+from ecg_batch.files import read_regular
+
+NOT_MEASURED = "not measured"
+
+
+def read_receipt(run: Run, shard_index: int, sealed: bool = False) -> dict | None:
+    """The receipt of a shard if it is valid: it parses, is of this run, and its files are there with the stated sizes.
+
+    sealed: run.is_sealed, asked once for many. Contents are not hashed here (verify and finalise do it): this is asked thousands
+    of times.
+    """
+    try:
+        receipt = json.loads(read_regular(run.receipt(shard_index)))
+        stated = (receipt["run_id"], receipt["shard"], sorted(receipt["files"]), len(receipt["content_sha256"]))
+        shard = run.shards[shard_index]
+        names = run.plan.shard_files(shard)
+        whole = stated == (run.plan.run_id, shard_index, sorted(names), 64)
+        whole = whole and _is_sane(receipt, shard)
+        for name in run.plan.ecg_files(shard) if sealed else names:
+            whole = whole and os.stat(f"{run.folder}/{name}").st_size == receipt["files"][name]["bytes"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return receipt if whole else None
+
+
+def _is_sane(receipt: dict, shard: Shard) -> bool:
+    """Whether what others add up and print has the types and bounds that a worker writes."""
+    joules, batch, flags = receipt.get("joules", NOT_MEASURED), receipt.get("batch"), receipt.get("flags", {})
+    host, parts = receipt.get("host", "?"), receipt.get("joules_of", [])
+    files = receipt["files"].values()
+    return (
+        is_count(receipt["records"]) and receipt["records"] == shard.records
+        and is_amount(receipt["seconds"]) and is_count(receipt["bytes"])
+        and isinstance(host, str) and host.isprintable() and len(host) < 256
+        and (joules == NOT_MEASURED or (is_amount(joules) and bool(parts)))
+        and isinstance(parts, list) and all(isinstance(part, str) for part in parts)
+        and (batch is None or (is_count(batch) and batch > 0))
+        and is_count(receipt.get("flagged", 0)) and isinstance(flags, dict) and all(map(is_count, flags.values()))
+        and all(is_count(stated["bytes"]) and isinstance(stated["sha256"], str) for stated in files)
+        and isinstance(receipt["content_sha256"], str)
+    )  # fmt: skip
+
+
+def is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def is_amount(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def read_receipts(run: Run, known: dict[int, dict] | None = None) -> dict[int, dict]:
+    """All valid receipts by shard. Those in `known` are not read again, so that polling a large run stays cheap."""
+    receipts = {} if known is None else known
+    sealed = run.is_sealed
+    for name in _names(run.receipts):
+        index = int(name.removesuffix(".json")) if name.removesuffix(".json").isdecimal() else -1
+        if index in receipts or not 0 <= index < len(run.shards):
+            continue
+        if receipt := read_receipt(run, index, sealed):
+            receipts[index] = receipt
+    return receipts
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def missing(run: Run, only: frozenset[int] | None = None) -> list[Shard]:
+    """Planned shards without a valid receipt; only: among these."""
+    receipts = read_receipts(run)
+    return [shard for shard in run.shards if shard.index not in receipts and (only is None or shard.index in only)]
+
+
+def smaller_batches(plan: Plan, receipts: Iterable[dict]) -> dict[str, list[int]]:
+    """Batch -> the shards made with it, where that is not the request's."""
+    found: dict[str, list[int]] = {}
+    for receipt in receipts:
+        if (batch := receipt.get("batch", plan.request.batch)) != plan.request.batch:
+            found.setdefault(str(batch), []).append(receipt["shard"])
+    return found
+
+
+def stated_energy(joules: dict[str, float]) -> dict[str, object]:
+    """Energy as receipts and the manifest state it, from energy.Meter: joules in all, and of which parts."""
+    if not joules:
+        return {"joules": NOT_MEASURED}
+    return {"joules": round(sum(joules.values()), 3), "joules_of": sorted(joules)}
+
+
+def total_energy(receipts) -> dict[str, object]:
+    """The sum over receipts; with the number of shards where some were not measured."""
+    measured = [receipt for receipt in receipts if isinstance(receipt.get("joules"), (int, float))]
+    if not measured:
+        return {"joules": NOT_MEASURED}
+    parts = sorted({part for receipt in measured for part in receipt["joules_of"]})
+    return {"joules": round(sum(r["joules"] for r in measured), 3), "joules_of": parts, "joules_shards": len(measured)}
+
+
+def total_flags(receipts: Iterable[dict]) -> dict[str, object]:
+    """How many records have a flag, and of each kind, as receipts and the manifest state it. Empty where a receipt does not say."""
+    kinds: dict[str, int] = {}
+    flagged = 0
+    for receipt in receipts:
+        if "flagged" not in receipt:  # made before they were counted
+            return {}
+        flagged += receipt["flagged"]
+        for kind, count in receipt.get("flags", {}).items():
+            kinds[kind] = kinds.get(kind, 0) + count
+    return {"flagged": flagged, "flags": dict(sorted(kinds.items()))}
+
+
+def flags_in_words(stated: dict, records: int) -> str:
+    """'3 of 540 records are flagged: flat 1, heart_rate 2'; "" where it was not counted."""
+    if "flagged" not in stated:
+        return ""
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(stated.get("flags", {}).items()))
+    flagged = stated["flagged"]
+    return f"{flagged:,} of {number_of(records, 'record', 'are')} flagged: {kinds}" if flagged else "no record is flagged"

@@ -1,0 +1,79 @@
+"""One row per record: what records.parquet says of it. Columns: docs/format.md, what was asked beside what was got."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+
+from ecg_batch.donors.bank import DonorTable
+from ecg_batch.statements import SUPERCLASSES
+
+ROW_COLUMNS = (
+    "record", "shard", "label", "hr_bpm_requested", "hr_bpm_measured", "age_requested", "age", "sex_requested", "sex",
+    "donor_ecg_id", "donor_patient_id", "donor_fold", "blend_ecg_id", "blend_patient_id", "blend_fold",
+    "texture_ecg_id", "texture_patient_id", "texture_fold",
+    "scp_codes", *SUPERCLASSES, "prd_pct", "alpha", "flags",
+)  # fmt: skip
+# where the bank is not of PTB-XL alone: the registry of each donor, and the record's name there
+SOURCE_COLUMNS = ("donor_source", "donor_record", "blend_source", "blend_record", "texture_source", "texture_record")
+FURTHER = pa.list_(pa.int32())  # donors beside the first: of a blend none, one or two; of recorded texture none or more
+
+
+def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
+    """The rows of a Batch. age, sex and labels are the donor's, which its beats show; *_requested what was asked."""
+    queries, chosen = batch.queries, batch.donor_row
+    superclasses = donors.superclasses()[chosen]
+    further = {"blend": batch.blended_rows, "texture": batch.texture_rows}
+    columns = {
+        "record": pa.array(queries.record, pa.int64()),
+        "shard": pa.array(np.full(len(chosen), shard), pa.int32()),
+        "label": pa.array(queries.label.tolist(), pa.string()),
+        "hr_bpm_requested": _asked(queries.hr_bpm, np.isnan(queries.hr_bpm), pa.float32()),
+        "hr_bpm_measured": _asked(batch.measured_bpm, np.isnan(batch.measured_bpm), pa.float32()),
+        "age_requested": _asked(queries.age, np.isnan(queries.age), pa.float32()),
+        "age": pa.array(donors.age[chosen], pa.float32()),
+        "sex_requested": _asked(queries.sex, queries.sex < 0, pa.int8()),
+        "sex": pa.array(donors.sex[chosen], pa.int8()),
+        "donor_ecg_id": pa.array(donors.ecg_id[chosen], pa.int32()),
+        "donor_patient_id": pa.array(donors.patient_id[chosen], pa.int32()),
+        "donor_fold": pa.array(donors.fold[chosen], pa.int32()),
+        **{f"{what}_{name}": pa.array([getattr(donors, name)[list(rows)].tolist() for rows in each], FURTHER)
+           for what, each in further.items() for name in ("ecg_id", "patient_id", "fold")},
+        "scp_codes": pa.array([json.dumps(donors.scp_codes(int(donor))) for donor in chosen], pa.string()),
+        **{name: pa.array(superclasses[:, at]) for at, name in enumerate(SUPERCLASSES)},
+        "prd_pct": pa.array(batch.prd_pct, pa.float32()),
+        "alpha": pa.array(batch.alpha, pa.float32()),
+        "flags": pa.array([",".join(flags) for flags in batch.flags], pa.string()),
+    }
+    return pa.table(columns | _sources(donors, batch))
+
+
+def _sources(donors: DonorTable, batch) -> dict[str, pa.Array]:
+    """SOURCE_COLUMNS; none where all donors are of one release in PTB-XL's layout, whose numbers name the records."""
+    if donors.source is None:
+        return {}
+    further = {"donor": None, "blend": batch.blended_rows, "texture": batch.texture_rows}
+    named = {}
+    for what, each in further.items():
+        for name in ("source", "record"):
+            values = getattr(donors, name)
+            named[f"{what}_{name}"] = (
+                pa.array(values[batch.donor_row].tolist(), pa.string())
+                if each is None
+                else pa.array([values[list(rows)].tolist() for rows in each], pa.list_(pa.string()))
+            )
+    return named
+
+
+def _asked(values: np.ndarray, absent: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """Values with nulls where nothing was asked, or nothing could be measured."""
+    return pa.array(values.astype(kind.to_pandas_dtype()), kind, mask=absent)
+
+
+def beats_table(record: int, annotations: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> pa.Table:
+    """The rows of beats.parquet of one record: its annotations, several of (samples, symbols, aux), put in the order of time."""
+    sample, symbol, aux = (np.concatenate(arrays) for arrays in zip(*annotations, strict=True))
+    order = np.argsort(sample, kind="stable")
+    columns = {"record": np.full(len(sample), record, np.int64), "sample": sample[order].astype(np.int64),
+               "symbol": pa.array(symbol[order], pa.string()), "aux": pa.array(aux[order], pa.string())}  # fmt: skip
+    return pa.table(columns)

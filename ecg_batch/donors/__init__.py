@@ -1,0 +1,1 @@
+"""Donors: from the recordings of PTB-XL to a bank of real beats."""

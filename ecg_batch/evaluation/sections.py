@@ -1,0 +1,348 @@
+"""Evaluate a finished dataset against real ECGs: what is compared, and every figure of the report but those of
+evaluate_usefulness.py, in the order in which they are shown.
+
+Synthetic records come from the dataset; the ablations are the same request made again with one option changed. Real records are
+PTB-XL's: folds 1-8 are what donors and training come from, fold 9 chooses, fold 10 tests.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from ecg_batch.bundled import BUNDLED
+from ecg_batch.errors import UserError
+from ecg_batch.evaluation import fidelity, privacy, validity
+from ecg_batch.evaluation.ablations import ablations, noise_texture, real_texture
+from ecg_batch.evaluation.labelled import CHOICE_FOLD, TEST_FOLD, TRAIN_FOLDS, Labelled, from_rows
+from ecg_batch.evaluation.scores import macro_auroc
+from ecg_batch.evaluation.train_judge import judged
+from ecg_batch.keys import Range
+from ecg_batch.leads import MV_PER_UV
+from ecg_batch.models.judge import Judge, embed, filtered, load_judge, predict
+from ecg_batch.request.model import Cohort, Variation
+
+VARIED_ALONE = {"rr_cv": 0.05, "axis_deg": 10.0, "electrode": 0.25, "gain_sd": 0.12, "blend": 0.4}  # each has a row of its own
+ALL_VARIATION = Variation(**{name: value for name, value in VARIED_ALONE.items() if name != "blend"})
+PUBLISHED = {"texture": "decoded", "alpha": 0.6, "prd_limit_pct": 10.0, "lowpass_hz": 40.0}
+FEWEST_TAUGHT, FEWEST_CHOSEN, RARE = 20, 3, 0.1  # records of folds 1-8 and of fold 9 that a rare statement has; its largest share
+FIDELITY_DRAWS = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the evaluation spends."""
+
+    folds: Annotated[int, Range(1, 9, "test folds of the main rows: 10, and so many of 1-8")] = 9
+    few_folds: Annotated[int, Range(1, 9, "of ablation rows and the low-data curve")] = 3
+    seeds: Annotated[int, Range(1, 100, "trainings for each of them; every fold has other seeds")] = 1
+    steps: Annotated[int, Range(10, 10**6, "of each classifier")] = 400
+    records: Annotated[int, Range(1, 10**7, "of each synthetic set that trains")] = 2048
+    compared: Annotated[int, Range(2, 10**6, "pairs in fidelity and validity at most")] = 484
+    delineated: Annotated[int, Range(1, 10**6, "records a side for NeuroKit2")] = 150
+    workers: Annotated[int, Range(1, 1024, "processes")] = 2
+    told_seeds: Annotated[int, Range(1, 100, "trainings of the two-sample test; of one band or part of the beat, one")] = 3
+    told_steps: Annotated[int, Range(10, 10**6, "of each of them")] = 400
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Everything that is compared. made: the dataset; variants: name -> ablation, record for record beside `made`; rare: the same
+    request for the rare statements, evenly, and those statements.
+    """
+
+    real: Labelled
+    train: Labelled
+    choice: Labelled
+    test: Labelled
+    made: Labelled
+    rows: object  # records.parquet of `made`
+    variants: dict[str, Labelled]
+    rare: Labelled | None
+    rare_statements: tuple[str, ...]
+    prd_limit_pct: float | None
+
+
+def variants_of(request) -> dict[str, dict]:
+    """Ablations: without variation, without texture, with other textures; the alpha sweep; each kind of variation by itself.
+
+    "real texture" is recorded too, but not laid in time with the beats; so is none that is decoded.
+    """
+    bare = {"variation": None, "judge": None}
+    decoded = {**bare, "texture": "decoded"}
+    return {
+        "no variation": bare,
+        "retrieval only": {**bare, "alpha": 0.0},
+        "noise-shaped texture": decoded,
+        "real texture": decoded,
+        "decoded texture": decoded,
+        "as published": {**bare, **PUBLISHED},
+        "alpha 0.3": {**bare, "alpha": 0.3},
+        "alpha 0.6": {**bare, "alpha": 0.6},
+        **{name: {**bare, "variation": replace(Variation(), **{name: value})} for name, value in VARIED_ALONE.items()},
+        "all variation": {**bare, "variation": Variation(**VARIED_ALONE)},
+    }
+
+
+def rare_statements(train: Labelled, choice: Labelled, held_by_donors: Sequence[str]) -> tuple[str, ...]:
+    """The statements that less than a tenth of the training records hold, enough to learn and to choose a threshold."""
+    named = sorted({code for codes in train.codes for code in codes} & set(held_by_donors))
+    counts = {code: (train.holds(code).sum(), choice.holds(code).sum()) for code in named}
+    return tuple(
+        code for code, (taught, chosen) in counts.items()
+        if FEWEST_TAUGHT <= taught < RARE * len(train) and chosen >= FEWEST_CHOSEN
+    )  # fmt: skip
+
+
+def read_sets(folder: Path, real: Labelled, settings: Settings, show=iter) -> Sets:
+    """Opens the dataset, refuses a leak, makes the ablations."""
+    from ecg_batch.dataset.plan import read_plan
+    from ecg_batch.reading.synthetic import open_dataset
+    from ecg_batch.synthesis.source import query_source
+    from ecg_batch.synthesis.synthesizer import open_synthesizer
+
+    dataset, plan = open_dataset(folder), read_plan(folder)
+    if plan.request.duration_s != 10:
+        raise UserError(
+            f"{folder}: records of {plan.request.duration_s} s; PTB-XL's have 10 s, so there is nothing to hold them against. "
+            "Evaluate a dataset of 10 s records made with the same options"
+        )
+    count = min(len(dataset), settings.records)
+    rows = dataset.records.slice(0, count)
+    made = from_rows(dataset.raw[:count], rows, dataset.fs_hz)
+    train, choice, test = (real.in_folds(*folds) for folds in (TRAIN_FOLDS, (CHOICE_FOLD,), (TEST_FOLD,)))
+    refuse_leak(folder, made, choice, test)
+    changes = variants_of(plan.request)
+    stand_ins = {"noise-shaped texture": noise_texture, "real texture": real_texture}
+    queries = query_source(plan.request, folder)
+    synthesizer = open_synthesizer(with_this_software(plan), "decoded")
+    variants = ablations(synthesizer, count, changes, queries, stand_ins, show)
+    donors = synthesizer.donors
+    held = [code for code in donors.table.codes if donors.table.holds(code)[donors.rows].any()]
+    statements = rare_statements(train, choice, held)
+    rare = of_statements(synthesizer, statements, count, show) if statements else None
+    return Sets(real, train, choice, test, made, rows, variants, rare, statements, plan.request.prd_limit_pct)
+
+
+def of_statements(synthesizer, statements: Sequence[str], records: int, show) -> Labelled:
+    """The dataset's request, asked for these statements in equal shares instead."""
+    from ecg_batch.synthesis.ask import cohort_queries
+
+    cohort = Cohort(labels=tuple((code, 1 / len(statements)) for code in statements))
+    asked = synthesizer.asked(mix=None, table=None, cohort=cohort)
+    queries_of = partial(cohort_queries, asked.request, asked.donors)
+    return ablations(asked, records, {"rare": {}}, queries_of, {}, show)["rare"]
+
+
+def with_this_software(plan):
+    """The same plan for records that are compared among themselves and never join its dataset."""
+    from ecg_batch.dataset.plan import software_versions
+
+    return replace(plan, versions=software_versions())
+
+
+def refuse_leak(folder: Path, made: Labelled, *held_out: Labelled) -> None:
+    """UserError where a patient of fold 9 or 10 is among the donors: no score on that patient would mean anything."""
+    donors = set(made.patients[made.patients >= 0].tolist())
+    leaked = sorted(donors & {int(patient) for part in held_out for patient in part.patient_id})
+    if leaked:
+        raise UserError(
+            f"{folder}: patients {', '.join(map(str, leaked[:5]))}{' ...' * (len(leaked) > 5)} of PTB-XL's folds 9 and 10 are "
+            "among the donors; a score on these folds would measure memory. Make the dataset with donor_folds within 1 to 8"
+        )
+
+
+def networks(models: Path = BUNDLED) -> dict[str, tuple[Judge, dict]]:
+    """judge: refines. encoder: another network, which measures."""
+    return {name: load_judge(models / f"{name}.safetensors") for name in ("judge", "encoder")}
+
+
+# Fidelity -------------------------------------------------------------------------------------------------------------
+
+
+def fidelity_section(sets: Sets, encoder: Judge, settings: Settings, encoder_sha256: str) -> dict:
+    """Distances in features to real held-out patients (folds 9 and 10), each beside real training patients against the same.
+
+    Means over FIDELITY_DRAWS matchings, and the range of the ratio to the floor.
+    """
+    from ecg_batch.evaluation.labelled import together
+
+    held_out, floor = together(sets.choice, sets.test), "real, other patients (floor)"
+    named = {floor: sets.train, "synthetic": sets.made}
+    named |= {name: sets.variants[name] for name in ("no variation", "retrieval only", "noise-shaped texture", "real texture",
+                                                     "decoded texture", "as published", "blend", "all variation")}  # fmt: skip
+    target = embed(encoder, filtered(held_out.ecg, held_out.fs_hz))
+    features = {name: embed(encoder, filtered(part.ecg, part.fs_hz)) for name, part in named.items()}
+    draws: dict[str, list[dict]] = {name: [] for name in named}
+    for seed in range(FIDELITY_DRAWS):
+        rng = np.random.default_rng(seed)
+        pairs = {name: fidelity.matched(part.labels, held_out.labels, rng) for name, part in named.items()}
+        both = np.intersect1d(pairs[floor][1], pairs["synthetic"][1])
+        both = np.sort(rng.permutation(both)[: settings.compared])
+        for name, (rows, at) in pairs.items():
+            kept = np.isin(at, both)
+            draws[name].append(distances(features[name][rows[kept]], target[at[kept]]))
+    rows = {name: {key: float(np.mean([one[key] for one in held])) for key in held[0]} for name, held in draws.items()}
+    for name, row in rows.items():
+        each = [one["Frechet"] / base["Frechet"] for one, base in zip(draws[name], draws[floor], strict=True)]
+        row |= {"ratio to floor": row["Frechet"] / rows[floor]["Frechet"], "lowest ratio": min(each), "highest ratio": max(each)}
+    return {"N": len(both), "draws": FIDELITY_DRAWS, "encoder sha256": encoder_sha256, "features": target.shape[1],
+            "class mix": "each held-out record matched by one with the same superclasses", "rows": rows}  # fmt: skip
+
+
+def distances(x: np.ndarray, target: np.ndarray) -> dict:
+    return {"Frechet": fidelity.frechet(x, target), "KID": fidelity.kid(x, target), **fidelity.prdc(target, x)}
+
+
+def distortion_section(sets: Sets, encoder: Judge, count: int = 200) -> dict:
+    """The four PRD rows: synthetic and skeleton against the donor, synthetic and real against the nearest other patient."""
+    by_id = {int(ecg_id): at for at, ecg_id in enumerate(sets.train.ecg_id)}
+    chosen = np.array([at for at, ecg_id in enumerate(sets.made.ecg_id) if int(ecg_id) in by_id][:count])
+    made, bare = (part.ecg[chosen] * MV_PER_UV for part in (sets.made, sets.variants["retrieval only"]))
+    donors = sets.train.ecg[[by_id[int(ecg_id)] for ecg_id in sets.made.ecg_id[chosen]]] * MV_PER_UV
+    same = (sets.made.ecg_id == sets.variants["retrieval only"].ecg_id)[chosen]  # a redrawn record may have another donor
+    features = embed(encoder, filtered(sets.train.ecg, sets.train.fs_hz))
+    near = nearest_other(
+        embed(encoder, filtered(sets.made.ecg[chosen], sets.made.fs_hz)), sets.made.patient_id[chosen], sets, features
+    )
+    real = np.random.default_rng(0).choice(len(sets.train), min(count, len(sets.train)), replace=False)
+    near_real = nearest_other(features[real], sets.train.patient_id[real], sets, features)
+    real_mv = sets.train.ecg * MV_PER_UV
+    return {
+        "N": len(chosen),
+        "synthetic against its donor": fidelity.distortion(made, donors),
+        "skeleton alone against its donor": fidelity.distortion(bare[same], donors[same]),
+        "synthetic against the nearest other patient": fidelity.distortion(made, real_mv[near]),
+        "real against the nearest other patient": fidelity.distortion(real_mv[real], real_mv[near_real]),
+    }
+
+
+def nearest_other(x: np.ndarray, patients: np.ndarray, sets: Sets, features: np.ndarray) -> np.ndarray:
+    """The nearest training record of another patient in features: (record,)."""
+    distance = privacy.cdist(x, features)
+    distance[patients[:, None] == sets.train.patient_id[None, :]] = np.inf
+    return distance.argmin(1)
+
+
+# Clinical validity ----------------------------------------------------------------------------------------------------
+
+
+def validity_section(sets: Sets, settings: Settings) -> dict:
+    """KS distances of clinical measures by class, synthetic and real training patients against held-out patients."""
+    from ecg_batch.evaluation.labelled import together
+
+    held_out, rng = together(sets.choice, sets.test), np.random.default_rng(0)
+    made_rows, made_at = fidelity.matched(sets.made.labels, held_out.labels, rng)
+    real_rows, real_at = fidelity.matched(sets.train.labels, held_out.labels, rng)
+    both = np.intersect1d(real_at, made_at)[: settings.compared]
+    parts = {"synthetic": sets.made.take(made_rows[np.isin(made_at, both)]), "held-out": held_out.take(both),
+             "real": sets.train.take(real_rows[np.isin(real_at, both)])}  # fmt: skip
+    ours = {name: validity.table(part) for name, part in parts.items()}
+    some = {name: part.take(np.arange(min(settings.delineated, len(part)))) for name, part in parts.items()}
+    theirs = {name: validity.table(part, validity.measure_by_neurokit) for name, part in some.items()}
+    ks = {}
+    for name in ("synthetic", "real"):
+        x, y, labels = ours[name], ours["held-out"], (parts[name].labels, parts["held-out"].labels)
+        ks.setdefault("KS", {})[name] = {m: validity.ks(x[m], y[m]) for m in validity.MEASURES}
+        ks.setdefault("KS by class", {})[name] = validity.ks_by_class(x, labels[0], y, labels[1])
+        pairs = {m: (theirs[name][m], theirs["held-out"][m]) for m in validity.SECOND}
+        ks.setdefault("KS by NeuroKit2", {})[name] = {m: validity.ks(*pair) for m, pair in pairs.items()}
+    count = len(some["held-out"])
+    bias = {m: disagreement(ours["held-out"][m][:count], theirs["held-out"][m]) for m in ("PR", "QRS", "QT")}
+    return {
+        "N": len(both),
+        **ks,
+        "N by NeuroKit2": count,
+        "delineators on real records, ms": bias,
+        "asked and got": validity.asked_and_got(sets.rows),
+        "largest identity residual, steps": validity.identities(sets.made.ecg),
+        "PRD against the skeleton, %": {"largest": float(np.max(sets.rows["prd_pct"].to_numpy())), "limit": sets.prd_limit_pct},
+        "measures": {name: {m: table[m].round(2).tolist() for m in validity.MEASURES} for name, table in ours.items()},
+    }
+
+
+def disagreement(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """Of two delineators on the same records: the bias to be known, and the scatter."""
+    gap = (ours - theirs)[np.isfinite(ours - theirs)]
+    return {"median": float(np.median(gap)), "median absolute": float(np.median(np.abs(gap))), "N": len(gap)}
+
+
+# Diversity, privacy, labels -------------------------------------------------------------------------------------------
+
+
+def privacy_section(sets: Sets, encoder: Judge, settings: Settings) -> dict:
+    some = sets.made.take(np.random.default_rng(0).permutation(len(sets.made))[: settings.compared])
+    features = embed(encoder, filtered(sets.made.ecg, sets.made.fs_hz))
+    return {
+        "donors": privacy.donor_use(sets.made),
+        "within-donor spread": privacy.within_donor_spread(features, sets.made),
+        "attacks": privacy.attacks(some, sets.train, sets.test),
+    }
+
+
+def judge_section(sets: Sets, nets: dict[str, tuple[Judge, dict]]) -> dict:
+    """The judge and the encoder on real fold 10 with thresholds of fold 9, and on the synthetic labels."""
+    import json
+
+    out = {}
+    for name, (judge, stated) in nets.items():
+        seen = set(json.loads(stated["patients"]))
+        if seen & set(sets.test.patient_id.tolist()):
+            raise UserError(
+                f"{name}: its weights were trained on patients of this test fold. Train it on this PTB-XL: ecg-batch train judge"
+            )
+        thresholds = np.array(json.loads(stated["thresholds"]))
+        p = predict(judge, filtered(sets.test.ecg, sets.test.fs_hz))
+        predicted = predict(judge, filtered(sets.made.ecg, sets.made.fs_hz))
+        out[name] = {
+            "fold 10": judged(sets.test.labels, p, thresholds),
+            "AUROC on synthetic labels": macro_auroc(sets.made.labels, predicted),
+            "thresholds": thresholds.tolist(),
+            "probabilities": p.round(4).tolist(),
+            "truth": sets.test.labels.astype(int).tolist(),
+        }
+    return out
+
+
+def refinement_section(plan, nets: dict[str, tuple[Judge, dict]], folder: Path, records: int = 256) -> dict:
+    """The first records of the request, their texture decoded, with and without refinement: what both networks say of the asked
+    class, and the time.
+    """
+    import time
+
+    from ecg_batch.request.model import Refinement
+    from ecg_batch.synthesis.generate import make_batches
+    from ecg_batch.synthesis.refine import confidence, targets
+    from ecg_batch.synthesis.source import query_source
+    from ecg_batch.synthesis.synthesizer import open_synthesizer
+
+    bare = with_this_software(replace(plan, request=replace(plan.request, texture="decoded", judge=None)))
+    synthesizer = replace(open_synthesizer(bare), judge=nets["judge"][0])
+    request = replace(bare.request, judge=plan.request.judge or Refinement(steps=20, below=0.5))
+    queries = query_source(plan.request, folder)(0, min(records, plan.request.batch, plan.request.records))
+    made, seconds = {}, {}
+    for name, asked in (("before", bare.request), ("after", request)):
+        start = time.process_time()
+        made[name] = next(make_batches(replace(synthesizer, request=asked), [queries]))
+        seconds[name] = time.process_time() - start
+    target = targets(queries.label, synthesizer.bank.table.superclass_of)
+    predicted = {
+        f"{net}, {name}": confidence(nets[net][0], batch.ecg, request.fs_hz, target) for net in nets for name, batch in made.items()
+    }
+    doubted = (predicted["judge, before"] < request.judge.below) & (target >= 0)
+    out = {"records": len(queries), "steps": request.judge.steps, "below": request.judge.below, "doubted": int(doubted.sum())}
+    if doubted.any():
+        out |= {f"{name}, mean of the doubted": float(p[doubted].mean()) for name, p in predicted.items()}
+        out |= {
+            f"{net}, share of the doubted that rose": float(
+                (predicted[f"{net}, after"] > predicted[f"{net}, before"])[doubted].mean()
+            )
+            for net in nets
+        }
+        out["still doubted"] = int((predicted["judge, after"] < request.judge.below)[doubted].sum())
+    out["largest PRD after, %"] = float(made["after"].prd_pct.max())
+    out["CPU seconds a doubted record"] = (seconds["after"] - seconds["before"]) / max(int(doubted.sum()), 1)
+    return out

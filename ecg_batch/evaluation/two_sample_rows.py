@@ -1,0 +1,86 @@
+"""The rows of the two-sample test: a dataset against its donors' own recordings, where it is told, and how strong the test is."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ecg_batch.donors.bank import Bank
+from ecg_batch.evaluation.sections import Sets, Settings
+from ecg_batch.evaluation.two_sample import (
+    BANDS,
+    PARTS,
+    Side,
+    Told,
+    alike_in_rate,
+    at_100_hz,
+    auc,
+    gaussian,
+    rates_of,
+    same_leads,
+    tell_apart,
+)
+from ecg_batch.evaluation.usefulness import read_lines
+from ecg_batch.leads import twelve_leads
+from ecg_batch.progress import progress
+
+GAUSSIAN, REAL = "beats with Gaussian noise", "real against real"
+FAIR, AS_THEY_ARE = "synthetic against its donors", "synthetic against the files as they are"
+LEAST_TOLD = 0.95  # the test is strong enough where it tells Gaussian noise at least so surely
+
+
+def two_sample_section(sets: Sets, bank: Bank, out: Path, settings: Settings, data: str) -> dict:
+    """Each row {"AUC": mean, "interval", "of seeds"}; those in OUT/two_sample.jsonl of the same settings and data are kept."""
+    made, real = sides(sets)
+    rates, fs_hz = (rates_of(made), rates_of(real)), sets.made.fs_hz
+    weight = alike_in_rate(*rates)
+    held = np.isin(bank.table.ecg_id, sets.made.ecg_id)
+    halves = np.random.default_rng(0).random(len(real)) < 0.5
+    fair = same_leads(real)
+    noise = gaussian(bank.skeleton[held], bank.texture[held])
+    own = twelve_leads(bank.skeleton[held].astype(np.int32) + bank.texture[held]).astype(np.int16)
+    patient = bank.table.patient_id[held]
+    noise, own = (Side(at_100_hz(ecg, fs_hz), patient) for ecg in (noise, own))
+    few, seeds = {"seeds": 1, "steps": settings.told_steps}, {"seeds": settings.told_seeds, "steps": settings.told_steps}
+    rows: dict[str, Callable[[], Told]] = {
+        REAL: lambda: tell_apart(fair.take(halves), fair.take(~halves), **few),
+        GAUSSIAN: lambda: tell_apart(noise, own, **few),
+        FAIR: lambda: tell_apart(made, fair, **seeds, weight=weight),
+        AS_THEY_ARE: lambda: tell_apart(made, real, **seeds, weight=weight),
+    }
+    for band in BANDS:
+        rows[f"{FAIR}, {band}"] = lambda band=band: tell_apart(made, fair, **few, weight=weight, bands=(band,))
+    for part in PARTS:
+        rows[f"{FAIR}, {part}"] = lambda part=part: tell_apart(made, fair, **few, weight=weight, part=part)
+    by_rate = np.concatenate([np.abs(np.log(rate / np.nanmedian(rates[1]))) for rate in reversed(rates)])
+    side = np.repeat([False, True], [len(real), len(made)])
+    known = np.isfinite(by_rate)
+    return {
+        "records": [len(made), len(real)],
+        "rows": _once_each(rows, out / "two_sample.jsonl", {"data": data, "settings": asdict(settings)}),
+        "heart rate alone, before records are weighted by it": float(auc(by_rate[known], side[known], np.ones(known.sum()))),
+    }
+
+
+def sides(sets: Sets) -> tuple[Side, Side]:
+    """(synthetic records, the recordings of their donors), at 100 Hz."""
+    donors = sets.real.take(np.isin(sets.real.ecg_id, sets.made.ecg_id))
+    made = sets.made.take(np.isin(sets.made.ecg_id, donors.ecg_id))
+    return tuple(Side(at_100_hz(part.ecg, part.fs_hz), part.patient_id) for part in (made, donors))
+
+
+def _once_each(rows: dict[str, Callable[[], Told]], log: Path, key: dict) -> dict[str, dict]:
+    """What each row says, from the file where it is there already."""
+    done = {line["row"]: line["told"] for line in read_lines(log) if line["key"] == key}
+    with open(log, "a", encoding="utf-8") as file, progress(len(rows), "two-sample test", "rows") as shown:
+        for name, told_of in rows.items():
+            shown.note = name
+            if name not in done:
+                told = told_of()
+                done[name] = {"AUC": told.auc, "interval": list(told.interval), "of seeds": list(told.of_seeds)}
+                file.write(json.dumps({"row": name, "key": key, "told": done[name]}) + "\n")
+                file.flush()
+            shown.update()
+    return {name: done[name] for name in rows}

@@ -1,0 +1,133 @@
+"""Is it useful? Classifiers of real held-out patients, taught with and without synthetic records, beside cheap baselines."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from ecg_batch.evaluation import usefulness
+from ecg_batch.evaluation.labelled import TEST_FOLD, TRAIN_FOLDS, Labelled
+from ecg_batch.evaluation.sections import VARIED_ALONE, Sets, Settings
+from ecg_batch.evaluation.train_judge import JudgeTraining
+from ecg_batch.evaluation.usefulness import LABEL_SETS, Row, first, mixed
+from ecg_batch.statements import SUPERCLASSES
+
+REAL, CLASSICAL, COPIES, COPIED = (
+    "real alone",
+    "real + classical",
+    "real, classes balanced by copies",
+    "donors copied first, then real",
+)
+BARE, NOISE, UNVARIED = (f"{name} first, then real" for name in ("retrieval only", "noise-shaped texture", "unvaried synthetic"))
+FIRST, MIXED, ONLY, DONORS = "synthetic first, then real", "real + synthetic", "synthetic alone", "real donors alone"
+BOTH = f"{FIRST}, + classical"
+CHEAP = (CLASSICAL, COPIES, COPIED, BARE, NOISE)
+CANDIDATES = (FIRST, BOTH, MIXED)
+BESIDE_FEW = (REAL, CLASSICAL, FIRST, BARE, UNVARIED)  # shown beside rows of few folds, hence on these folds too
+TEXTURES = ((UNVARIED, BARE, "none"), (UNVARIED, NOISE, "noise of the same spectrum"))
+
+
+def main_rows() -> list[Row]:
+    return [
+        Row(REAL, (("real", 1.0),)),
+        Row(CLASSICAL, (("real", 1.0),), augment=1),
+        Row(COPIES, (("real", 1.0),), balance=1),
+        first(COPIED, "donors"),
+        first(BARE, "retrieval only"),
+        first(NOISE, "noise-shaped texture"),
+        first(UNVARIED, "no variation"),
+        first(FIRST, "synthetic"),
+        first(BOTH, "synthetic", augment=1),
+        mixed(MIXED, "synthetic"),
+        Row(ONLY, (("synthetic", 1.0),)),
+        Row(DONORS, (("donors", 1.0),)),
+    ]
+
+
+def rare_rows() -> list[Row]:
+    """The same for a classifier of rare statements; the synthetic records are of these statements, evenly."""
+    rows = (
+        *main_rows()[:3],
+        first("rare donors copied first, then real", "rare donors"),
+        first("rare synthetic first, then real", "rare synthetic"),
+        mixed("real + rare synthetic", "rare synthetic"),
+    )
+    return [replace(row, task=LABEL_SETS[1], name=f"{row.name}, {LABEL_SETS[1]}") for row in rows]
+
+
+def ablation_rows() -> list[Row]:
+    names = ("real texture", "decoded texture", "as published", "alpha 0.3", "alpha 0.6", *VARIED_ALONE, "all variation")
+    return [first(f"{name} first, then real", name) for name in names]
+
+
+def low_data_rows(shares=(0.05, 0.10, 0.25)) -> list[Row]:
+    """Few patients: real records and donors are cut to the same patients."""
+    kinds = (main_rows()[0], main_rows()[1], first(FIRST, "synthetic"))
+    return [replace(row, share=share, name=f"{row.name}, {100 * share:g} %") for share in shares for row in kinds]
+
+
+def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -> dict:
+    """All trainings, summarised against real alone, the candidates against the best cheap baseline."""
+    from tempfile import TemporaryDirectory
+
+    training = JudgeTraining(steps=settings.steps, look_every=max(settings.steps // 4, 1))
+    held = {"real": sets.real, "synthetic": sets.made, "donors": donors_of(sets.made, sets.train), **sets.variants}
+    rare = rare_rows() if sets.rare else []
+    if rare:
+        held |= {"rare synthetic": sets.rare, "rare donors": donors_of(sets.rare, sets.train)}
+    all_folds, few_folds = (usefulness.folds_to_test(sets.real.fold, count) for count in (settings.folds, settings.few_folds))
+    jobs = [job for row in (*main_rows(), *rare) for job in trainings(row, all_folds, settings.seeds)]
+    jobs += [job for row in (*low_data_rows(), *ablation_rows()) for job in trainings(row, few_folds, settings.seeds)]
+    with TemporaryDirectory(prefix="evaluate-") as scratch:
+        for name, records in held.items():
+            usefulness.save_set(Path(scratch), name, records, sets.rare_statements)
+        data = f"{run_id} {len(sets.made)} {len(sets.train)}"
+        runs = usefulness.train_rows(Path(scratch), out, jobs, training, settings.workers, data)
+    return summary(sets, settings, jobs, runs)
+
+
+def trainings(row: Row, folds: Sequence[int], seeds: int) -> list[tuple[Row, int, int]]:
+    """(row, test fold, seed): the same seeds for every row, others for every fold."""
+    return [(row, fold, fold + 100 * repeat) for fold in folds for repeat in range(seeds)]
+
+
+def donors_of(made: Labelled, train: Labelled) -> Labelled:
+    """The donor's own record for each synthetic one, as often as it was drawn: what copying would give."""
+    at = {int(ecg_id): row for row, ecg_id in enumerate(train.ecg_id)}
+    return train.take(np.array([at[int(ecg_id)] for ecg_id in made.ecg_id if int(ecg_id) in at], np.int64))
+
+
+def summary(sets: Sets, settings: Settings, jobs: list[tuple[Row, int, int]], runs: list[dict]) -> dict:
+    labels = {
+        LABEL_SETS[0]: sets.real.labels,
+        LABEL_SETS[1]: np.stack([sets.real.holds(code) for code in sets.rare_statements or ("",)], 1),
+    }
+    classes = {LABEL_SETS[0]: SUPERCLASSES, LABEL_SETS[1]: sets.rare_statements}
+    truth = {task: {fold: y[sets.real.fold == fold] for fold in (*TRAIN_FOLDS, TEST_FOLD)} for task, y in labels.items()}
+    by_row: dict[Row, list[dict]] = {}
+    for (row, _, _), run in zip(jobs, runs, strict=True):
+        by_row.setdefault(row, []).append(run)
+    told = {row.name: usefulness.tested(held, truth[row.task]) for row, held in by_row.items()}
+
+    def against(name: str, other: str, classes=(), folds: Sequence[int] = ()) -> dict:
+        asked, at = ([run for run in told[row] if not folds or run.fold in folds] for row in (name, other))
+        return usefulness.summarise(asked, [run for run in at if run.fold in {run.fold for run in asked}], classes)
+
+    few = usefulness.folds_to_test(sets.real.fold, settings.few_folds)
+
+    rows = {row.name: against(row.name, base_of(row), classes[row.task]) for row in by_row}
+    cheap = max(CHEAP, key=lambda name: rows[name]["F1"][0])
+    return {
+        "settings": asdict(settings), "real records": len(sets.train), "real patients": len(set(sets.train.patient_id.tolist())),
+        "donor records": len(set(sets.made.ecg_id.tolist())), "rare statements": list(sets.rare_statements), "rows": rows,
+        "on the few folds": {name: against(name, REAL, folds=few) for name in BESIDE_FEW},
+        "best cheap baseline": cheap, "against it": {name: against(name, cheap) for name in CANDIDATES},
+        "synthetic alone against its donors": against(ONLY, DONORS),
+        "texture": {f"against {what}": against(name, other)["gain"] for name, other, what in TEXTURES},
+    }  # fmt: skip
+
+
+def base_of(row: Row) -> str:
+    """Real alone with as many patients and the same labels."""
+    return REAL + (f", {100 * row.share:g} %" if row.share < 1 else "") + (f", {row.task}" if row.task != LABEL_SETS[0] else "")

@@ -1,0 +1,1 @@
+"""Export: a finished dataset in other formats."""

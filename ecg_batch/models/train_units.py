@@ -1,0 +1,190 @@
+"""Train the model of noise, beat by beat: a codebook by k-means, then the Mamba on sequences of its codes."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ecg_batch.errors import UserError
+from ecg_batch.keys import Range
+from ecg_batch.models.checkpoints import (
+    finished_report,
+    load_checkpoint,
+    refuse_divergence,
+    resuming,
+    save_checkpoint,
+    save_curves,
+    save_report,
+    save_weights,
+    set_learning_rate,
+)
+from ecg_batch.models.corpus import UnitCorpus
+from ecg_batch.models.sizes import refuse
+from ecg_batch.models.train_mamba import optimizer_of
+from ecg_batch.models.unit_model import CODE_STEP, UnitConfig, UnitModel, nearest
+from ecg_batch.models.weights import FORMAT
+from ecg_batch.progress import track
+from ecg_batch.signal.noise import counted, has_unit
+
+NO_CODE = -100  # beyond a sequence's end, as torch's cross entropy ignores it
+LOOK_AT = 512  # sequences at a time
+LONGEST = 24  # units of a recording that are learnt from: few recordings have more, and all sequences are padded to the longest
+
+
+@dataclass(frozen=True)
+class UnitTraining:
+    epochs: Annotated[int, Range(1, 10**6)] = 4
+    batch: Annotated[int, Range(1, 65_536)] = 64
+    learning_rate: Annotated[float, Range(1e-12, 1e12)] = 3e-3
+    weight_decay: Annotated[float, Range(0, 1e6)] = 0.1
+    rounds: Annotated[int, Range(1, 10_000, "of k-means")] = 30
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """codes int64 (record, l), NO_CODE beyond each end; said float32 (record, level + kind): what its condition is made of."""
+
+    codes: torch.Tensor
+    said: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+def train_units(corpus: UnitCorpus, out: Path, config: UnitConfig, training: UnitTraining, device: torch.device) -> dict:
+    """Train, keep the weights of the best epoch on fold 9 as OUT/units.safetensors, return the report. Resumes."""
+    refuse(config, "train units"), refuse(training, "train units")
+    train, check = corpus.parts()
+    settings = {**asdict(config), **asdict(training), "records": len(train)}
+    stated = {"format": FORMAT["units"], "fs_hz": f"{corpus.fs_hz:g}", "config": config.to_json()}
+    torch.manual_seed(training.seed)  # initial weights only
+    model = UnitModel(config)
+    fit_codebook(model, train, training)
+    learn, held_back = sequences(model, train), sequences(model, check)
+    model.to(device)
+    optimizer = optimizer_of(model, training)
+    done, curves, best = 0, {"train": [], "fold 9": []}, None
+    kept = out / "units.checkpoint.pt"
+    if checkpoint := load_checkpoint(kept, settings):
+        with resuming(kept):
+            model.load_state_dict(checkpoint["model"])
+            optimizer.load_state_dict(checkpoint["optimizer"])
+        done, curves, best = checkpoint["epochs_done"], checkpoint["curves"], checkpoint["best"]
+        if done >= training.epochs and (made := finished_report(out, "units", settings, untied(best), stated)):
+            return made
+    for epoch in track(range(done, training.epochs), "units", "epochs", training.epochs, done):
+        curves["train"].append(train_epoch(model, optimizer, learn, training, epoch))
+        curves["fold 9"].append(_mean(bits_of(model, held_back.codes, held_back.said)))
+        refuse_divergence("units", epoch, curves["fold 9"][-1], training.learning_rate)
+        if curves["fold 9"][-1] == min(curves["fold 9"]):
+            best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        state = {"epochs_done": epoch + 1, "curves": curves, "best": best, "settings": settings}
+        save_checkpoint(kept, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **state})
+    with resuming(kept):
+        model.load_state_dict(best)
+    save_weights(out / "units.safetensors", untied(best), stated)
+    save_curves(out / "units_curves.png", "model of units", "bits a beat", curves)
+    report = {"settings": settings, "curves": curves, **quality(model, learn, held_back, check, training.seed)}
+    save_report(out / "units.json", report)
+    return report
+
+
+def untied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """safetensors refuses tensors that share memory."""
+    return {**tensors, "mamba.lm_head.weight": tensors["mamba.lm_head.weight"].clone()}
+
+
+# The codebook ---------------------------------------------------------------------------------------------------------
+
+
+def fit_codebook(model: UnitModel, train: UnitCorpus, training: UnitTraining) -> None:
+    """k-means of how units change (Lloyd 1982, doi:10.1109/TIT.1982.1056489), kept in CODE_STEPs."""
+    changes, means = train.changes(), torch.from_numpy(train.means()).float()
+    model.mean.copy_(means.mean(0)), model.scale.copy_(means.std(0).clamp(min=1e-3))
+    units = torch.from_numpy(counted(changes)).float()  # (unit, level)
+    if len(units) < model.config.codes:
+        raise UserError(f"train units: {len(units)} units of folds 1-8 for {model.config.codes} codes; needed as many at least. "
+                        "Prepare a bank of more records, or set fewer codes")  # fmt: skip
+    rng = np.random.default_rng(training.seed)
+    codes = units[torch.from_numpy(rng.choice(len(units), model.config.codes, replace=False))]  # (K, level)
+    for _ in range(training.rounds):
+        of = torch.cat([torch.cdist(part, codes).argmin(1) for part in units.split(8192)])
+        count = torch.bincount(of, minlength=len(codes))
+        total = torch.zeros_like(codes).index_add_(0, of, units)
+        codes = torch.where(count[:, None] > 0, total / count.clamp(min=1)[:, None], codes)
+    unscaled = codes / torch.from_numpy(counted(np.ones(model.config.levels)))
+    model.codebook.copy_(torch.round(unscaled / CODE_STEP) * CODE_STEP)
+
+
+def sequences(model: UnitModel, corpus: UnitCorpus) -> Sequences:
+    there = has_unit(corpus.level)  # (record, unit)
+    codes = np.full(there.shape, NO_CODE, np.int64)
+    codes[there] = nearest(model.codebook.numpy(), corpus.changes())
+    longest = min(max(int(there.sum(axis=1).max()), 1), LONGEST)
+    return Sequences(torch.from_numpy(codes[:, :longest]), model.said(corpus.means(), corpus.noise.reshape(len(corpus), -1)))
+
+
+# The Mamba ------------------------------------------------------------------------------------------------------------
+
+
+def train_epoch(model: UnitModel, optimizer: torch.optim.Optimizer, learn: Sequences, training: UnitTraining, epoch: int) -> float:
+    """Every training record once; mean bits a beat."""
+    order = np.random.default_rng([training.seed, epoch]).permutation(len(learn))
+    batches, losses = np.array_split(order, max(1, len(learn) // training.batch)), []
+    for index, rows in enumerate(map(torch.from_numpy, batches)):
+        set_learning_rate(optimizer, training.learning_rate, (epoch + index / len(batches)) / training.epochs)
+        loss = nats(model, learn.codes[rows], learn.said[rows], "mean")
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        refuse_divergence("units", epoch, losses[-1], training.learning_rate)
+    return float(np.mean(losses) / np.log(2))
+
+
+def nats(model: UnitModel, codes: torch.Tensor, said: torch.Tensor, reduction: str) -> torch.Tensor:
+    """-log p of each code given its condition and all before it."""
+    codes, said = codes.to(model.codebook.device), said.to(model.codebook.device)
+    logits = model(codes.clamp(min=0), said)  # (b, l, K)
+    return F.cross_entropy(logits.transpose(1, 2), codes, reduction=reduction, ignore_index=NO_CODE)
+
+
+@torch.no_grad()
+def bits_of(model: UnitModel, codes: torch.Tensor, said: torch.Tensor) -> np.ndarray:
+    """(record, 2): bits of each record's codes, and how many codes they are."""
+    parts = zip(codes.split(LOOK_AT), said.split(LOOK_AT), strict=True)
+    total = torch.cat([nats(model, some, of_them, "none").sum(1) for some, of_them in parts]).cpu().numpy() / np.log(2)
+    return np.stack([total, (codes != NO_CODE).sum(1).numpy()], axis=1)
+
+
+def _mean(bits: np.ndarray) -> float:
+    total, count = bits.sum(axis=0)
+    return float(total / count)
+
+
+# What it is worth -----------------------------------------------------------------------------------------------------
+
+
+def quality(model: UnitModel, learn: Sequences, check: Sequences, corpus: UnitCorpus, seed: int) -> dict:
+    """Of fold 9: bits a beat by a unigram, under right conditions and under those of other records; what the codebook explains."""
+    other = torch.from_numpy(np.random.default_rng(seed).permutation(len(check)))
+    right, shuffled = (bits_of(model, check.codes, said) for said in (check.said, check.said[other]))
+    counts = torch.bincount(learn.codes[learn.codes != NO_CODE], minlength=model.config.codes).numpy()
+    share = (counts + 1) / (counts.sum() + len(counts))
+    held = check.codes[check.codes != NO_CODE].numpy()
+    gain = (shuffled - right)[:, 0] / right[:, 1]  # (record,), paired, bits a beat
+    half = 1.96 * gain.std(ddof=1) / np.sqrt(len(gain))
+    changes, codebook = corpus.changes(), model.codebook.cpu().numpy()
+    rest = counted(changes - codebook[nearest(codebook, changes)])
+    mean, unigram = float(gain.mean()), float(-np.log2(share[held]).mean())
+    return {
+        "bits_a_beat": {"mamba": _mean(right), "mamba_other_conditions": _mean(shuffled), "unigram": unigram},
+        "condition_gain_bits_a_beat": {"mean": mean, "low": float(mean - half), "high": float(mean + half)},
+        "codes_used": int(len(np.unique(held))),
+        "explained": float(1 - np.square(rest).sum() / np.square(counted(changes)).sum()),
+    }

@@ -1,0 +1,1 @@
+"""Plot: records on ECG paper, an hour at a glance."""

@@ -1,0 +1,1 @@
+"""Reading: a finished dataset, or PTB-XL itself, for whoever trains on it."""

@@ -1,0 +1,168 @@
+"""Read: a finished dataset as arrays and columns, nothing loaded before it is asked for."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ecg_batch.dataset.layout import ECG, HDF5, HDF5_DIGITS, MANIFEST, RECORDS, ecg_file, partial_of
+from ecg_batch.dataset.manifest import read_manifest
+from ecg_batch.dataset.plan import BEATS, FORMAT
+from ecg_batch.dataset.tables import DAMAGE, damaged, hold_against_sums, read_beats, read_rows, row_columns
+from ecg_batch.errors import UserError
+from ecg_batch.leads import LEADS, MV_PER_UV
+from ecg_batch.reading.records import Records
+from ecg_batch.request.model import CHUNK_RECORDS, MINUTE_S
+
+
+def open_dataset(path: str | Path) -> "OpenDataset":
+    """Open a finished dataset. UserError where it is unfinished, none, of a newer format, visibly damaged, or not to be read."""
+    path = Path(path).absolute()  # whatever folder a program goes to later
+    try:
+        return _open(path)
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: this user may not read it. Ask its owner to give you read access") from None
+
+
+def _open(path: Path) -> "OpenDataset":
+    if path.suffix == ".partial" or (not path.exists() and partial_of(path).exists()):
+        raise UserError(f"{path}: not finished yet: ecg-batch status says how far it is. Run its ecg-batch synthesize again")
+    if not (path / MANIFEST).exists():
+        raise UserError(f"{path}: no dataset (no {MANIFEST} in it). Give the --out of a finished ecg-batch synthesize")
+    manifest = read_manifest(path)
+    if manifest["format"] > FORMAT:
+        raise UserError(f"{path}: format {manifest['format']}; this ecg-batch reads up to {FORMAT}. Install a newer one")
+    hold_against_sums(path, MANIFEST)
+    for name in (RECORDS, ecg_file(_last_file(manifest), stored_format(manifest), digits_of(path))):
+        if not (path / name).exists():  # zarr would read an absent shard as zeros
+            raise UserError(f"{path / name}: absent, so the dataset is damaged. ecg-batch verify names what else is")
+    return OpenDataset(path, manifest)
+
+
+def _last_file(manifest: dict) -> int:
+    streamed = manifest["request"]["duration_s"] > MINUTE_S  # then each record is a file
+    return manifest["records" if streamed else "shards"] - 1
+
+
+def digits_of(path: Path) -> int:
+    """Of names of HDF5 files: a dataset of before 0.4 has 0.h5."""
+    return 0 if (path / HDF5 / "0.h5").exists() else HDF5_DIGITS
+
+
+def stored_format(manifest: dict) -> str:
+    """zarr or hdf5."""
+    return manifest["request"].get("format", "zarr")
+
+
+def open_chunks(path: Path, manifest: dict):
+    """chunks.ZarrChunks or hdf5.Hdf5Chunks of a dataset; None where records are too long for chunks of whole records."""
+    if stored_format(manifest) == "zarr":
+        from ecg_batch.dataset.zarr_chunks import zarr_chunks
+
+        hold_against_sums(path, f"{ECG}/ecg/zarr.json")
+        chunks = zarr_chunks(path / ECG / "ecg")
+        shape = (manifest["records"], len(LEADS), manifest["request"]["duration_s"] * manifest["request"]["fs_hz"])
+        if manifest["request"]["duration_s"] <= MINUTE_S and (chunks is None or chunks.shape != shape):
+            stated = "another layout" if chunks is None else f"shape {chunks.shape}"
+            raise damaged(path / ECG / "ecg/zarr.json", f"it says {stated}; needed chunks of whole records, shape {shape}", path)
+        return chunks
+    from ecg_batch.dataset.hdf5 import Hdf5Chunks
+
+    request = manifest["request"]
+    shape = (manifest["records"], len(LEADS), request["duration_s"] * request["fs_hz"])
+    files = tuple(path / ecg_file(shard, "hdf5", digits_of(path)) for shard in range(manifest["shards"]))
+    return Hdf5Chunks(files, shape, CHUNK_RECORDS, request["shard"])
+
+
+class OpenDataset(Records):
+    """A finished synthetic dataset, or a part of it. See records.Records for how to read it."""
+
+    label_means = "what was asked"
+
+    def __init__(self, path: Path, manifest: dict):
+        self.path, self.manifest, self.total = path, manifest, manifest["records"]
+        self.fs_hz, self.duration_s = manifest["request"]["fs_hz"], manifest["request"]["duration_s"]
+        self._chunks = None
+        self._zarr: tuple = (0, None)  # (process id, array)
+
+    @property
+    def records(self):
+        """The rows of records.parquet, as a pyarrow Table."""
+        if "_rows" not in self.__dict__:
+            self._rows = self.columns()
+        return self._rows
+
+    @property
+    def chunks(self):
+        if not self._has_chunks():
+            raise UserError(f"{self}: records of {self.duration_s} s are read in pieces, with piece() or xarray, not in chunks "
+                            "of whole records; cut training examples from them")  # fmt: skip
+        return self._chunks
+
+    def content(self) -> str:
+        return self.manifest["content_root"]
+
+    def read_table(self, names: list[str] | None):
+        return read_rows(self.path / RECORDS, names)
+
+    def column_names(self) -> list[str]:
+        return row_columns(self.path / RECORDS)
+
+    def read(self, wanted: np.ndarray) -> np.ndarray:
+        if self._has_chunks():
+            return super().read(wanted)
+        return self._long(wanted, lambda array: array.get_orthogonal_selection((wanted,)))
+
+    def piece(self, record: int, start: int, stop: int) -> np.ndarray:
+        """int16 (lead, time) of samples start .. stop - 1 of one record of the source: a long one need never be in memory whole."""
+        if self._has_chunks():
+            return self.read(np.array([record]))[0, :, start:stop]
+        return self._long([record], lambda array: array[record, :, start:stop])
+
+    def _long(self, records, read):
+        """What `read` gives of the array. Each record is a file, and zarr would read an absent one as zeros."""
+        absent = [name for record in records if not (name := self.path / ecg_file(int(record))).exists()]
+        if absent:
+            raise UserError(f"{absent[0]}: absent, so the dataset is damaged. ecg-batch verify DIR names what else is, and "
+                            "--repair has it made again")  # fmt: skip
+        try:
+            return read(self._array())
+        except DAMAGE as error:
+            named = " or ".join(ecg_file(int(record)) for record in records[:5])
+            raise UserError(f"{self.path}: {named} cannot be read ({type(error).__name__}). ecg-batch verify DIR names what "
+                            "is damaged, and --repair has it made again") from None  # fmt: skip
+
+    def window(self, record: int, start_s: float, stop_s: float) -> np.ndarray:
+        """float32 mV (lead, time) from start_s to stop_s of record `record` of the dataset: a day is never in memory whole."""
+        start, stop = round(start_s * self.fs_hz), round(stop_s * self.fs_hz)
+        if not (0 <= record < self.total and 0 <= start <= stop <= self.duration_s * self.fs_hz):
+            raise UserError(
+                f"{self.path}: no {start_s:g} to {stop_s:g} s in record {record}; it has records 0 to {self.total - 1} of "
+                f"{self.duration_s} s"
+            )
+        return self.piece(record, start, stop) * np.float32(MV_PER_UV)
+
+    def beats(self, record: int):
+        """The annotations of one long record as a pyarrow Table: sample, symbol, aux. Only row groups with its beats are read."""
+        if not (self.path / BEATS).exists():
+            raise UserError(f"{self.path}: no {BEATS}: records of 10 s come without annotations. Detect beats instead")
+        return read_beats(self.path, [record]).drop_columns("record")
+
+    def __repr__(self) -> str:
+        return f"OpenDataset({str(self.path)!r}, {len(self):,} records, 12 leads, {self.fs_hz} Hz)"
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in self.__dict__.items() if key != "_rows"} | {"_zarr": (0, None), "_chunks": None}
+
+    def _has_chunks(self) -> bool:
+        if self._chunks is None:
+            self._chunks = open_chunks(self.path, self.manifest)
+        return self._chunks is not None
+
+    def _array(self):
+        """The Zarr array, opened once in each process: a forked child must not use its parent's event loop."""
+        import zarr
+
+        if self._zarr[0] != os.getpid():
+            self._zarr = (os.getpid(), zarr.open_array(self.path / ECG / "ecg", mode="r", zarr_format=3))
+        return self._zarr[1]

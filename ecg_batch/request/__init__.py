@@ -1,0 +1,1 @@
+"""Request: what is asked, read from YAML and checked before anything else runs."""

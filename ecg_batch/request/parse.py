@@ -1,0 +1,331 @@
+"""The request file: read and checked before anything else runs. Every message names file, line and key."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ecg_batch.bundled import BUNDLED
+from ecg_batch.errors import shown
+from ecg_batch.keys import Meaning, Needs, Range
+from ecg_batch.request.model import (
+    AGE_LIMITS,
+    CHUNK_RECORDS,
+    HR_LIMITS_BPM,
+    LOOP_S,
+    MINUTE_S,
+    Cohort,
+    Distribution,
+    Mix,
+    Request,
+)
+from ecg_batch.request.rhythm_parameters import RhythmParameters, rate_limits_bpm
+from ecg_batch.settings import Written, read_settings
+from ecg_batch.statements import rate_rule
+from ecg_batch.strict_yaml import Key, dotted
+
+WHAT = ("mix", "table", "cohort")  # exactly one of them says what to make
+LONG_BATCH = 32  # records that are decoded together, a minute of each at a time
+SHARE_TOLERANCE = 1e-3  # thirds written as 0.333 still count as a whole
+
+
+# The forms that keys have in a file, where the checked request holds something else --------------------------------------
+
+Shares = dict[str, Annotated[float, Range(0, 1)]]
+Fold = Annotated[int, Range(1, 10)]
+Folds = Annotated[
+    Fold | list[Fold], Needs("a list of PTB-XL folds from 1 to 10, as [1, 2, 3]"), Meaning("where donors may come from")
+]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a number is drawn: {uniform: [low, high]} or {normal: [mean, sd], within: [low, high]}."""
+
+    uniform: tuple[float, float] | None = None
+    normal: tuple[float, float] | None = None
+    within: tuple[float, float] | None = None
+
+
+def _drawn(low: float, high: float, meaning: str):
+    words = f"a number from {low:g} to {high:g}, {{uniform: [low, high]}} or {{normal: [mean, sd], within: [low, high]}}"
+    return Annotated[Annotated[float, Range(low, high)] | Spread, Needs(words), Meaning(meaning)]
+
+
+@dataclass(frozen=True)
+class AskedMix:
+    """Shares of labels, and what is asked of each record."""
+
+    labels: Annotated[Shares, Meaning("superclasses or SCP-ECG statements that the bank holds; shares that sum to 1")]
+    hr_bpm: _drawn(*HR_LIMITS_BPM, "heart rate, bpm; left out: the donor's own") | None = None
+    age: _drawn(*AGE_LIMITS, "age in years; left out: any") | None = None
+    sex: (
+        Annotated[Literal["female", "male"] | Shares, Needs("female, male, or shares as {female: 0.5, male: 0.5}"),
+                  Meaning("sex; left out: any")] | None
+    ) = None  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AskedCohort(Cohort):
+    """Records that ask for what the bank's donors are; {} takes the defaults."""
+
+    labels: Annotated[Shares, Meaning("shares as in a mix; left out: each donor as often as the next")] | None = None
+
+
+@dataclass(frozen=True)
+class AskedRhythm(RhythmParameters):
+    """The rhythm model of long records. Depths are relative: SD of log RR, at a mean RR of 0.8 s and 50 years of age."""
+
+    start_hour: Annotated[float, Range(0, 24, "time of day at which the record begins; left out: drawn from 8 to 18")] | None = None
+
+
+def _or_none(low: float, high: float, meaning: str):
+    words = f"a number from {low:g} to {high:g}, or none"
+    return Annotated[Annotated[float, Range(low, high)] | Literal["none"], Needs(words), Meaning(meaning)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedRequest(Request):
+    """A request as its file has it."""
+
+    prd_limit_pct: _or_none(0.1, 100, "no record differs more from its skeleton, percent; its texture is scaled down") = "none"
+    lowpass_hz: _or_none(1, 250, "edge of the low-pass, below half of fs_hz") = "none"
+    donor_folds: Folds = field(default_factory=lambda: list(range(1, 9)))
+    mix: AskedMix | None = None
+    cohort: AskedCohort | None = None
+    rhythm: AskedRhythm | None = None
+    start_hour: None = field(default=None, init=False)  # below rhythm
+    source: str = field(default="", init=False)
+
+
+# From file to request -------------------------------------------------------------------------------------------------
+
+
+def load_request(path: Path, overrides: Sequence[str] = ()) -> Request:
+    """Read and check a request file. overrides: "key=value", dotted for nested keys (mix.hr_bpm=70), values as YAML.
+
+    Paths inside, also those of overrides, are relative to the file. Raises UserError naming file and key.
+    """
+    return parse_request(read_settings(path, "the request", overrides), Path(path).resolve().parent)
+
+
+def parse_request(written: Written, folder: Path) -> Request:
+    """Check the keys of a request. folder: what its paths are relative to."""
+    asked = written.checked(AskedRequest)
+    _refuse_unclear(asked, written)
+    long = asked.is_long
+    rhythm = {**vars(asked.rhythm or AskedRhythm())}
+    start_hour = rhythm.pop("start_hour")
+    options = {key: value if value and any(vars(value).values()) else None
+               for key, value in (("variation", asked.variation), ("judge", asked.judge))}  # fmt: skip
+    request = Request(
+        **vars(asked)
+        | _sizes(asked, written.values)
+        | options
+        | {
+            **{key: None for key in ("prd_limit_pct", "lowpass_hz") if getattr(asked, key) == "none"},
+            "donor_folds": _folds(asked.donor_folds, written),
+            "bank": _path(asked.bank, "bank", written, folder),
+            "models": _path(asked.models, "models", written, folder),
+            "table": _path(asked.table, "table", written, folder) if asked.table is not None else None,
+            "mix": _mix(asked.mix, written) if asked.mix else None,
+            "cohort": _cohort(asked.cohort, written) if asked.cohort else None,
+            "rhythm": RhythmParameters(**rhythm) if long else None,
+            "start_hour": start_hour if long else None,
+            "source": written.source,
+        }
+    )
+    _refuse_contradictions(request, written)
+    return request
+
+
+def _refuse_unclear(asked: AskedRequest, written: Written) -> None:
+    """What to make, and how many, must be said once."""
+    what = [key for key in WHAT if getattr(asked, key) is not None]
+    if len(what) != 1:
+        raise written.error(
+            tuple(what[-1:]),
+            f"found {' and '.join(what) or 'none'} of {', '.join(WHAT)}; exactly one says what to make: a mix of labels, "
+            "a table with a row per record, a cohort like the donors" + ("; --set mix=null drops the mix" if "mix" in what else ""),
+        )
+    if asked.records is None and asked.table is None:
+        raise written.error((), f"records is missing: a {what[0]} has no length of its own; add for example 'records: 2048'")
+
+
+def _refuse_contradictions(request: Request, written: Written) -> None:
+    if request.lowpass_hz is not None and request.lowpass_hz >= request.fs_hz / 2:
+        raise written.error(
+            ("lowpass_hz",),
+            f"lowpass_hz is {request.lowpass_hz:g}; at fs_hz {request.fs_hz} there is nothing above "
+            f"{request.fs_hz / 2:g} Hz. Use 40, the published value, or none",
+        )
+    if request.texture == "units":
+        _refuse_with_units(request, written)
+    if "rhythm" in written.values and not request.is_long:
+        raise written.error(
+            ("rhythm",),
+            f"rhythm is given, but a record of {request.duration_s} s keeps its donor's own rhythm. Ask for a duration_s "
+            f"over {LOOP_S}, or leave rhythm out",
+        )
+    if request.is_long:
+        _refuse_in_long_records(request, written)
+    step = math.lcm(request.batch, CHUNK_RECORDS)
+    if not request.is_streamed and request.shard % step:
+        raise written.error(
+            ("shard",),
+            f"shard is {request.shard}; it must be a multiple of batch ({request.batch}) and of the chunk "
+            f"({CHUNK_RECORDS}), so that no batch crosses a shard. Use {-(-request.shard // step) * step}",
+        )
+
+
+def _refuse_with_units(request: Request, written: Written) -> None:
+    for key, what in (("judge", "moves the latent of a decoded texture"), ("device", "is a GPU's, which decodes texture")):
+        if getattr(request, key) not in (None, "cpu"):
+            raise written.error(
+                (key,),
+                f"{key} {what}, but texture is units, which is recorded and not decoded. Leave {key} out, or say texture: decoded",
+            )
+
+
+def _refuse_in_long_records(request: Request, written: Written) -> None:
+    if request.is_streamed and request.shard != request.batch:
+        raise written.error(
+            ("shard",),
+            f"shard is {request.shard} and batch {request.batch}; of records over {MINUTE_S} s a shard is what one "
+            "batch decodes, since all its records grow at the same time. Leave shard out",
+        )
+    rhythm = request.rhythm
+    if rhythm.fibrillation_short_refractory_s > rhythm.fibrillation_long_refractory_s:
+        raise written.error(
+            ("rhythm", "fibrillation_short_refractory_s"),
+            f"rhythm.fibrillation_short_refractory_s is {rhythm.fibrillation_short_refractory_s:g}, over "
+            f"fibrillation_long_refractory_s, {rhythm.fibrillation_long_refractory_s:g}; exchange them",
+        )
+    if request.mix and request.mix.hr_bpm:
+        _refuse_rate(request, written)
+    for option in ("variation", "judge"):
+        if getattr(request, option):
+            raise written.error(
+                (option,),
+                f"{option} is given, but records over {LOOP_S} s vary by breathing, posture and the rhythm model, and are too "
+                "long for the judge. Leave it out",
+            )
+    if request.is_streamed and request.format != "zarr":
+        raise written.error(
+            ("format",),
+            f"format is {request.format}; records over {MINUTE_S} s are written by the minute, into Zarr alone. Leave "
+            "format out; ecg-batch export makes WFDB of them",
+        )
+
+
+def _refuse_rate(request: Request, written: Written) -> None:
+    """The rhythm model needs room between the shortest and the longest RR."""
+    low, high = rate_limits_bpm(request.rhythm)
+    asked = request.mix.hr_bpm
+    if asked.low < low or asked.high > high:
+        raise written.error(
+            ("mix", "hr_bpm"),
+            f"mix.hr_bpm reaches from {asked.low:g} to {asked.high:g}; the mean of a long record may be "
+            f"{low:.0f} to {high:.0f} bpm, so that its beats can vary between the shortest RR "
+            f"({request.rhythm.rr_low_s:g} s) and the longest ({request.rhythm.rr_high_s:g} s). Narrow mix.hr_bpm (within: ...)",
+        )
+
+
+# Keys whose form in the file is another -------------------------------------------------------------------------------
+
+
+def _sizes(asked: AskedRequest, given: dict) -> dict[str, int]:
+    """Batch and shard, by default such that what a process holds of them does not grow with the duration."""
+    if not asked.is_long:
+        return {}
+    batch = (
+        asked.batch if "batch" in given else min(LONG_BATCH, asked.records or LONG_BATCH) if asked.is_streamed else CHUNK_RECORDS
+    )
+    shard = batch if asked.is_streamed else 8 * math.lcm(batch, CHUNK_RECORDS)
+    return {"batch": batch, "shard": asked.shard if "shard" in given else shard}
+
+
+def _path(value: str, key: str, written: Written, folder: Path) -> str:
+    if value == "bundled" and key != "table":
+        return str(BUNDLED)
+    try:
+        return str((folder / Path(value).expanduser()).resolve())
+    except (OSError, RuntimeError):  # ~nobody, a home that is not known, a loop of links
+        words = f"{key} is {shown(value)}, which leads nowhere on this machine; needed a path, relative to the request file"
+        raise written.error((key,), words) from None
+
+
+def _folds(asked: int | list[int], written: Written) -> tuple[int, ...]:
+    folds = asked if isinstance(asked, list) else [asked]
+    if not folds:
+        raise written.error(("donor_folds",), "donor_folds is []; needed a list of PTB-XL folds from 1 to 10, as [1, 2, 3]")
+    return tuple(sorted(set(folds)))
+
+
+def _mix(asked: AskedMix, written: Written) -> Mix:
+    sex = asked.sex if isinstance(asked.sex, dict | None) else {asked.sex: 1.0}
+    if unknown := set(sex or ()) - {"female", "male"}:
+        raise written.error(("mix", "sex", min(unknown)), f"unknown key 'mix.sex.{min(unknown)}'; known keys: female, male")
+    mix = Mix(
+        labels=_shares(asked.labels, ("mix", "labels"), written),
+        hr_bpm=_distribution(asked.hr_bpm, HR_LIMITS_BPM, ("mix", "hr_bpm"), written),
+        age=_distribution(asked.age, AGE_LIMITS, ("mix", "age"), written),
+        female=None if sex is None else dict(_shares(sex, ("mix", "sex"), written)).get("female", 0.0),
+    )
+    for label, _ in mix.labels:
+        if mix.hr_bpm and mix.hr_bpm_of(label) is None:
+            raise written.error(
+                ("mix", "hr_bpm"),
+                f"mix.hr_bpm has no value for label {label}: {rate_rule(label)}, the request allows "
+                f"{mix.hr_bpm.low:g} to {mix.hr_bpm.high:g}. Widen mix.hr_bpm or drop {label} from mix.labels",
+            )
+    return mix
+
+
+def _cohort(asked: AskedCohort, written: Written) -> Cohort:
+    labels = None if asked.labels is None else _shares(asked.labels, ("cohort", "labels"), written)
+    return Cohort(labels, asked.hr_spread)
+
+
+def _shares(shares: dict[str, float], key: Key, written: Written) -> tuple[tuple[str, float], ...]:
+    """Shares that sum to 1, sorted by name, so that the order in the file changes nothing. Zero shares are dropped."""
+    total = math.fsum(shares.values())
+    if abs(total - 1) > SHARE_TOLERANCE:
+        raise written.error(key, f"{dotted(key)} sums to {total:g}, not 1: a share may be missing or mistyped. Change the shares")
+    return tuple((name, shares[name] / total) for name in sorted(shares) if shares[name] > 0)
+
+
+def _distribution(asked: float | Spread | None, limits: tuple[float, float], key: Key, written: Written) -> Distribution | None:
+    if asked is None or not isinstance(asked, Spread):
+        return None if asked is None else Distribution(float(asked), float(asked))
+    if (asked.uniform is None) == (asked.normal is None) or (asked.within and not asked.normal):
+        raise written.error(key, f"{dotted(key)}: needed either uniform: [low, high], or normal: [mean, sd] with or without "
+                                 "within: [low, high]")  # fmt: skip
+    if asked.uniform:
+        return Distribution(*_interval(asked.uniform, limits, (*key, "uniform"), written))
+    low, high = _interval(asked.within or limits, limits, (*key, "within"), written)
+    mean, sd = asked.normal
+    _refuse_outside(mean, limits, (*key, "normal"), written, " mean")
+    _refuse_outside(sd, (0.001, 1000.0), (*key, "normal"), written, " sd")
+    cut = Distribution(low, high, mean, sd).within(low, high)
+    if cut is None:
+        raise written.error(
+            key, f"{dotted(key)}: normal [{mean:g}, {sd:g}] has next to nothing within [{low:g}, {high:g}]; widen it"
+        )
+    return cut
+
+
+def _interval(pair: tuple[float, float], limits: tuple[float, float], key: Key, written: Written) -> tuple[float, float]:
+    for value in pair:
+        _refuse_outside(value, limits, key, written)
+    low, high = pair
+    if low > high:
+        raise written.error(key, f"{dotted(key)} is [{low:g}, {high:g}]; the lower number comes first: [{high:g}, {low:g}]")
+    return pair
+
+
+def _refuse_outside(value: float, limits: tuple[float, float], key: Key, written: Written, part: str = "") -> None:
+    low, high = limits
+    if not low <= value <= high:
+        raise written.error(key, f"{dotted(key)}{part} is {value:g}; needed a number from {low:g} to {high:g}")

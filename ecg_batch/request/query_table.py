@@ -1,0 +1,274 @@
+"""A table of queries, one row per record: read from CSV or Parquet, checked, and kept in the run's folder in normal
+form.
+
+The kept copy has one row group per shard, so a task reads its own rows only, whatever the length of the table.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ecg_batch.errors import UserError, clipped, shown
+from ecg_batch.request.model import AGE_LIMITS, HR_LIMITS_BPM
+from ecg_batch.statements import RATE_RANGE_BPM, rate_rule
+
+COLUMNS = ("label", "hr_bpm", "age", "sex")
+SEX_CODES = {"male": 0, "female": 1, "0": 0, "1": 1, "0.0": 0, "1.0": 1}  # PTB-XL: 0 = male, 1 = female
+NAME = "queries.parquet"
+ROWS_SHA256 = "rows_sha256"  # in the footer of the kept copy, for each shard
+# what a damaged footer leads to in pyarrow, and in what is made of its columns
+DAMAGE = (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError, MemoryError, NotImplementedError, RuntimeError)
+LISTED = 3  # bad rows named in an error
+
+
+@dataclass(frozen=True)
+class QueryTable:
+    """A checked table in normal form. label_index points into labels; NaN and -1 = not asked."""
+
+    labels: tuple[str, ...]  # sorted
+    label_index: np.ndarray  # int32 (record,)
+    hr_bpm: np.ndarray  # float32 (record,)
+    age: np.ndarray  # float32 (record,)
+    sex: np.ndarray  # int8 (record,)
+
+    def __len__(self) -> int:
+        return len(self.sex)
+
+    def sha256(self) -> str:
+        """Digest of the content in normal form: the same rows as CSV and as Parquet are the same request."""
+        digest = hashlib.sha256("\n".join(self.labels).encode())
+        for column in (self.label_index, self.hr_bpm, self.age, self.sex):
+            digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()
+
+
+def read_query_table(path: str, source: str, hr_limits_bpm: tuple[float, float] = HR_LIMITS_BPM) -> QueryTable:
+    """Read and check a CSV or Parquet table with the columns label and, where asked, hr_bpm, age, sex; a blank cell =
+    not asked.
+
+    source: the request file, for messages. hr_limits_bpm: the rates that can be made, closer for long records. Raises
+    UserError with the first bad rows, counted from 1 without the header.
+    """
+    columns = _read_columns(path, source)
+    bad: dict[int, str] = {}
+    labels, label_index = _labels(columns["label"], bad)
+    hr_bpm = _numbers(columns.get("hr_bpm"), len(label_index), "hr_bpm", hr_limits_bpm, bad)
+    age = _numbers(columns.get("age"), len(label_index), "age", AGE_LIMITS, bad)
+    table = QueryTable(labels, label_index, hr_bpm, age, _sexes(columns.get("sex"), len(label_index), bad))
+    _check_rates(table, bad)
+    if bad:
+        shown = "; ".join(f"row {row + 1}: {bad[row]}" for row in sorted(bad)[:LISTED])
+        more = f"; and {len(bad) - LISTED:,} more" if len(bad) > LISTED else ""
+        raise UserError(
+            f"{source}: table {path}: {len(bad):,} of {len(table):,} rows cannot be made: {shown}{more}. "
+            "Mend or drop these rows (counted from 1, without the header)"
+        )
+    return table
+
+
+def _read_columns(path: str, source: str) -> dict:
+    """Columns of the file as pyarrow arrays: all text from a CSV, as they are from Parquet."""
+    import pyarrow as pa
+
+    try:
+        if not Path(path).is_file():
+            raise OSError("no such file" if not Path(path).exists() else "not a regular file")
+        table = _read_parquet(path) if path.endswith((".parquet", ".pq")) else _read_csv(path)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"{source}: cannot read table {clipped(path)}: {clipped(str(error))}. Needed: CSV with a header, or Parquet"
+        ) from None
+    unknown = [name for name in table.column_names if name not in COLUMNS]
+    if unknown or "label" not in table.column_names or len(set(table.column_names)) < table.num_columns:
+        raise UserError(
+            f"{source}: table {path} has the columns {clipped(', '.join(table.column_names))}; needed label and, where asked, "
+            "hr_bpm, age, sex, each once. Rename or drop the others, so that none is overlooked"
+        )
+    if not len(table):
+        raise UserError(f"{source}: table {path} has no rows; needed one per record")
+    return {name: _plain(table[name].combine_chunks(), f"{source}: table {path}: {name}") for name in table.column_names}
+
+
+def _plain(column, said: str):
+    """The column as string or number type. UserError where it holds anything else."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if types.is_large_string(column.type) or types.is_string_view(column.type):
+        column = column.cast(pa.string())
+    kinds = (types.is_string, types.is_integer, types.is_floating, types.is_decimal, types.is_boolean, types.is_null)
+    if not any(is_kind(column.type) for is_kind in kinds):
+        raise UserError(f"{said} holds {clipped(str(column.type))}; needed text or numbers, one in each row")
+    return column
+
+
+def _read_parquet(path: str):
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:  # and no read_table: that makes columns of folders' names
+        return file.read()
+
+
+def _read_csv(path: str):
+    import pyarrow as pa
+    from pyarrow import csv
+
+    text = dict.fromkeys(COLUMNS, pa.string())
+    convert = csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
+    return csv.read_csv(path, parse_options=csv.ParseOptions(ignore_empty_lines=False), convert_options=convert)
+
+
+def _text(column):
+    """Trimmed text; blank is null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    return pc.if_else(pc.equal(text, ""), None, text)
+
+
+def _labels(column, bad: dict[int, str]) -> tuple[tuple[str, ...], np.ndarray]:
+    encoded = _text(column).dictionary_encode()
+    found = encoded.dictionary.to_pylist()
+    index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    for row in np.flatnonzero(index < 0):
+        bad[int(row)] = "label is blank"
+    labels = sorted(found)
+    position = {label: place for place, label in enumerate(labels)}
+    place = np.array([position[label] for label in found] + [0], np.int32)  # the last entry serves index -1
+    return tuple(labels), place[index]
+
+
+def _numbers(column, rows: int, name: str, limits: tuple[float, float], bad: dict[int, str]) -> np.ndarray:
+    """float32 (record,) with NaN where blank."""
+    import pyarrow as pa
+
+    if column is None:
+        return np.full(rows, np.nan, np.float32)
+    try:
+        if pa.types.is_string(column.type):
+            column = _text(column)
+        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        values = _numbers_one_by_one(column, name, bad)
+    low, high = limits
+    outside = ~np.isnan(values) & ~((values >= low) & (values <= high))
+    for row in np.flatnonzero(outside):
+        hint = "; PTB-XL codes ages over 89 as 300: write 90" if name == "age" and values[row] == 300 else ""
+        if name == "hr_bpm" and limits != HR_LIMITS_BPM:
+            hint = ", within which the beats of a long record can vary"
+        bad.setdefault(int(row), f"{name} is {values[row]:g}, outside {low:.4g} to {high:.4g}{hint}")
+    return np.where(outside, np.nan, values).astype(np.float32)  # 1e300 would be told as numpy's warning too
+
+
+def _numbers_one_by_one(column, name: str, bad: dict[int, str]) -> np.ndarray:
+    """The slow way, taken only where a cell is no number: names each such row."""
+    values = np.full(len(column), np.nan)
+    for row, cell in enumerate(column.to_pylist()):
+        try:
+            values[row] = np.nan if cell is None else float(cell)
+        except (TypeError, ValueError):
+            bad.setdefault(row, f"{name} is {shown(cell)}, not a number")
+    return values
+
+
+def _sexes(column, rows: int, bad: dict[int, str]) -> np.ndarray:
+    """int8 (record,): 0 male, 1 female, -1 where blank."""
+    import pyarrow.compute as pc
+
+    if column is None:
+        return np.full(rows, -1, np.int8)
+    encoded = pc.utf8_lower(_text(column)).dictionary_encode()
+    found = encoded.dictionary.to_pylist()
+    index = encoded.indices.fill_null(len(found)).to_numpy(zero_copy_only=False)
+    codes = np.array([SEX_CODES.get(word, -2) if word != "nan" else -1 for word in found] + [-1], np.int8)[index]
+    for row in np.flatnonzero(codes == -2):
+        bad.setdefault(int(row), f"sex is {shown(found[index[row]])}; needed male, female, or 0 and 1 as in PTB-XL")
+    return codes
+
+
+def _check_rates(table: QueryTable, bad: dict[int, str]) -> None:
+    for label in set(table.labels) & set(RATE_RANGE_BPM):
+        low, high = RATE_RANGE_BPM[label]
+        wrong = (table.label_index == table.labels.index(label)) & ((table.hr_bpm < low) | (table.hr_bpm > high))
+        for row in np.flatnonzero(wrong):
+            bad.setdefault(int(row), f"hr_bpm is {table.hr_bpm[row]:g} but {rate_rule(label)}")
+
+
+def write_copy(table: QueryTable, path: Path, shard_records: int) -> None:
+    """The normal form as Parquet, one row group per shard, with digests of all and of each shard's rows in the footer."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "label": pa.DictionaryArray.from_arrays(pa.array(table.label_index), pa.array(table.labels)),
+        "hr_bpm": table.hr_bpm,
+        "age": table.age,
+        "sex": table.sex,
+    }
+    stated = {"table_sha256": table.sha256(), ROWS_SHA256: " ".join(_shard_digests(table, shard_records))}
+    rows = pa.table(columns).replace_schema_metadata(stated)
+    pq.write_table(rows, path, row_group_size=shard_records, compression="zstd", write_page_checksum=True)
+
+
+def copy_digest(path: Path, shard_records: int) -> str:
+    """The digest of the content of the kept copy, whatever it says of itself; "" where there is none that tasks could read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            stated, rows = _stated_digests(file), file.read()
+        if sizes != [min(shard_records, len(rows) - start) for start in range(0, len(rows), shard_records)]:
+            return ""
+        label = rows["label"].cast(pa.string()).combine_chunks().dictionary_encode()
+        names = tuple(sorted(label.dictionary.to_pylist()))
+        index = np.array([names.index(name) for name in label.dictionary.to_pylist()], np.int32)[label.indices.to_numpy()]
+        columns = (rows[name].to_numpy().astype(kind) for name, kind in (("hr_bpm", "f4"), ("age", "f4"), ("sex", "i1")))
+        table = QueryTable(names, index, *columns)
+        return table.sha256() if stated == _shard_digests(table, shard_records) else ""
+    except (*DAMAGE, pa.ArrowException):
+        return ""
+
+
+def read_rows(folder: Path, shard: int) -> dict[str, np.ndarray]:
+    """The rows of one shard from the kept copy, as the arrays of Queries. UserError where they are not those that were written."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(folder / NAME, page_checksum_verification=True) as file:
+            rows, stated = file.read_row_group(shard), _stated_digests(file)[shard]
+        columns = {name: rows[name].to_numpy() for name in ("hr_bpm", "age", "sex")}
+        label = rows["label"].to_pylist()
+        if stated != _digest_of_rows(label, *columns.values()):
+            raise ValueError("these are not the rows that were written")
+    except (*DAMAGE, pa.ArrowException) as error:
+        raise UserError(
+            f"{folder / NAME}: damaged ({clipped(str(error))}). Delete it and run the same command again; it is made anew from the "
+            "table"
+        ) from error
+    return {"label": np.array(label), **columns}
+
+
+def _shard_digests(table: QueryTable, shard_records: int) -> list[str]:
+    """Of the rows of each shard: a page's checksum says nothing of the footer, where a flipped bit makes other columns of it."""
+    cuts = (slice(start, start + shard_records) for start in range(0, len(table), shard_records))
+    return [_digest_of_rows([table.labels[at] for at in table.label_index[cut]], table.hr_bpm[cut], table.age[cut], table.sex[cut])
+            for cut in cuts]  # fmt: skip
+
+
+def _digest_of_rows(label: list[str], *columns: np.ndarray) -> str:
+    digest = hashlib.sha256("\n".join(label).encode())
+    for column in columns:
+        digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def _stated_digests(file) -> list[str]:
+    return file.schema_arrow.metadata[ROWS_SHA256.encode()].decode().split()

@@ -1,0 +1,1 @@
+"""Run: who does what when, and what survives a kill."""

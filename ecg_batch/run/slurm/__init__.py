@@ -1,0 +1,1 @@
+"""A run on a Slurm cluster: the driver submits tasks, tasks make shards, receipts decide."""

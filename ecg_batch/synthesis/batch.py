@@ -1,0 +1,212 @@
+"""A batch of records of 10 s: each stage of the system is a line of make_batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+
+import numpy as np
+
+from ecg_batch.draws import Stream, uniforms
+from ecg_batch.leads import MV_PER_UV
+from ecg_batch.request.model import Request
+from ecg_batch.signal.filters import low_pass
+from ecg_batch.synthesis.check import check_all
+from ecg_batch.synthesis.compose import Composed, compose
+from ecg_batch.synthesis.queries import Queries
+from ecg_batch.synthesis.retime import Timing
+from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions, retrieve
+from ecg_batch.synthesis.skeleton import Skeleton, make_skeleton
+from ecg_batch.synthesis.synthesizer import Synthesizer
+from ecg_batch.synthesis.units import unit_textures
+
+TILE_SAMPLES = 16_000  # finished together, all leads of each: 1 MB an array in float64 stays in cache, and is no new memory map
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Finished records and what is known of them. Arrays over records."""
+
+    queries: Queries
+    ecg: np.ndarray  # int16 (record, 12, time)
+    donor_row: np.ndarray  # row in the bank
+    measured_bpm: np.ndarray
+    prd_pct: np.ndarray
+    alpha: np.ndarray
+    flags: list[list[str]]
+    blended_rows: list[tuple[int, ...]]  # of the donors after the first
+    texture_rows: list[tuple[int, ...]]  # of the donors of recorded texture
+    timings: list[Timing]
+    skeleton_mv: np.ndarray | None  # low-passed, float64 (record, 8, time), where the request refines
+
+
+OF_RECORD = tuple(field.name for field in fields(Batch) if field.name != "queries")
+
+
+# (texture float64 (record, 8, time) mV, low-passed; rows of the bank it was recorded from) of these records of the batch with these
+# beats: what is laid in time with the beats is another when the donor is.
+TextureOf = Callable[[np.ndarray, list[Skeleton]], tuple[np.ndarray, list[tuple[int, ...]]]]
+
+
+def make_batch(synthesizer: Synthesizer, queries: Queries) -> Batch:
+    """Query -> donors -> texture -> beats -> record -> checked; what fails the gate is drawn again with its next donor."""
+    candidates = candidate_rows(synthesizer, queries)
+    if synthesizer.request.texture == "units":
+        return _in_tiles(synthesizer, queries, candidates, partial(recorded, synthesizer, queries))
+    tokens, noise = draw_tokens(synthesizer, queries, candidates[:, 0])
+    texture_mv = decode_tokens(synthesizer, tokens, noise)[: len(queries)]
+    return with_texture(synthesizer, queries, candidates, texture_mv)
+
+
+def candidate_rows(synthesizer: Synthesizer, queries: Queries) -> np.ndarray:
+    """Donors in the order in which they are tried: rows of the bank, (record, k)."""
+    request = synthesizer.request
+    return retrieve(synthesizer.donors, queries, uniforms(request.seed, queries.record, Stream.DONOR, request.k))
+
+
+def draw_tokens(synthesizer: Synthesizer, queries: Queries, donor_row: np.ndarray):
+    """Tokens and decoder noise of a batch of the request's size, filled up where there are fewer records."""
+    import torch
+
+    from ecg_batch.models import decode
+
+    request, models = synthesizer.request, synthesizer.models
+    count, fill = decode.token_count(models, request.samples), request.batch - len(queries)
+    statements = [synthesizer.bank.table.scp_codes(row) for row in donor_row]
+    conditions = decode.conditions_of(models, queries.label, statements)
+    draws = torch.from_numpy(uniforms(request.seed, queries.record, Stream.TOKENS, count))
+    noise = decode.draw_noise(models, request.seed, queries.record, count)
+    conditions, draws, noise = (torch.cat([x, x[:1].expand(fill, *x.shape[1:])]) for x in (conditions, draws, noise))
+    return decode.sample_tokens(models, conditions, draws, request.temperature), noise
+
+
+def decode_tokens(synthesizer: Synthesizer, tokens, noise) -> np.ndarray:
+    """Texture of tokens (batch, token) and noise, float32 (batch, 8, time) mV."""
+    from ecg_batch.models import decode
+
+    texture = decode.decode_texture(synthesizer.models, tokens, noise)[..., : synthesizer.request.samples]
+    decode.refuse_non_finite(texture)
+    return texture.cpu().numpy()
+
+
+def with_texture(synthesizer: Synthesizer, queries: Queries, candidates: np.ndarray, texture_mv: np.ndarray) -> Batch:
+    """The records of these textures (record, 8, time) mV."""
+    return _in_tiles(synthesizer, queries, candidates, partial(decoded, synthesizer.request, texture_mv))
+
+
+def decoded(request: Request, texture_mv: np.ndarray, records: np.ndarray, made: list[Skeleton]):
+    """TextureOf what the models decoded for the batch: (batch, 8, time) mV."""
+    texture_mv = low_pass(texture_mv[records].astype(np.float64), request.lowpass_hz, request.fs_hz)
+    return texture_mv, [()] * len(records)
+
+
+def recorded(synthesizer: Synthesizer, queries: Queries, records: np.ndarray, made: list[Skeleton]):
+    """TextureOf other patients' recorded noise, laid in time with the beats."""
+    request = synthesizer.request
+    timings = [one.timing for one in made]
+    draws = uniforms(request.seed, queries.record[records], Stream.UNITS, 1 + max(len(timing.placed) for timing in timings))
+    hosts = np.array([one.donor_rows[0] for one in made])
+    texture_uv, rows = unit_textures(synthesizer.units, hosts, timings, request.samples, draws, request.temperature)
+    return low_pass(texture_uv * MV_PER_UV, request.lowpass_hz, request.fs_hz), rows
+
+
+def _in_tiles(synthesizer: Synthesizer, queries: Queries, candidates: np.ndarray, texture_of: TextureOf) -> Batch:
+    """The records, each with the first of its candidate donors that passes the gate, finished in tiles that stay in cache."""
+    request = synthesizer.request
+    beat_draws = uniforms(request.seed, queries.record, Stream.RHYTHM, 2)
+    count, parts = max(1, TILE_SAMPLES // request.samples), []
+    for start in range(0, len(queries), count):
+        at = np.arange(start, min(start + count, len(queries)))
+        in_tile = partial(_of_tile, texture_of, at)
+        batch = _try(synthesizer, queries.take(at), candidates[at], beat_draws[at], np.arange(len(at)), in_tile)
+        parts.append(draw_again(synthesizer, candidates[at], beat_draws[at], batch, in_tile))
+    return _joined(parts)
+
+
+def _of_tile(texture_of: TextureOf, tile: np.ndarray, records: np.ndarray, made: list[Skeleton]):
+    return texture_of(tile[records], made)
+
+
+def draw_again(synthesizer: Synthesizer, candidates, beat_draws, batch: Batch, texture_of: TextureOf) -> Batch:
+    """The batch with records that failed the gate drawn again, each with its next donors."""
+    request = synthesizer.request
+    for attempt in range(1, request.attempts):
+        again = np.flatnonzero([bool(flags) for flags in batch.flags])
+        if not len(again):
+            break
+        ranked = np.roll(candidates[again], -(attempt % request.k), axis=1)
+        retried = _try(synthesizer, batch.queries.take(again), ranked, beat_draws[again], again, texture_of)
+        batch = _better(batch, retried, again)
+    return batch
+
+
+def _try(synthesizer: Synthesizer, queries: Queries, ranked, beat_draws, records: np.ndarray, texture_of: TextureOf) -> Batch:
+    """One attempt: these records of the batch with the first of their ranked donors (record, k), checked."""
+    request = synthesizer.request
+    made = skeletons(synthesizer, queries, ranked, beat_draws)
+    texture_mv, texture_rows = texture_of(records, made)
+    skeleton_mv = low_pass(np.stack([skeleton.ecg_uv for skeleton in made]) * MV_PER_UV, request.lowpass_hz, request.fs_hz)
+    composed = compose(skeleton_mv, texture_mv, request.alpha, request.prd_limit_pct)
+    return checked(synthesizer, queries, ranked, made, composed, skeleton_mv, texture_rows)
+
+
+def skeletons(synthesizer: Synthesizer, queries: Queries, ranked: np.ndarray, beat_draws) -> list[Skeleton]:
+    """The beats of each record, of the first of its ranked donors."""
+    rr_samples = 60 * synthesizer.request.fs_hz / _asked_bpm(synthesizer, queries, ranked[:, 0])
+    each = zip(queries.record, ranked, rr_samples, beat_draws, strict=True)
+    return [make_skeleton(synthesizer, int(record), rows, rr, draws) for record, rows, rr, draws in each]
+
+
+def _asked_bpm(synthesizer: Synthesizer, queries: Queries, donor_row: np.ndarray) -> np.ndarray:
+    """The heart rate asked for, the donor's own where none is."""
+    return np.where(np.isnan(queries.hr_bpm), synthesizer.bank.table.hr_bpm[donor_row], queries.hr_bpm).astype(np.float64)
+
+
+def checked(synthesizer, queries: Queries, ranked, made: list[Skeleton], composed: Composed, skeleton_mv, texture_rows) -> Batch:
+    """Composed records with what the quality gate says of them."""
+    donor_row, timings = ranked[:, 0], [skeleton.timing for skeleton in made]
+    hr_bpm = _asked_bpm(synthesizer, queries, donor_row)
+    measured_bpm, flags = _measured(composed, timings, hr_bpm, synthesizer.request.fs_hz)
+    far = np.abs(np.log([timing.stretch for timing in timings])) > np.log(MAX_STRETCH)
+    for flag, contradicts, is_far in zip(flags, contradictions(synthesizer.donors, donor_row, hr_bpm), far, strict=True):
+        flag.extend(["rate_statement"] * bool(contradicts) + ["stretch"] * bool(is_far))
+    return Batch(
+        queries,
+        ecg=np.clip(composed.ecg_uv, -32768, 32767).astype(np.int16),
+        donor_row=donor_row,
+        measured_bpm=measured_bpm,
+        prd_pct=composed.prd_pct,
+        alpha=composed.alpha,
+        flags=flags,
+        blended_rows=[skeleton.donor_rows[1:] for skeleton in made],
+        texture_rows=texture_rows,
+        timings=timings,
+        skeleton_mv=skeleton_mv if synthesizer.request.judge else None,
+    )
+
+
+def _measured(composed: Composed, timings: list[Timing], hr_bpm: np.ndarray, fs_hz: float) -> tuple[np.ndarray, list[list[str]]]:
+    """Measured heart rates (record,) and flags of each record."""
+    found = check_all(composed.ecg_uv, [timing.r_sample for timing in timings], hr_bpm, fs_hz)
+    return np.array([measured for measured, _ in found]), [flags for _, flags in found]
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    """Tiles as one batch."""
+
+    def column(name: str):
+        values = [getattr(part, name) for part in parts]
+        if isinstance(values[0], np.ndarray):
+            return np.concatenate(values)
+        return None if values[0] is None else [value for part in values for value in part]
+
+    return Batch(Queries.concatenate([part.queries for part in parts]), *map(column, OF_RECORD))
+
+
+def _better(batch: Batch, retried: Batch, again: np.ndarray) -> Batch:
+    """The batch with each retried record in its place where it has fewer flags than before."""
+    for at, row in enumerate(again):
+        if len(retried.flags[at]) < len(batch.flags[row]):
+            for name in OF_RECORD:
+                if (column := getattr(batch, name)) is not None:
+                    column[row] = getattr(retried, name)[at]
+    return batch

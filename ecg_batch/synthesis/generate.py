@@ -1,0 +1,53 @@
+"""One shard, end to end. Read this file first, then batch.py: each stage of the system is a line of make_batch there."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from ecg_batch.dataset.layout import Shard
+from ecg_batch.dataset.plan import Plan
+from ecg_batch.dataset.rows import rows_table
+from ecg_batch.synthesis.batch import Batch, make_batch
+from ecg_batch.synthesis.queries import Queries
+from ecg_batch.synthesis.synthesizer import Synthesizer, open_synthesizer
+
+
+def open_generator(plan: Plan) -> Callable:
+    """What a worker calls once; it gives make_shard with bank and models loaded."""
+    return partial(make_shard, open_synthesizer(plan))
+
+
+def make_shard(synthesizer: Synthesizer, shard: Shard, batch: int, queries_of: Callable[[int, int], Queries], on_batch: Callable):
+    """Makes one shard: (ecg int16 (record, 12, time), pyarrow Table of its rows). Batches of so many records never cross a shard.
+
+    Records over 10 s are made in long/batch.py, see there.
+    """
+    synthesizer = synthesizer.asked(batch=batch)
+    if synthesizer.request.is_long:
+        from ecg_batch.synthesis.long.batch import make_long_shard
+
+        return make_long_shard(synthesizer, shard, queries_of, on_batch)
+    ecg, rows = np.empty((shard.records, 12, synthesizer.request.samples), np.int16), []
+    asked = (queries_of(start, min(start + batch, shard.stop)) for start in range(shard.start, shard.stop, batch))
+    done = 0
+    for made in make_batches(synthesizer, asked):
+        ecg[done : done + len(made.ecg)] = made.ecg
+        rows.append(rows_table(synthesizer.bank.table, made, shard.index))
+        done += len(made.ecg)
+        on_batch(done)
+    return ecg, pa.concat_tables(rows)
+
+
+def make_batches(synthesizer: Synthesizer, asked: Iterable[Queries]) -> Iterator[Batch]:
+    """The batch of each of these queries. On a GPU the next is begun before the last is finished; refining goes batch by batch."""
+    if synthesizer.request.judge:
+        from ecg_batch.synthesis.refine import make_refined_batch
+
+        return (make_refined_batch(synthesizer, queries) for queries in asked)
+    if synthesizer.request.device == "cuda":
+        from ecg_batch.synthesis.cuda import make_batches_on_device
+
+        return make_batches_on_device(synthesizer, asked)
+    return (make_batch(synthesizer, queries) for queries in asked)

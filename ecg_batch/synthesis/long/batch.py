@@ -1,0 +1,176 @@
+"""Long records, 11 s to 24 h: one patient's beats at the times of a rhythm model, minute by minute, memory free of the duration.
+
+donor    the nearest of those drawn that passes the quality gate on its first minute  begin.py
+rhythm   when each beat comes, and of which type                                     rhythm.py
+place    which of the donor's beats it is                                            stitch.py, donor.py
+then, by the minute:
+stitch   skeleton of this minute; breathing and posture move it                      stitch.py, respiration.py
+texture  the next minute of the stream                                               texture_stream.py
+compose  together, under the PRD limit in every minute, as stored integers           compose.py
+check    beats found against beats placed; a minute that fails is marked             check.py
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+
+from ecg_batch.dataset.layout import Shard
+from ecg_batch.dataset.rows import beats_table, rows_table
+from ecg_batch.models import decode
+from ecg_batch.synthesis.batch import Batch
+from ecg_batch.synthesis.compose import allowed_alpha, compose, norm
+from ecg_batch.synthesis.long.begin import begin_records
+from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
+from ecg_batch.synthesis.long.texture_stream import TextureStream, filtered_with
+from ecg_batch.synthesis.long.unit_stream import UnitStreams
+from ecg_batch.synthesis.queries import Queries
+from ecg_batch.synthesis.synthesizer import Synthesizer
+
+
+@dataclass(frozen=True)
+class LongShard:
+    """A shard in the making. blocks: int16 (record, 12, time), a minute each; tables: rows, and beats by record, afterwards."""
+
+    blocks: Iterator[np.ndarray]
+    tables: Callable[[], tuple]
+
+
+def make_long_shard(synthesizer: Synthesizer, shard: Shard, queries_of: Callable[[int, int], Queries], on_batch: Callable):
+    """A LongShard of streamed records; (ecg, rows, beats) of records up to a minute, which fit in memory as 10 s records do."""
+    if synthesizer.request.is_streamed:
+        batch = LongBatch(synthesizer, queries_of(shard.start, shard.stop), on_batch)
+        return LongShard(batch.blocks(), lambda: batch.tables(shard.index))
+    made = []
+    for start in range(shard.start, shard.stop, synthesizer.request.batch):
+        stop = min(start + synthesizer.request.batch, shard.stop)
+        batch = LongBatch(synthesizer, queries_of(start, stop), lambda done: None)
+        ecg = np.concatenate(list(batch.blocks()), axis=-1)
+        rows, beats = batch.tables(shard.index)
+        made.append((ecg, rows, list(beats)))
+        on_batch(stop - shard.start)
+    ecg, rows, beats = zip(*made, strict=True)
+    return np.concatenate(ecg), pa.concat_tables(rows), chain.from_iterable(beats)
+
+
+class LongBatch:
+    """Records that are made together, minute by minute."""
+
+    def __init__(self, synthesizer: Synthesizer, queries: Queries, on_minute: Callable[[float], None]):
+        self._synthesizer, self._request = synthesizer, synthesizer.request
+        self._queries, self._on_minute = queries, on_minute
+        self._records = begin_records(synthesizer, queries)
+        self._checks = [MinuteCheck(self._request.fs_hz, self._request.samples, each.placed.r[1:-1]) for each in self._records]
+        self._recorded = None
+        if synthesizer.units:
+            self._recorded = UnitStreams(synthesizer.units, self._request, queries.record, self._records)
+        self._error, self._power, self._alpha = (np.zeros(len(self._records)) for _ in range(3))
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The records' next minute, int16 (record, 12, time), until their end."""
+        minutes = chain(self._minutes(), [None])
+        before, now = None, next(minutes)
+        for after in minutes:
+            yield self._finished(before, now, after)
+            before, now = now.without_parts(), after
+            samples = self._request.samples
+            self._on_minute(len(self._records) * min(now.start if now else samples, samples) / samples)
+
+    def _minutes(self) -> Iterator["Minute"]:
+        """Skeleton and texture of each minute, low-passed, and the alpha that it allows."""
+        request, rows = self._request, np.array([each.donor_row for each in self._records])
+        if self._recorded:
+            streams = [self._recorded]
+        else:
+            size = request.batch  # all of them, but where memory made a worker take fewer: see run/oom.py
+            parts = [slice(first, first + size) for first in range(0, len(rows), size)]
+            streams = [open_texture(self._synthesizer, self._queries.take(part), rows[part]) for part in parts]
+        for start in range(0, request.samples, request.minute_samples):
+            stop = min(start + request.minute_samples, request.samples)
+            textures = chain.from_iterable(stream.windows(stop - start) for stream in streams)
+            each = zip(textures, self._records, strict=True)
+            parts = [filtered_with(texture, one.skeleton, start, stop, request) for texture, one in each]
+            alpha = np.array([allowed_alpha(*part, request.alpha, request.prd_limit_pct) for part in parts])
+            yield Minute(start, stop, alpha, parts)
+
+    def _finished(self, before: "Minute | None", now: "Minute", after: "Minute | None") -> np.ndarray:
+        """A minute of all records, composed and checked."""
+        alpha = ramps(now, before, after)
+        out = np.empty((len(self._records), 12, now.stop - now.start), np.int16)
+        for record, (skeleton, texture) in enumerate(now.parts):
+            made = compose(skeleton[None], (alpha[record] * texture)[None], 1.0, None)  # alpha is chosen already
+            ecg_uv, power = made.ecg_uv[0], norm(skeleton[None])[0] ** 2
+            self._error[record] += (made.prd_pct[0] / 100) ** 2 * power
+            self._power[record] += power
+            self._alpha[record] += alpha[record].sum()
+            out[record] = np.clip(ecg_uv, -32768, 32767)
+        check_minute(self._checks, out)
+        return out
+
+    def tables(self, shard_index: int) -> tuple:
+        """(rows, beats) of the records, once their last block has been made; beats: a table of each record when it is asked for."""
+        found = [check.found(each.hr_bpm) for check, each in zip(self._checks, self._records, strict=True)]
+        prd_pct = 100 * np.sqrt(self._error / np.maximum(self._power, 1e-18))
+        flags = [each.flags + [flag for flag in flags if flag not in each.flags]
+                 for each, (_, flags) in zip(self._records, found, strict=True)]  # fmt: skip
+        batch = Batch(
+            self._queries,
+            ecg=np.empty((0, 12, 0), np.int16),
+            donor_row=np.array([each.donor_row for each in self._records]),
+            measured_bpm=np.array([measured for measured, _ in found]),
+            prd_pct=prd_pct,
+            alpha=self._alpha / self._request.samples,
+            flags=flags,
+            blended_rows=[()] * len(self._records),
+            texture_rows=self._recorded.rows() if self._recorded else [()] * len(self._records),
+            timings=[],
+            skeleton_mv=None,
+        )
+        beats = (beats_table(int(record), self._annotations(at)) for at, record in enumerate(self._queries.record))
+        return rows_table(self._synthesizer.bank.table, batch, shard_index), beats
+
+    def _annotations(self, record: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(samples, symbols, aux) of rhythm changes, of minutes that failed the gate ("~", as WFDB marks quality), of beats."""
+        each, placed = self._records[record], self._records[record].placed
+        beats, kinds = placed.r[1:-1], each.donor.symbol[placed.source[1:-1]]
+        changes = [(round(time_s * self._request.fs_hz), "+", aux) for time_s, aux in each.changes]
+        failed = [(start, "~", ",".join(flags)) for start, flags in self._checks[record].failed]
+        samples, symbols, aux = zip(*changes, *failed, strict=True)
+        return [(np.array(samples), np.array(symbols), np.array(aux)), (beats, kinds, np.full(len(beats), ""))]
+
+
+@dataclass(frozen=True)
+class Minute:
+    """Samples start .. stop - 1 of all records. alpha (record,): the most that keeps this minute under the PRD limit.
+
+    parts: skeleton and texture of each record, (lead, time) mV.
+    """
+
+    start: int
+    stop: int
+    alpha: np.ndarray
+    parts: list[tuple[np.ndarray, np.ndarray]]
+
+    def without_parts(self) -> "Minute":
+        return Minute(self.start, self.stop, self.alpha, [])
+
+
+def ramps(now: Minute, before: Minute | None, after: Minute | None) -> np.ndarray:
+    """Alpha at each sample (record, time): straight lines through the middle of each minute and the lesser of both at its ends.
+
+    It never steps, and nowhere exceeds what its own minute allows: so every minute stays under the PRD limit, and the record with
+    them, since squares of errors and of skeletons add up over minutes.
+    """
+    ends = [np.minimum(now.alpha, side.alpha) if side else now.alpha for side in (before, after)]
+    at = (np.arange(now.stop - now.start) + 0.5) / (now.stop - now.start)
+    knots = np.stack([ends[0], now.alpha, ends[1]], axis=1)
+    return np.stack([np.interp(at, (0.0, 0.5, 1.0), row) for row in knots])
+
+
+def open_texture(synthesizer: Synthesizer, queries: Queries, donor_row: np.ndarray) -> TextureStream:
+    """The endless texture of these records, conditioned on their labels and their donors' statements."""
+    statements = [synthesizer.bank.table.scp_codes(int(row)) for row in donor_row]
+    conditions = decode.conditions_of(synthesizer.models, queries.label, statements)
+    return TextureStream(synthesizer.request, synthesizer.models, queries.record, conditions)

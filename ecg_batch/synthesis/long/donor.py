@@ -1,0 +1,186 @@
+"""A donor taken apart for long records: its single beats by type, where any two of them join best, its atrial activity.
+
+A donor shows 10 s, some 8 to 20 beats. Each is kept as it lies in the skeleton (QRS as recorded, P and ST-T as the typical beat of
+its type), with the TP segments around it. For each pair of beats the splice between them is found once, by the published seam cost.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecg_batch.donors.bank import Bank
+from ecg_batch.donors.loop import SEAM_S, seam_cost
+from ecg_batch.donors.split import END_S, JOIN_S, UNLOCKED_ATRIAL, as_recorded, typical_beats
+from ecg_batch.donors.usable import MIN_BEATS, usable_beats
+from ecg_batch.signal.beats import QRS_HALF_WIDTH_S, beat_types, windows
+
+PREMATURE = 0.85  # of the median RR: earlier beats of a donor with ectopic beats are those
+VENTRICULAR, ATRIAL = frozenset({"PVC", "BIGU", "TRIGU"}), frozenset({"PAC"})
+WIDER_S = (0.04, 0.06)  # a ventricular QRS begins so much earlier and ends so much later than the donor's others
+FAR_OFF, FAR_OF_QRS = 4.0, 0.25  # an artefact: so many times the median beat's difference, and so much of a QRS over all leads
+POINTS = 8  # places in each TP segment that are tried for the splice
+CLOSE_UV2 = 25.0  # seam costs below make no difference: 5 uV
+ATRIAL_PERIODS_S = (0.1, 0.4)
+
+
+class TooFewBeats(Exception):
+    """A donor from which no long record can be made."""
+
+
+@dataclass(frozen=True)
+class LongDonor:
+    """A donor's beats. Arrays over those that are used; lengths in samples.
+
+    x: float64 (lead, time) in steps, what recurs with each beat. level: (lead,), its baseline. r: R in x. qrs_on, qrs_off, t_end,
+    p_on: samples of x. symbol: "N", "V", "A". splice_out, splice_in: (beat, beat) samples of x; after beat i comes beat j: x is
+    left at splice_out[i, j] and entered at splice_in[i, j]. atrial: None or (lead, time), what goes on whatever the beats do.
+    ectopic: share of each ectopic type among all usable beats. ectopic_spliced: whether one of these types has no beat whose
+    neighbours are usable too, so that it is joined where TP is short.
+    """
+
+    x: np.ndarray
+    level: np.ndarray
+    r: np.ndarray
+    p_on: np.ndarray
+    qrs_on: np.ndarray
+    qrs_off: np.ndarray
+    t_end: np.ndarray
+    symbol: np.ndarray
+    splice_out: np.ndarray
+    splice_in: np.ndarray
+    rr_samples: float
+    atrial: np.ndarray | None
+    ectopic: dict[str, float]
+    ectopic_spliced: bool
+    codes: frozenset[str]
+    fs_hz: int
+
+
+def long_donor(bank: Bank, donor: int) -> LongDonor:
+    """The donor in one row of the bank. TooFewBeats where fewer than three of its main rhythm are usable."""
+    fs_hz, codes = bank.table.fs_hz, frozenset(bank.table.scp_codes(donor))
+    skeleton, r = bank.skeleton[donor].astype(np.float64), bank.beats(donor)
+    types = beat_types(skeleton, r, fs_hz)
+    x, atrial = (skeleton, None) if not codes & UNLOCKED_ATRIAL else _without_atrial(skeleton, r, types, fs_hz)
+    symbol = _symbols(r, types, codes)
+    symbol[_artefacts(skeleton, r, symbol == "N", fs_hz)] = ""
+    cells = _cells(bank, donor, r, symbol, atrial is not None)
+    kept = np.flatnonzero(usable_beats(r, bank.p_on[donor], bank.t_end[donor], skeleton.shape[1], fs_hz) & (symbol != ""))
+    if (symbol[kept] == "N").sum() < MIN_BEATS:
+        raise TooFewBeats
+    ectopic = {name: float((symbol[kept] == name).mean()) for name in ("V", "A") if name in symbol[kept]}
+    kept, joined = _without_lonely(kept, symbol)
+    after, before = _splices(x, cells, kept, round(SEAM_S * fs_hz))
+    fiducials = {name: cells[name][kept] for name in ("p_on", "qrs_on", "qrs_off", "t_end")}
+    level = np.median(x[:, np.concatenate([cells["p_on"][kept] - shift for shift in range(3)])], axis=1)
+    return LongDonor(x, level, r[kept], **fiducials, symbol=symbol[kept], splice_out=after, splice_in=before,
+                     rr_samples=float(np.diff(r).mean()), atrial=atrial, ectopic=ectopic, ectopic_spliced=joined, codes=codes,
+                     fs_hz=fs_hz)  # fmt: skip
+
+
+def lacks_ectopic(donor: LongDonor) -> bool:
+    """Whether a donor's statements speak of ectopic beats that it has no usable one of, so that a record could not show them."""
+    return any(donor.codes & codes and name not in donor.ectopic for name, codes in (("V", VENTRICULAR), ("A", ATRIAL)))
+
+
+def _symbols(r: np.ndarray, types: np.ndarray, codes: frozenset[str]) -> np.ndarray:
+    """WFDB symbol of each beat; "" where a beat is neither of the main rhythm nor what the donor's statements speak of."""
+    rr = np.diff(r)
+    premature = np.concatenate([[False], rr < PREMATURE * np.median(rr)]) | bool(codes & {"AFIB", "AFLT"})
+    recurs = np.bincount(types)[types] >= MIN_BEATS  # a shape seen once or twice in 10 s would come hundreds of times an hour
+    symbol = np.where((types == 0) | (recurs & ~premature & (not codes & VENTRICULAR)), "N", "")
+    if codes & VENTRICULAR:
+        symbol = np.where((types > 0) & premature, "V", symbol)
+    if codes & ATRIAL and not codes & UNLOCKED_ATRIAL:
+        symbol = np.where((types == 0) & premature, "A", symbol)
+    return symbol
+
+
+def _without_lonely(kept: np.ndarray, symbol: np.ndarray) -> tuple[np.ndarray, bool]:
+    """(the kept beats without ectopic ones that lack a kept neighbour, whether some stay because all of their type lack one)."""
+    normal = kept[symbol[kept] == "N"]
+    whole = np.isin(kept - 1, normal) & np.isin(kept + 1, normal)
+    lonely = (symbol[kept] != "N") & ~whole
+    of_whole = np.isin(symbol[kept], symbol[kept][whole])
+    return kept[~(lonely & of_whole)], bool((lonely & ~of_whole).any())
+
+
+def _artefacts(skeleton: np.ndarray, r: np.ndarray, normal: np.ndarray, fs_hz: int) -> np.ndarray:
+    """Which normal beats have a QRS that differs from their median in some lead far more than the others do: bool (beat,).
+
+    An electrode that jumps once in 10 s would jump hundreds of times in an hour.
+    """
+    qrs = windows(skeleton, r, round(QRS_HALF_WIDTH_S * fs_hz))
+    typical = np.median(qrs[normal], axis=0)
+    off = np.sqrt(np.square(qrs - typical).mean(axis=-1))  # (beat, lead)
+    far = (off > FAR_OFF * np.median(off[normal], axis=0)) & (off > FAR_OF_QRS * np.sqrt(np.square(typical).mean()))
+    return normal & far.any(axis=1)
+
+
+def _cells(bank: Bank, donor: int, r: np.ndarray, symbol: np.ndarray, unlocked: bool) -> dict[str, np.ndarray]:
+    """Fiducials of each beat, and how far it may be read: first, last (beat,), the TP segments before and after it."""
+    fs_hz, samples = bank.table.fs_hz, bank.skeleton.shape[-1]
+    edge = round((SEAM_S + END_S + JOIN_S) * fs_hz)
+    wide = symbol == "V"
+    early, late = (np.where(wide, round(by * fs_hz), 0) for by in WIDER_S)
+    qrs_on, qrs_off = r + bank.qrs_on[donor] - early, r + bank.qrs_off[donor] + late
+    rr_before = np.diff(r, prepend=r[0] - 10 * samples)
+    pr = np.minimum(bank.qrs_on[donor] - bank.p_on[donor], 0.4 * (rr_before - (qrs_off - qrs_on))).astype(int)
+    p_on = qrs_on - np.where(wide | unlocked, 1, np.maximum(pr, 1))
+    next_p_on = np.append(p_on[1:], samples - edge)
+    t_end = np.minimum(r + bank.t_end[donor] + late, np.maximum(next_p_on - 1, qrs_off + 1))
+    first = np.append(edge, np.minimum(t_end[:-1], p_on[1:]))
+    last = np.maximum(np.minimum(next_p_on, samples - edge), t_end)
+    return {"p_on": p_on, "qrs_on": qrs_on, "qrs_off": qrs_off, "t_end": t_end, "first": np.minimum(first, p_on), "last": last}
+
+
+def _splices(x: np.ndarray, cells: dict[str, np.ndarray], kept: np.ndarray, seam: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best splice of each pair of kept beats: samples of x, (beat before, beat after) each.
+
+    The published cost decides; where it says next to nothing, since beats of a type share their P and T, the middle of TP is best:
+    there is room on both sides then.
+    """
+    off_middle = np.abs(np.linspace(-1, 1, POINTS))
+    far = 1 + off_middle[:, None] + off_middle  # (way in, way out)
+    ways_out = np.stack([np.rint(np.linspace(cells["t_end"][i], cells["last"][i], POINTS)) for i in kept]).astype(int)
+    ways_in = np.stack([np.rint(np.linspace(cells["first"][i], cells["p_on"][i], POINTS)) for i in kept]).astype(int)
+    ways_out, ways_in = (np.clip(points, seam, x.shape[1] - seam - 1) for points in (ways_out, ways_in))
+    after, before = (np.empty((len(kept), len(kept)), np.int64) for _ in range(2))
+    for i, out in enumerate(ways_out):
+        cost = seam_cost(x, ways_in.ravel(), out, seam).reshape(len(kept), POINTS, POINTS)  # (beat after, way in, way out)
+        cost = (cost + CLOSE_UV2) * far
+        best = cost.reshape(len(kept), -1).argmin(axis=1)
+        before[i], after[i] = ways_in[np.arange(len(kept)), best // POINTS], out[best % POINTS]
+    return after, before
+
+
+# Atrial activity that is not locked to the QRS -------------------------------------------------------------------------
+
+
+def _without_atrial(skeleton: np.ndarray, r: np.ndarray, types: np.ndarray, fs_hz: int) -> tuple[np.ndarray, np.ndarray]:
+    """(what recurs with each beat, atrial activity): the latter is the skeleton minus its typical beats, bridged across QRS."""
+    rest = skeleton - typical_beats(skeleton, r, types, fs_hz)
+    inside = as_recorded(skeleton.shape[1], r, fs_hz)
+    atrial = _bridged(rest, inside, fs_hz)
+    edge = round((END_S + JOIN_S) * fs_hz)
+    return skeleton - atrial, atrial[:, edge:-edge]
+
+
+def _bridged(rest: np.ndarray, inside: np.ndarray, fs_hz: int) -> np.ndarray:
+    """rest with what lies inside QRS replaced by its own continuation from both sides, whole atrial periods away."""
+    period, width = _period(rest * (1 - inside), fs_hz), round(0.25 * fs_hz)
+    shift = period * -(-width // period)
+    time, last = np.arange(rest.shape[1]), rest.shape[1] - 1
+    outside = 1 - inside
+    left, right = np.clip(time - shift, 0, last), np.clip(time + shift, 0, last)
+    weight = outside[left] + outside[right] + 1e-6
+    bridge = (outside[left] * rest[:, left] + outside[right] * rest[:, right]) / weight
+    return outside * rest + inside * bridge
+
+
+def _period(rest: np.ndarray, fs_hz: int) -> int:
+    """Samples of the strongest period between 0.1 and 0.4 s, over all leads: fibrillatory waves come at 4 to 9 Hz."""
+    spectrum = np.abs(np.fft.rfft(rest - rest.mean(axis=1, keepdims=True), 2 * rest.shape[1], axis=1)) ** 2
+    correlation = np.fft.irfft(spectrum, axis=1).sum(axis=0)
+    low, high = (round(s * fs_hz) for s in ATRIAL_PERIODS_S)
+    return low + int(np.argmax(correlation[low : high + 1]))

@@ -1,0 +1,92 @@
+"""Synthesizer: a request with its bank, donors and models, loaded once by each process."""
+
+import ctypes
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ecg_batch.dataset.plan import Plan, refuse_other_software
+from ecg_batch.donors.bank import Bank, read_bank
+from ecg_batch.errors import UserError
+from ecg_batch.request.model import Request
+from ecg_batch.synthesis.retime import DonorLoop, donor_loop
+from ecg_batch.synthesis.retrieve import DonorIndex, donors_for
+from ecg_batch.synthesis.units import UnitIndex, unit_index
+
+M_MMAP_THRESHOLD = -3  # malloc.h
+
+
+@dataclass
+class Synthesizer:
+    """A request, and what a process loads once to make its records. _loops fills as donors are met."""
+
+    request: Request
+    bank: Bank
+    donors: DonorIndex
+    models: "decode.Models | None"  # noqa: F821  None where texture is recorded
+    judge: "judge.Judge | None" = None  # noqa: F821  where the request refines
+    units: UnitIndex | None = None  # where texture is recorded
+    _loops: dict[int, DonorLoop] = field(default_factory=dict, repr=False)
+
+    def loop(self, row: int) -> DonorLoop:
+        """The donor in one row of the bank, ready for re-timing."""
+        if row not in self._loops:
+            self._loops[row] = donor_loop(self.bank, row)
+        return self._loops[row]
+
+    def asked(self, **changes) -> "Synthesizer":
+        """The same for a request that differs in these fields. Bank and models are shared."""
+        return replace(self, request=replace(self.request, **changes))
+
+
+def open_synthesizer(plan: Plan, *textures: str) -> Synthesizer:
+    """Loads the bank and the models that its request needs; textures: of these kinds too, for whoever compares them."""
+    refuse_other_software(plan)
+    request, needed = plan.request, {plan.request.texture, *textures}
+    _return_large_blocks()
+    models = _models(request) if "decoded" in needed else None  # first: what is wrong with a GPU or weights shows at once
+    judge, bank = _judge(request), read_bank(Path(request.bank))
+    units = unit_index(bank, request.donor_folds, _unit_model(request)) if "units" in needed else None
+    return Synthesizer(request, bank, donors_for(request), models, judge, units)
+
+
+def _models(request: Request):
+    """The models, on one thread: a result must not depend on how many threads a sum is split over."""
+    import torch
+
+    from ecg_batch.models import decode
+
+    if request.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda but this machine shows no GPU to torch; results differ between CPU and GPU, so there is no "
+                        "falling back. Run where a GPU is, or say device: cpu")  # fmt: skip
+    torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32 = False  # as for products of matrices: float32 is to mean float32
+    return decode.load_models(Path(request.models), request.device)
+
+
+def _unit_model(request: Request):
+    import torch
+
+    from ecg_batch.models.unit_model import load_unit_model
+
+    torch.set_num_threads(1)
+    return load_unit_model(Path(request.models) / "units.safetensors")
+
+
+def _judge(request: Request):
+    if request.judge is None:
+        return None
+    from ecg_batch.models.judge import load_judge
+
+    return load_judge(Path(request.models) / "judge.safetensors")[0]
+
+
+def _return_large_blocks() -> None:
+    """Arrays of 2 MiB and more go back to the system when they are freed.
+
+    glibc raises that limit each time such a block is freed and so keeps ever more: 733 MiB after 2,048 records, 815 MiB after
+    200,000. Naming the limit stops that.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 2 << 20)

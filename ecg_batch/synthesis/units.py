@@ -1,0 +1,246 @@
+"""Texture by units: recorded noise of other patients, cut at beats and laid in time with the new ones.
+
+A unit is a recorded beat's cell of texture, from TP to TP. Its fast part is aligned at R and joined to the next cell in TP by a
+crossfade of equal power; where a new TP is longer than the recorded one, the unit goes to and fro in its own TP. Its slow part,
+drift, goes on as recorded. So what recordings have, noise that is quiet in TP, louder towards the QRS and silent in it, stays in
+its place: texture laid without regard to beats is told from real at once (docs/evidence/realism.md).
+
+How noise changes from beat to beat is written by a Mamba, one code a beat, under the condition of how loud the donor's own noise
+is, lead by lead (models/unit_model.py). Each code is rendered by the recorded unit that is nearest to the donor's own level and
+what the code adds, of many donors of like level. No sample is decoded by a network.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from ecg_batch.donors.bank import Bank
+from ecg_batch.donors.level import tp_before_r, unit_levels
+from ecg_batch.donors.split import BEFORE_R_S, END_S, JOIN_S, UNLOCKED_ATRIAL
+from ecg_batch.errors import UserError
+from ecg_batch.signal.beats import beat_types
+from ecg_batch.signal.filters import low_pass
+from ecg_batch.signal.noise import NOISE_KINDS, counted, has_unit, mean_level
+from ecg_batch.synthesis.retime import Timing
+
+DRIFT_HZ = 2.0  # below it texture knows nothing of beats
+CROSSFADE_S = 0.08
+LENDERS = 128  # donors of like level, whose units render a record's codes
+DRIFT_LENDERS = 16  # the nearest of them, of which one lends its drift
+T_END_S, P_BEGINS_S = 0.42, 0.30  # after and before R: beyond, a beat's noise is that of TP
+LEAST_TP_S = 0.10  # read to and fro, however short the recorded one is
+KEPT = 32  # donors whose lenders are kept: 300 kB each
+
+
+@dataclass(frozen=True)
+class Units:
+    """All units that may be lent. Arrays over units, those of a donor in the order of their recording.
+
+    row: of the bank; r: sample of its beat; first, last: samples between which it may be read; level: int64 (unit, lead * band) in
+    steps, see noise.py; ordinary: whether its beat is of its recording's most frequent type.
+    """
+
+    row: np.ndarray
+    r: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    level: np.ndarray
+    ordinary: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+@dataclass
+class UnitIndex:
+    """Where the noise of a record may come from. rows: donors whose folds the request allows, of the bank; condition: what the
+    model is told of each donor of the bank, (donor, d).
+    """
+
+    bank: Bank
+    rows: np.ndarray
+    model: "unit_model.UnitModel"  # noqa: F821
+    units: Units
+    level: np.ndarray  # of each donor of the bank, int64 (donor, lead * band)
+    condition: "torch.Tensor"  # noqa: F821
+    _lenders: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        self._rest = np.empty(self.bank.texture.shape, np.int16)  # memory comes as it is filled
+        self._apart = np.zeros(len(self.bank.table), bool)
+        self._codebook = self.model.codebook.numpy().astype(np.float64)
+
+    @cached_property
+    def kinds(self) -> np.ndarray:
+        """0 ordinary, 1 atrial activity that is not locked to the QRS, 2 paced: their textures differ. (donor,)."""
+        atrial = np.any([self.bank.table.holds(code) for code in sorted(UNLOCKED_ATRIAL)], axis=0)
+        return np.where(self.bank.table.holds("PACE"), 2, np.where(atrial, 1, 0))
+
+    def lenders(self, host: int) -> tuple[np.ndarray, np.ndarray]:
+        """The LENDERS of one row of the bank, nearest in level first: rows of other patients, of its kind where there are enough.
+        And their units, in the order of the bank.
+        """
+        if host not in self._lenders:
+            if len(self._lenders) >= KEPT:
+                self._lenders.pop(next(iter(self._lenders)))  # the oldest
+            rows = self.rows[self.bank.table.patient_id[self.rows] != self.bank.table.patient_id[host]]
+            alike = rows[self.kinds[rows] == self.kinds[host]]
+            rows = alike if len(alike) >= DRIFT_LENDERS else rows
+            if not len(rows):
+                raise UserError("texture: units takes texture from other patients than the record's own, and the allowed donors "
+                                "are all of one patient. Allow more with donor_folds, or take a larger bank")  # fmt: skip
+            gap = np.square(counted(self.level[rows] - self.level[host])).sum(axis=1)
+            rows = rows[np.argsort(gap, kind="stable")[:LENDERS]]
+            first, stop = (np.searchsorted(self.units.row, np.sort(rows), side) for side in ("left", "right"))
+            self._lenders[host] = rows, np.concatenate([np.arange(*ends) for ends in zip(first, stop, strict=True)])
+        return self._lenders[host]
+
+    def rendered(self, host: int, codes: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
+        """The unit of each beat of a record (beat,): the nearest to the level of one row of the bank and what its code adds.
+
+        ordinary (beat,): whether a beat is of its record's most frequent type. It takes a unit of such a beat where there is any.
+        """
+        from ecg_batch.models.unit_model import nearest
+
+        pool, out = self.lenders(host)[1], np.empty(len(codes), np.int64)
+        for kind in np.unique(ordinary):
+            at, alike = ordinary == kind, pool[self.units.ordinary[pool] == kind]
+            alike = alike if len(alike) else pool
+            out[at] = alike[nearest(self.units.level[alike], self.level[host] + self._codebook[codes[at]])]
+        return out
+
+    def drawn(self, hosts: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
+        """Codes of the noise of records (record, beat): hosts (record,), uniforms (record, beat)."""
+        from ecg_batch.models.unit_model import draw_codes
+
+        return draw_codes(self.model, self.condition[hosts], uniforms, temperature)
+
+    def ordinary_in_loop(self, row: int) -> np.ndarray:
+        """Which beats of a donor's loop are of its most frequent type: bool (beat,)."""
+        r = self.bank.r_sample[row]
+        return self.bank.beat_type[row][(r >= self.bank.loop_start[row]) & (r < self.bank.loop_stop[row])] == 0
+
+    def rest(self, row: np.ndarray, sample: np.ndarray) -> np.ndarray:
+        """Texture without its drift at samples of rows of the bank, (time,) each: int16 (lead, time) in microvolts."""
+        self._take_apart(row)
+        return self._rest[row[:, None], np.arange(self._rest.shape[1]), sample[:, None]].T
+
+    def drift(self, row: int) -> np.ndarray:
+        """The slow part of one row's texture, int16 (lead, time) in microvolts."""
+        self._take_apart(np.array([row]))
+        return self.bank.texture[row] - self._rest[row]
+
+    def _take_apart(self, row: np.ndarray) -> None:
+        """Rounded, so that drift and rest are what was recorded, to the microvolt."""
+        for one in np.unique(row[~self._apart[row]]):
+            texture = self.bank.texture[one]
+            self._rest[one] = texture - np.rint(low_pass(texture.astype(np.float64), DRIFT_HZ, self.bank.table.fs_hz))
+            self._apart[one] = True
+
+
+def unit_index(bank: Bank, folds: tuple[int, ...], model: "unit_model.UnitModel") -> UnitIndex:  # noqa: F821
+    """The donors of these folds. A bank of before, that does not say how loud its textures are, is measured here."""
+    from ecg_batch.models.unit_model import conditions
+
+    if bank.unit_level is None:
+        bank = replace(bank, **_measured(bank))
+    donors = len(bank.table)
+    level = mean_level(bank.unit_level).reshape(donors, -1)
+    condition = conditions(model, model.said(level, bank.noise.reshape(donors, -1)))
+    rows = np.flatnonzero(np.isin(bank.table.fold, folds) & has_unit(bank.unit_level).any(axis=1))
+    return UnitIndex(bank, rows, model, units_of(bank, rows), level, condition)
+
+
+def _measured(bank: Bank) -> dict[str, np.ndarray]:
+    """What a bank of format 2 has beside those of format 1; that a reader saw no noise is what is left to say."""
+    fs_hz, beats = bank.table.fs_hz, bank.r_sample.shape[1]
+    each = [(texture, skeleton, r[r >= 0]) for texture, skeleton, r in zip(bank.texture, bank.skeleton, bank.r_sample, strict=True)]
+    types = [beat_types(skeleton.astype(np.float64), r, fs_hz) for _, skeleton, r in each]
+    return {
+        "unit_level": np.stack([unit_levels(texture, r, fs_hz, beats) for texture, _, r in each]),
+        "beat_type": np.stack([np.pad(of, (0, beats - len(of)), constant_values=-1) for of in types]),
+        "noise": np.zeros((len(each), len(NOISE_KINDS), bank.texture.shape[1]), np.uint8),
+    }
+
+
+def units_of(bank: Bank, rows: np.ndarray) -> Units:
+    """All beats of these rows but the first and the last, whose cells the ends of a recording may cut."""
+    fs_hz, r = bank.table.fs_hz, bank.r_sample[rows].astype(np.int64)  # (donor, beat)
+    before = tp_before_r(np.diff(r, axis=1), fs_hz)  # of all beats but the first
+    end, joint = round((END_S + JOIN_S) * fs_hz), round(CROSSFADE_S * fs_hz / 2)  # so far a cell reaches into the next one
+    last = np.minimum(r[:, 2:] - before[:, 1:] + joint, bank.texture.shape[-1] - 1 - end)
+    first = np.maximum(np.minimum(r[:, :-2] + round(BEFORE_R_S * fs_hz), r[:, 1:-1] - before[:, :-1] - joint), end)
+    level = bank.unit_level[rows, : r.shape[1] - 2]
+    donor, beat = np.nonzero(has_unit(level))
+    return Units(
+        row=rows[donor],
+        r=r[donor, beat + 1],
+        first=first[donor, beat],
+        last=last[donor, beat],
+        level=level[donor, beat].reshape(len(donor), -1).astype(np.int64),
+        ordinary=bank.beat_type[rows[donor], beat + 1] == 0,
+    )
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Which unit lies under each beat of a record, from one before it to one after it: samples r (beat,) and units (beat,)."""
+
+    r: np.ndarray
+    unit: np.ndarray
+
+
+def unit_textures(index: UnitIndex, hosts: np.ndarray, timings: list[Timing], samples: int, draws, temperature: float):
+    """(texture float64 (record, lead, time) in microvolts, rows of the bank that it is from) of records of 10 s.
+
+    hosts (record,): the rows that their beats are from; draws (record, 1 + beat): who lends the drift, then each beat's code.
+    """
+    codes = index.drawn(hosts, np.ascontiguousarray(draws[:, 1:]), temperature)
+    textures, rows = np.empty((len(hosts), index.bank.texture.shape[1], samples)), []
+    for out, host, timing, own, drawn in zip(textures, hosts.tolist(), timings, codes, draws[:, 0], strict=True):
+        ordinary = index.ordinary_in_loop(host)[timing.source]
+        laid = Laid(timing.placed, index.rendered(host, own[: len(ordinary)], ordinary))
+        near = index.lenders(host)[0][:DRIFT_LENDERS]
+        slow = int(near[int(drawn * len(near))])
+        out[:] = index.drift(slow)[:, :samples] + rest_of(index, laid, 0, samples)
+        rows.append((slow, *np.setdiff1d(index.units.row[laid.unit], slow).tolist()))
+    return textures, rows
+
+
+def rest_of(index: UnitIndex, laid: Laid, start: int, stop: int) -> np.ndarray:
+    """What the units say of samples start .. stop - 1: float64 (lead, time) in microvolts, without drift."""
+    near_first = max(int(np.searchsorted(laid.r, start)) - 3, 0)  # the cell before the window's first is needed, and its RR
+    near = slice(near_first, int(np.searchsorted(laid.r, stop)) + 2)
+    laid, fs_hz = Laid(laid.r[near].astype(np.int64), laid.unit[near]), index.bank.table.fs_hz
+    half = round(CROSSFADE_S * fs_hz / 2)
+    time, rr = np.arange(start, stop), np.diff(laid.r)
+    begins = laid.r - tp_before_r(np.concatenate([rr[:1], rr]), fs_hz) - half
+    now = np.clip(np.searchsorted(begins, time, side="right") - 1, 0, len(begins) - 1)
+    row, sample = _source(index, laid, now, time)
+    out = index.rest(row, sample).astype(np.float64)
+    fading = np.flatnonzero((time - begins[now] < 2 * half) & (time >= begins[now]) & (now > 0))
+    row_before, sample_before = _source(index, laid, now[fading] - 1, time[fading])
+    other = (row_before != row[fading]) | (sample_before != sample[fading])  # the same noise goes on, and would get louder
+    fading, row_before, sample_before = fading[other], row_before[other], sample_before[other]
+    share = (time[fading] - begins[now[fading]] + 0.5) / (2 * half)
+    out[:, fading] = np.sqrt(share) * out[:, fading] + np.sqrt(1 - share) * index.rest(row_before, sample_before)
+    return out
+
+
+def _source(index: UnitIndex, laid: Laid, beat: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(row of the bank, its sample) that show these times of these beats, (time,) each; to and fro in TP beyond a unit's ends."""
+    units, unit, fs_hz = index.units, laid.unit[beat], index.bank.table.fs_hz
+    r, first, last = units.r[unit], units.first[unit], units.last[unit]
+    at = r + time - laid.r[beat]
+    least = round(LEAST_TP_S * fs_hz)
+    after = np.maximum(last - (r + round(T_END_S * fs_hz)), least)
+    before = np.maximum(r - round(P_BEGINS_S * fs_hz) - first, least)
+    at = np.where(at > last, last - _to_and_fro(at - last, after), at)
+    return units.row[unit], np.where(at < first, first + _to_and_fro(first - at, before), at)
+
+
+def _to_and_fro(distance: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """0, 1, ... room, room - 1, ... 0, 1, ... for distances 0, 1, 2, ..."""
+    phase = np.mod(distance, 2 * room)
+    return np.minimum(phase, 2 * room - phase)

@@ -1,0 +1,41 @@
+"""One thread a process, on whichever core is free; processes as many as there are cores for them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from places import ROOT
+
+from ecg_batch.cli.threads import BINDING, one_thread
+from ecg_batch.kernels import build
+from ecg_batch.pool import usable_cores
+
+
+@pytest.mark.parametrize("name", BINDING)
+def test_rules_that_put_every_process_on_the_first_core_are_dropped(name, monkeypatch):
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(variable, "8")
+    monkeypatch.setenv(name, "true")
+    one_thread()
+    assert name not in os.environ and os.environ["OMP_NUM_THREADS"] == "1"
+
+
+def test_cores_are_those_of_the_allocation():
+    code = "import os; from ecg_batch.pool import usable_cores; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    code += "; print(usable_cores())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stdout == "1\n" and 1 <= usable_cores() <= os.cpu_count()
+
+
+@pytest.mark.parametrize(("built", "says"), [
+    (None, "none were built: install a C++ compiler"), ("spec", "this CPU lacks AVX2"),
+])  # fmt: skip
+def test_why_there_are_no_kernels_is_said(built, says, monkeypatch):
+    monkeypatch.setattr(build, "kernel", lambda name=None: None)
+    monkeypatch.setattr(build, "find_spec", lambda name: built)
+    assert says in build.why_plain()
+
+
+def test_nothing_is_said_where_there_are_kernels():
+    assert bool(build.why_plain()) == (build.kernel() is None)

@@ -1,0 +1,191 @@
+"""A bank is read as it was written, or not at all: nothing absent is taken for zero, nothing changed for true."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import write_fake_bank
+from flips import FLIPS
+
+from ecg_batch import sums
+from ecg_batch.bundled import BUNDLED
+from ecg_batch.donors import bank
+from ecg_batch.errors import UserError
+from ecg_batch.models.corpus import load_corpus
+
+COLUMNS = (*bank.TABLE_COLUMNS, "skeleton", "texture", *bank.SHAPE_COLUMNS)
+
+
+@pytest.fixture
+def a_bank(tmp_path) -> Path:
+    """The bundled bank, to be damaged."""
+    shutil.copytree(BUNDLED / "donors.zarr", tmp_path / "donors.zarr")
+    shutil.copy(BUNDLED / "donors.sha256", tmp_path)
+    return tmp_path
+
+
+def chunk_of(folder: Path, name: str) -> Path:
+    return next(path for path in (folder / "donors.zarr" / name).iterdir() if path.name != "zarr.json")
+
+
+def flip(path: Path, at: float, bit: int = 0) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(at * len(data))] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def refused(folder: Path, *says: str) -> None:
+    for read in (bank.read_bank, bank.read_table, bank.read_beats):
+        with pytest.raises(UserError) as error:
+            read(folder)
+        assert all(part in str(error.value) for part in says), error.value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_bank_without_one_of_its_chunks_is_refused(a_bank, name, listed):
+    if not listed:
+        (a_bank / "donors.sha256").unlink()
+    chunk = chunk_of(a_bank, name)
+    chunk.unlink()
+    refused(a_bank, str(chunk), "is missing", "ecg-batch prepare")
+
+
+def test_a_bank_that_is_whole_opens_with_and_without_its_list(a_bank):
+    first = bank.read_bank(a_bank)
+    digest = bank.bank_digest(a_bank)
+    (a_bank / "donors.sha256").unlink()
+    second = bank.read_bank(a_bank)
+    np.testing.assert_array_equal(first.skeleton, second.skeleton)
+    assert bank.bank_digest(a_bank) == digest == bank.bank_digest(BUNDLED)  # run ids do not know of lists
+
+
+def remove_metadata(folder: Path) -> None:
+    (folder / "donors.zarr" / "likelihood" / "zarr.json").unlink()
+
+
+def change_attribute(folder: Path) -> None:
+    path = folder / "donors.zarr" / "zarr.json"
+    path.write_text(path.read_text().replace("AFIB", "AFLT", 1))
+
+
+def add_file(folder: Path) -> None:
+    (folder / "donors.zarr" / "age" / "c.99").write_bytes(b"")
+
+
+def link_elsewhere(folder: Path) -> None:
+    (folder / "donors.zarr" / "age" / "more").symlink_to("/dev/zero")
+
+
+def pipe_instead(folder: Path) -> None:
+    chunk = chunk_of(folder, "age")
+    chunk.unlink()
+    os.mkfifo(chunk)
+
+
+def swap_columns(folder: Path) -> None:
+    shutil.copy(chunk_of(folder, "qrs_on"), chunk_of(folder, "qrs_off"))
+
+
+@pytest.mark.parametrize(("damage", "says"), [
+    (remove_metadata, "is missing"), (change_attribute, "has changed"), (add_file, "is not listed"),
+    (link_elsewhere, "is not listed"), (pipe_instead, "has changed"), (swap_columns, "has changed"),
+    (lambda folder: chunk_of(folder, "sex").write_bytes(b""), "has changed"),
+])  # fmt: skip
+def test_whatever_is_missing_extra_or_changed_is_refused(a_bank, damage, says):
+    damage(a_bank)
+    refused(a_bank, says, str(a_bank))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense\n", b"\xff\xfe\n", b"0" * 64 + b"  ../../etc/passwd\n", b"0" * 63 + b"  donors.zarr/x\n"]
+)
+def test_a_damaged_list_is_refused(a_bank, content):
+    (a_bank / "donors.sha256").write_bytes(content)
+    refused(a_bank, "donors.sha256")
+
+
+def test_a_list_leads_to_no_file_outside(a_bank):
+    listing = a_bank / "donors.sha256"
+    listing.write_text(listing.read_text().replace("donors.zarr/age/", "/age/"))
+    refused(a_bank, f"{a_bank}//age/", "is missing", "donors.sha256")
+
+
+@pytest.mark.slow
+def test_no_flipped_bit_of_a_bank_is_silent(a_bank):
+    rng = np.random.default_rng(0)
+    files = [path for path in sums._files(a_bank / "donors.zarr") if path.name != "c.0.0.0"] + [a_bank / "donors.sha256"]
+    for path in (files[at] for at in rng.integers(len(files), size=FLIPS)):
+        before = path.read_bytes()
+        flip(path, rng.random(), int(rng.integers(8)))
+        with pytest.raises(UserError):
+            bank.read_table(a_bank)
+        path.write_bytes(before)
+    assert len(bank.read_table(a_bank)) == len(bank.read_table(BUNDLED))
+
+
+def test_a_bank_that_changes_after_it_was_read_is_refused(a_bank):
+    bank.read_table(a_bank)
+    shutil.copy(chunk_of(a_bank, "qrs_on"), chunk_of(a_bank, "p_on"))
+    refused(a_bank, "has changed")
+
+
+def rewritten(folder: Path, **changes) -> Path:
+    """A bank of two donors with other values, and a list that agrees with them."""
+    write_fake_bank(folder)
+    import zarr
+
+    group = zarr.open_group(folder / "donors.zarr", mode="r+")
+    arrays = {name: changes.get(name, array[...]) for name, array in group.arrays()}
+    attributes = {**dict(group.attrs), **{key: value for key, value in changes.items() if key not in arrays}}
+    shutil.rmtree(folder / "donors.zarr")
+    bank.write_group(folder / "donors.zarr", arrays, attributes)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"hr_bpm": np.full(17, np.nan, np.float32)}, "not finite"),
+    ({"age": np.full(17, np.inf, np.float32)}, "not finite"),
+    ({"sex": np.full(17, 2, np.int8)}, "sex other"),
+    ({"fold": np.zeros(17, np.int8)}, "fold other"),
+    ({"age": np.zeros(16, np.float32)}, "differ in length"),
+    ({"likelihood": np.zeros((17, 3), np.int8)}, "a column for each statement"),
+    ({"likelihood": np.full((17, 9), 127, np.int8)}, "outside -1 to 100"),
+    ({"leads": ["I"]}, "leads"), ({"leads": None}, "leads"), ({"format": 99}, "newer"), ({"format": "x"}, "format x"),
+    ({"codes": None}, "codes"), ({"fs_hz": "many"}, "fs_hz"), ({"superclass_of": 3}, "superclass_of"),
+    ({"codes": [["NORM"]] * 9}, "codes"), ({"codes": ["NORM"] * 9}, "codes"), ({"superclass_of": {"NORM": 1}}, "superclass_of"),
+    ({"fs_hz": 100.5}, "fs_hz"), ({"fs_hz": True}, "fs_hz"), ({"fs_hz": -100}, "fs_hz"),
+])  # fmt: skip
+def test_values_that_no_bank_holds_are_refused(tmp_path, changes, says):
+    folder = rewritten(tmp_path / "bank", **changes)
+    with pytest.raises(UserError, match=says):
+        bank.read_table(folder)
+
+
+def test_a_corpus_without_one_of_its_chunks_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"texture": rng.integers(1, 9, (12, 8, 40), np.int16), "fold": np.resize([1, 9], 12).astype(np.int8),
+              "likelihood": np.full((12, 2), 100, np.int8)}  # fmt: skip
+    attributes = {"fs_hz": 100, "codes": ["NORM", "AFIB"], "superclass_of": {"NORM": "NORM"}}
+    bank.write_group(tmp_path / "textures.zarr", arrays, attributes)
+    assert len(load_corpus(tmp_path)) == 12
+    (tmp_path / "textures.zarr" / "likelihood" / "c.0.0").unlink()
+    for _ in range(2):
+        with pytest.raises(UserError, match="is missing"):
+            load_corpus(tmp_path)
+        (tmp_path / "textures.sha256").unlink(missing_ok=True)  # and as a corpus of before there were lists
+
+
+def test_a_planted_zarr_2_array_is_not_opened(a_bank):
+    (a_bank / "donors.sha256").unlink()
+    shutil.rmtree(a_bank / "donors.zarr" / "age")
+    (a_bank / "donors.zarr" / "age").mkdir()
+    planted = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "fill_value": None, "order": "C", "compressor": None,
+               "filters": [{"id": "pickle"}]}  # fmt: skip
+    (a_bank / "donors.zarr" / "age" / ".zarray").write_text(json.dumps(planted))
+    refused(a_bank, "age")

@@ -1,0 +1,25 @@
+"""Sheets of records beside their donors: what stands above them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ecg_batch.bundled import BUNDLED
+from ecg_batch.donors.bank import read_bank
+from ecg_batch.plot import records
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "said"), [("", "Its donor: PTB-XL "), ("Made from recordings of a hospital", "Its donor: ")])
+def test_a_donor_is_said_to_be_of_ptbxl_only_where_it_is(make_dataset, monkeypatch, tmp_path, source, said):
+    bank, drawn, plan_of = read_bank(BUNDLED), [], records.read_plan
+    folder = make_dataset()
+    bank.table.ecg_id[:1000] = np.arange(len(bank.table))[:1000]  # donors as the fake generator names them
+    monkeypatch.setattr(records, "read_plan", lambda path: replace(plan_of(path), source=source))
+    monkeypatch.setattr(records, "_bank_of", lambda *_: bank)
+    monkeypatch.setattr(records, "draw", lambda sheets, out: drawn.extend(sheets))
+    records.plot_dataset(folder, tmp_path / "out.png", [3, 5])
+    assert [donor.title.startswith(f"{said}{record}, patient") for record, (_, donor) in zip((3, 5), drawn, strict=True)] == [
+        True
+    ] * 2

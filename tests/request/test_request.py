@@ -1,0 +1,122 @@
+"""A request says what it means or is refused with the file, the key, and what to do."""
+
+import json
+
+import pytest
+from fakes import MIX
+
+from ecg_batch.errors import UserError
+from ecg_batch.request.model import Distribution, request_from_resolved
+from ecg_batch.request.parse import load_request
+
+
+def refusal(path, *overrides) -> str:
+    with pytest.raises(UserError) as caught:
+        load_request(path, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sampling_rate": 100}, ["unknown key 'sampling_rate'", "known keys: alpha, attempts"]),
+        ({"record": 5}, ["unknown key 'record' (did you mean records?)"]),
+        ({"records": "many"}, ["records is 'many'; needed a whole number"]),
+        ({"records": 0}, ["records is 0; needed a whole number from 1 to 1,000,000,000"]),
+        ({"records": True}, ["records is True; needed a whole number"]),
+        ({"records": None}, ["records is missing"]),
+        ({"alpha": float("nan")}, ["alpha is '.nan'; needed a number from 0 to 2"]),
+        ({"duration_s": 9}, ["duration_s is 9; needed a whole number from 10 to 86,400"]),
+        ({"duration_s": 86_401}, ["duration_s is 86401; needed a whole number from 10 to 86,400"]),
+        ({"duration_s": 3600}, ["shard is 128 and batch 64", "Leave shard out"]),
+        ({"rhythm": {"lf_hz": 0.1}}, ["rhythm is given", "over 10"]),
+        ({"duration_s": 60, "variation": {"rr_cv": 0.1}}, ["variation is given", "too long for the judge"]),
+        ({"duration_s": 3600, "batch": 8, "shard": 8, "format": "hdf5"}, ["format is hdf5", "into Zarr alone"]),
+        (
+            {"duration_s": 60, "rhythm": {"lf_dept": 0.1}},
+            ["unknown key 'rhythm.lf_dept' (did you mean lf_depth?)", "known keys: atrial_coupling_ratio"],
+        ),
+        ({"duration_s": 60, "rhythm": {"lf_depth": 5}}, ["rhythm.lf_depth is 5; needed a number from 0 to 0.15"]),
+        ({"duration_s": 60, "rhythm": {"lf_depth": "deep"}}, ["rhythm.lf_depth is 'deep'; needed a number"]),
+        ({"duration_s": 60, "rhythm": {"lf_depth": True}}, ["rhythm.lf_depth is True; needed a number"]),
+        ({"duration_s": 60, "rhythm": {"fibrillation_short_refractory_s": 0.9}}, ["exchange them"]),
+        ({"duration_s": 60, "rhythm": [1]}, ["rhythm is [1]; needed keys below it: atrial_coupling_ratio"]),
+        ({"duration_s": 60, "rhythm": {"start_hour": 25}}, ["rhythm.start_hour is 25; needed a number from 0 to 24"]),
+        ({"duration_s": 60, "mix": {"labels": {"NORM": 1}, "hr_bpm": 240}}, ["mix.hr_bpm", "25 to 229 bpm"]),
+        ({"fs_hz": 250}, ["fs_hz is 250; needed 100 or 500"]),
+        ({"lowpass_hz": 60}, ["lowpass_hz is 60", "50 Hz"]),
+        ({"shard": 100}, ["shard is 100", "multiple of batch (64)", "Use 128"]),
+        ({"donor_folds": [0, 1]}, ["donor_folds is [0, 1]", "1 to 10"]),
+        ({"device": "tpu"}, ["device is 'tpu'; needed cpu or cuda"]),
+        ({"table": "t.csv"}, ["found mix and table of mix, table, cohort", "--set mix=null"]),
+        ({"mix": None}, ["found none of mix, table, cohort"]),
+        ({"mix": {"labels": {"NORM": 0.5, "MI": 0.4}}}, ["mix.labels sums to 0.9, not 1"]),
+        ({"mix": {"labels": {"NORM": 1}, "hr": 70}}, ["unknown key 'mix.hr'"]),
+        ({"mix": {"labels": {"NORM": 1}, "hr_bpm": 10}}, ["mix.hr_bpm is 10; needed a number from 20 to 300"]),
+        ({"mix": {"labels": {"NORM": 1}, "hr_bpm": {"uniform": [90, 60]}}}, ["the lower number comes first: [60, 90]"]),
+        ({"mix": {"labels": {"NORM": 1}, "hr_bpm": {"gamma": [1, 2]}}}, ["needed a number from 20 to 300, {uniform"]),
+        (
+            {"mix": {"labels": {"NORM": 1}, "age": {"normal": [30, 1], "within": [90, 99]}}},
+            ["next to nothing within [90, 99]"],
+        ),
+        ({"mix": {"labels": {"NORM": 1}, "sex": "other"}}, ["mix.sex is 'other'; needed female, male, or shares"]),
+        (
+            {"mix": {"labels": {"SBRAD": 1}, "hr_bpm": {"uniform": [80, 90]}}},
+            ["label SBRAD", "up to 65 bpm", "80 to 90"],
+        ),
+        ({"mix": {"labels": {"STACH": 1}, "hr_bpm": 70}}, ["label STACH", "from 95 bpm"]),
+        ({"cohort": {}}, ["found mix and cohort of"]),
+        ({"mix": None, "cohort": "donors"}, ["cohort is 'donors'; needed keys below it: hr_spread, labels"]),
+        ({"mix": None, "cohort": {"hr_sd": 0.1}}, ["unknown key 'cohort.hr_sd'"]),
+        ({"mix": None, "cohort": {"hr_spread": 2}}, ["cohort.hr_spread is 2; needed a number from 0 to 0.5"]),
+        ({"mix": None, "records": None, "cohort": {}}, ["records is missing: a cohort has no length"]),
+    ],
+)
+def test_what_cannot_be_made_is_refused(write_request, changes, said):
+    path = write_request(**changes)
+    message = refusal(path)
+    assert message.startswith(str(path))
+    for words in said:
+        assert words in message
+
+
+def test_a_file_that_is_no_request_is_refused(tmp_path):
+    assert "cannot read the request" in refusal(tmp_path / "absent.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    assert "the request is [1]; needed 'key: value' lines" in refusal(tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("records: [1\n")
+    assert "not valid YAML" in refusal(tmp_path / "broken.yaml")
+
+
+def test_overrides(write_request):
+    request = load_request(write_request(), ["records=100", "mix.hr_bpm=70", "mix.labels={MI: 1.0}", "mix.sex=female"])
+    assert request.records == 100
+    assert request.mix.hr_bpm == Distribution(70.0, 70.0)
+    assert request.mix.labels == (("MI", 1.0),)
+    assert request.mix.female == 1.0
+    assert "needed key=value" in refusal(write_request(), "records")
+    assert "with --set mix.hr_bpm=700: mix.hr_bpm is 700" in refusal(write_request(), "mix.hr_bpm=700")
+
+
+def test_the_order_of_labels_changes_nothing(write_request):
+    backwards = {**MIX, "labels": dict(reversed(MIX["labels"].items()))}
+    assert load_request(write_request()).resolved() == load_request(write_request(mix=backwards)).resolved()
+
+
+def test_a_rate_statement_cuts_the_rates_of_its_own_label_only(write_request):
+    mix = load_request(write_request()).mix
+    assert mix.hr_bpm_of("SBRAD") == Distribution(50, 65)
+    assert mix.hr_bpm_of("NORM") == Distribution(50, 90)
+
+
+def test_resolved_requests_come_back_from_json(write_request):
+    request = load_request(write_request(), ["mix.age={normal: [60, 15], within: [18, 95]}"])
+    back = request_from_resolved(json.loads(json.dumps(request.resolved())), request.bank, request.models)
+    assert back.resolved() == request.resolved()
+    assert back.mix == request.mix
+
+
+def test_paths_are_relative_to_the_request(write_request, tmp_path):
+    request = load_request(write_request(mix=None, records=None, table="cohort.csv"))
+    assert request.table == str(tmp_path / "cohort.csv")
+    assert request.records is None

@@ -1,0 +1,180 @@
+"""Texture by units: recorded noise of other patients, where the new beats are."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from making import make, plan_of, write_request
+
+from ecg_batch.bundled import BUNDLED
+from ecg_batch.donors.bank import TABLE_COLUMNS, Bank, read_bank
+from ecg_batch.errors import UserError
+from ecg_batch.models.unit_model import load_unit_model
+from ecg_batch.request.parse import load_request
+from ecg_batch.signal.filters import band
+from ecg_batch.signal.noise import NO_UNIT, counted
+from ecg_batch.synthesis.generate import open_generator
+from ecg_batch.synthesis.units import LENDERS, Laid, rest_of, unit_index
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return read_bank(BUNDLED)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_unit_model(BUNDLED / "units.safetensors")
+
+
+@pytest.fixture(scope="module")
+def index(bank, model):
+    return unit_index(bank, tuple(range(1, 9)), model)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    return plan_of(tmp_path_factory.mktemp("units"), records=256, shard=128)
+
+
+@pytest.fixture(scope="module")
+def made(plan):
+    return make(plan)
+
+
+def units_of(index, row):
+    return np.flatnonzero(index.units.row == row)
+
+
+@pytest.mark.slow
+def test_a_donors_units_laid_under_its_own_beats_are_its_own_texture(bank, index):
+    """The law: nothing is invented, moved or lost where the new beats are the recorded ones."""
+    for row in range(0, len(bank.table), 200):
+        r, own = bank.beats(row), units_of(index, row)
+        laid = Laid(r, own[np.clip(np.arange(len(r)) - 1, 0, len(own) - 1)])
+        start, stop = index.units.r[own[0]], index.units.r[own[-1]]  # outside, the first and last beats have the units of others
+        again = rest_of(index, laid, start, stop)
+        np.testing.assert_array_equal(again, (bank.texture[row] - index.drift(row))[:, start:stop])
+
+
+def test_any_stretch_is_the_same_bits(bank, index):
+    r = np.cumsum(np.random.default_rng(0).integers(50, 130, 60)) - 80
+    laid = Laid(r, np.random.default_rng(1).integers(0, len(index.units), 60))
+    whole = rest_of(index, laid, 0, 3000)
+    pieces = [rest_of(index, laid, start, stop) for start, stop in ((0, 41), (41, 42), (42, 1900), (1900, 3000))]
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), whole)
+
+
+@pytest.mark.slow
+def test_noise_is_silent_in_each_qrs_and_loudest_beside_it(index):
+    """As in recordings. Noise that does not know where the beats are is told from real at once."""
+    inside, outside = [], []
+    for row in range(0, 200, 7):
+        r, own = np.arange(-70, 1100, 83), units_of(index, index.lenders(row)[0][0])
+        texture = rest_of(index, Laid(r, own[np.arange(len(r)) % len(own)]), 0, 1000)
+        since = np.arange(1000) - r[np.argmin(np.abs(np.arange(1000)[:, None] - r), axis=1)]
+        fast = band(texture, (8, 40), 100)
+        inside.append(np.sqrt(np.square(fast[:, np.abs(since) < 4]).mean()))
+        outside.append(np.sqrt(np.square(fast[:, (since > 15) & (since < 35)]).mean()))
+    assert np.median(np.array(inside) / np.array(outside)) < 0.6
+
+
+@pytest.mark.slow
+def test_units_are_of_other_patients_of_the_folds_that_are_allowed(tmp_path):
+    _, rows = make(plan_of(tmp_path, records=128, donor_folds=[1, 2, 5]))
+    assert all(2 <= len(held) == len(set(held)) <= 40 for held in rows["texture_ecg_id"])
+    assert {fold for held in rows["texture_fold"] for fold in held} <= {1, 2, 5}
+    assert all(host not in held for host, held in zip(rows["donor_patient_id"], rows["texture_patient_id"], strict=True))
+    assert len({one for held in rows["texture_ecg_id"] for one in held}) > 200
+
+
+def test_lenders_are_as_loud_as_the_donors_own_texture(bank, index):
+    """Lead by lead: the nearest of many is alike, and a stranger is not."""
+    rows = np.arange(0, len(bank.table), 19)
+    lenders = [index.lenders(row)[0] for row in rows]
+    patient = bank.table.patient_id
+    assert all(len(of) == LENDERS and (patient[of] != patient[row]).all() for row, of in zip(rows, lenders, strict=True))
+    gaps = [np.abs(index.level[of] - index.level[row]).mean() for row, of in zip(rows, lenders, strict=True)]
+    strange = [np.abs(index.level[(row + 100) % len(bank.table)] - index.level[row]).mean() for row in rows]
+    assert np.mean(gaps) < 0.65 * np.mean(strange)
+
+
+def test_a_code_is_rendered_by_the_nearest_unit_of_a_lender(index):
+    codes = np.arange(0, 512, 37)
+    for host in (3, 500, 2000):
+        chosen, (rows, pool) = index.rendered(host, codes, np.ones(len(codes), bool)), index.lenders(host)
+        assert np.isin(index.units.row[chosen], rows).all() and index.units.ordinary[chosen].all()
+        wanted = index.level[host] + index.model.codebook.numpy()[codes]
+        pool = pool[index.units.ordinary[pool]]
+        gap = np.square(counted(index.units.level[pool][:, None] - wanted)).sum(axis=-1)  # (unit, beat)
+        np.testing.assert_allclose(np.square(counted(index.units.level[chosen] - wanted)).sum(axis=-1), gap.min(axis=0))
+
+
+@pytest.mark.slow
+def test_the_noise_is_as_loud_as_the_donors_own_although_it_is_others(index):
+    """Lead by lead and band by band: 2 steps are 1.1 dB."""
+    rng = np.random.default_rng(0)
+    hosts = rng.choice(index.rows, 200, replace=False)
+    codes = index.drawn(hosts, rng.random((200, 12)), 1.0)
+    laid = [index.units.level[index.rendered(int(host), own, np.ones(12, bool))] for host, own in zip(hosts, codes, strict=True)]
+    off = np.stack(laid).mean(axis=1) - index.level[hosts]  # (record, lead * band)
+    assert np.abs(off).mean() < 2.5 and np.abs(off.mean()) < 0.7
+
+
+def test_ectopic_beats_take_the_noise_of_such_beats_where_there_is_any(index):
+    host = next(row for row in range(300) if (~index.units.ordinary[index.lenders(row)[1]]).sum() > 20)
+    chosen = index.rendered(host, np.arange(10), np.arange(10) % 2 == 0)
+    np.testing.assert_array_equal(index.units.ordinary[chosen], np.arange(10) % 2 == 0)
+
+
+@pytest.mark.slow
+def test_a_bank_of_before_is_measured_at_opening(bank, model):
+    few = slice(0, 40)
+    table = replace(bank.table, **{name: getattr(bank.table, name)[few] for name in TABLE_COLUMNS})
+    arrays = {field.name: getattr(bank, field.name)[few] for field in fields(bank) if field.name != "table"}
+    of_now = unit_index(Bank(table, **arrays), tuple(range(1, 9)), model)
+    before = unit_index(Bank(table, **{**arrays, "unit_level": None, "beat_type": None, "noise": None}), tuple(range(1, 9)), model)
+    np.testing.assert_array_equal(before.units.r, of_now.units.r)
+    np.testing.assert_array_equal(before.level, of_now.level)
+    assert (before.bank.beat_type >= 0).sum() == (before.bank.r_sample >= 0).sum() and not before.bank.noise.any()
+    assert (of_now.bank.unit_level == NO_UNIT).any()
+
+
+@pytest.mark.slow
+def test_a_record_is_a_pure_function(plan, made):
+    """Of another batch, from the middle of its shard, with other records made before: the same bits."""
+    ecg, rows = make(replace(plan, request=replace(plan.request, batch=32)))
+    np.testing.assert_array_equal(ecg, made[0])
+    assert rows == made[1]
+
+
+@pytest.mark.slow
+def test_records_are_good_and_nothing_is_decoded(made, monkeypatch, tmp_path):
+    assert np.mean([flags == "" for flags in made[1]["flags"]]) > 0.95
+    assert set(made[1]["alpha"]) == {1.0}
+    monkeypatch.setattr("ecg_batch.models.decode.load_models", lambda *args: pytest.fail("models are not needed"))
+    open_generator(plan_of(tmp_path, records=64, shard=64))
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"judge": {"steps": 5}}, "judge moves the latent"),
+    ({"device": "cuda"}, "device is a GPU's"),
+    ({"lowpass_hz": "off"}, "a number from 1 to 250, or none"),
+    ({"prd_limit_pct": 0}, "a number from 0.1 to 100, or none"),
+    ({"texture": "unit"}, "needed units or decoded"),
+])  # fmt: skip
+def test_what_does_not_go_with_units_is_refused(tmp_path, change, says):
+    with pytest.raises(UserError, match=says.replace("'", ".?")):
+        load_request(write_request(tmp_path, **change))
+
+
+@pytest.mark.slow
+def test_one_patient_alone_has_nobody_to_lend_texture(bank, model):
+    alone = replace(bank, table=replace(bank.table, patient_id=np.zeros_like(bank.table.patient_id)))
+    with pytest.raises(UserError, match="all of one patient"):
+        unit_index(alone, tuple(range(1, 9)), model).lenders(0)
+
+
+def test_drift_is_what_is_slow(bank, index):
+    drift, texture = index.drift(0), bank.texture[0]
+    assert np.abs(band(drift, (5, 40), 100)).max() < 0.05 * np.abs(band(texture - drift, (5, 40), 100)).max()
