@@ -255,6 +255,7 @@ def texture(path: Path, count: int) -> None:
     models, bank = decode.load_models(BUNDLED), read_bank(BUNDLED)
     records, seconds = np.arange(count), 120
     asked = {"records": count, "duration_s": 120, "batch": count, "mix": {"labels": {"NORM": 1}}}
+    asked |= {"texture": "decoded", "alpha": 0.6, "prd_limit_pct": 10, "lowpass_hz": 40}
     request = parse_request(Written(asked, "benchmark"), Path())
     conditions = decode.conditions_of(models, ["NORM"] * count, [["NORM"]] * count)
     uniforms = torch.from_numpy(draws.uniforms(0, records, draws.Stream.TOKENS, 25 * seconds))
@@ -276,7 +277,7 @@ def texture(path: Path, count: int) -> None:
         frequency, power = welch(x[..., 3000:], 100, nperseg=1000)
         right.loglog(frequency[1:], np.median(power.mean(axis=1), axis=0)[1:], label=name)
     own = np.sqrt(real.var(axis=2).mean(axis=1))
-    print(f"| real (595 donors) | {np.sqrt(np.square(own).mean()):.0f} | | | | {np.median(own):.0f} |\n")
+    print(f"| real ({len(real):,} donors) | {np.sqrt(np.square(own).mean()):.0f} | | | | {np.median(own):.0f} |\n")
     left.axhline(np.sqrt(np.square(own).mean()), color="k", linestyle="--", label="real, 10 s")
     frequency, power = welch(real, 100, nperseg=1000)
     right.loglog(frequency[1:], np.median(power.mean(axis=1), axis=0)[1:], "k--", label="real")

@@ -1,4 +1,7 @@
-"""One batch as of configs/demo.yaml by stage, on one thread as a worker runs it; the rest is what no named stage holds."""
+"""One batch as of configs/demo.yaml, and one as of configs/published.yaml, by stage, on one thread as a worker runs it.
+
+The rest is what no named stage holds.
+"""
 
 import statistics
 import tempfile
@@ -16,44 +19,59 @@ from ecg_batch.models import decode
 from ecg_batch.request.parse import load_request
 from ecg_batch.run.planning import make_plan
 from ecg_batch.synthesis import batch as made_in
-from ecg_batch.synthesis import skeleton
+from ecg_batch.synthesis import skeleton, units
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
+from ecg_batch.synthesis.units import UnitIndex
 
-DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
-STAGES = {  # name in the table: the function whose time it is
+CONFIGS = Path(__file__).parents[1] / "configs"
+COMMON = {  # name in the table: the function whose time it is
     "retrieve": (made_in, "retrieve"),
-    "draw noise": (decode, "draw_noise"),
-    "decode tokens (Mamba)": (decode, "sample_tokens"),
-    "decode texture (VQ-VAE)": (decode, "decode_texture"),
     "low-pass": (made_in, "low_pass"),
     "re-time": (skeleton, "time_beats"),
     "read the donor's loop": (skeleton, "read_loop"),
     "compose": (made_in, "compose"),
     "check": (made_in, "_measured"),
 }
+STAGES = {  # of an example request
+    "demo": COMMON
+    | {
+        "draw codes (Mamba)": (UnitIndex, "drawn"),
+        "choose units": (UnitIndex, "rendered"),
+        "lay units": (units, "rest_of"),
+    },
+    "published": COMMON
+    | {
+        "draw noise": (decode, "draw_noise"),
+        "decode tokens (Mamba)": (decode, "sample_tokens"),
+        "decode texture (VQ-VAE)": (decode, "decode_texture"),
+    },
+}
 
 
 def measure(rounds: int, size: int = 256) -> list[dict]:
-    plan, _ = make_plan(load_request(DEMO, [f"batch={size}"]))
+    return [row for name in STAGES for row in _of_example(name, rounds, size)]
+
+
+def _of_example(name: str, rounds: int, size: int) -> list[dict]:
+    plan, _ = make_plan(load_request(CONFIGS / f"{name}.yaml", [f"batch={size}"]))
     plan = replace(plan, request=replace(plan.request, shard=size), shards=(Shard(0, 0, size),))
     synthesizer, queries_of = open_synthesizer(plan), query_source(plan.request, Path("no table"))
-    times = [_one(plan, synthesizer, queries_of(0, size)) for _ in range(rounds + 1)][1:]
-    median = {name: statistics.median(took[name] for took in times) for name in times[0]}
-    median["rest"] = median["all"] - sum(took for name, took in median.items() if name != "all")
+    times = [_one(plan, synthesizer, queries_of(0, size), STAGES[name]) for _ in range(rounds + 1)][1:]
+    median = {stage: statistics.median(took[stage] for took in times) for stage in times[0]}
+    median["rest"] = median["all"] - sum(took for stage, took in median.items() if stage != "all")
     rows = [
-        {"what": name, "value": took * 1e6 / size, "unit": "us/record", "beside": f"{took / median['all']:.0%}"}
-        for name, took in median.items()
+        {"what": f"{name}: {stage}", "value": took * 1e6 / size, "unit": "us/record", "beside": f"{took / median['all']:.0%}"}
+        for stage, took in median.items()
     ]
-    rows.append({"what": "one worker, one thread", "value": size / median["all"], "unit": "records/s"})
-    return rows
+    return [*rows, {"what": f"{name}: one worker, one thread", "value": size / median["all"], "unit": "records/s"}]
 
 
-def _one(plan, synthesizer, queries) -> dict[str, float]:
+def _one(plan, synthesizer, queries, stages: dict) -> dict[str, float]:
     """Processor seconds by stage of one batch, made and written."""
     took = defaultdict(float)
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-        for name, (module, function) in STAGES.items():
+        for name, (module, function) in stages.items():
             stack.enter_context(patch.object(module, function, _timed(getattr(module, function), took, name)))
         start = time.process_time()
         batch = made_in.make_batch(synthesizer, queries)

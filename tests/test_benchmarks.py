@@ -120,8 +120,10 @@ def test_candidates_take_turns_and_the_median_counts(monkeypatch):
 @pytest.mark.slow
 def test_every_stage_of_a_batch_takes_time():
     rows = {row["what"]: row["value"] for row in stages.measure(rounds=1, size=64)}
-    assert set(stages.STAGES) < set(rows) and min(rows[name] for name in stages.STAGES) > 0
-    assert sum(rows[name] for name in stages.STAGES) < rows["all"]
+    for example, of_example in stages.STAGES.items():
+        named = [f"{example}: {stage}" for stage in of_example if (example, stage) != ("demo", "low-pass")]  # it asks for none
+        assert set(named) < set(rows) and min(rows[name] for name in named) > 0
+        assert sum(rows[name] for name in named) < rows[f"{example}: all"]
 
 
 def test_work_of_a_token_by_hand():
@@ -234,7 +236,7 @@ def test_the_evidence_of_long_records(long_records, capsys, few_threads):
 def test_the_texture_stream_beside_real_texture(tmp_path, capsys):
     holter.main(["--texture", str(tmp_path / "texture.png"), "--records", "4"])
     _, carried, streamed, real = table(capsys.readouterr().out)
-    assert (carried[0], streamed[0], real[0]) == ("carried on as it is", "as the stream gives it", "real (595 donors)")
+    assert (carried[0], streamed[0], real[0]) == ("carried on as it is", "as the stream gives it", "real (3,336 donors)")
     assert all(10 < float(cell) < 500 for row in (carried, streamed, real) for cell in row[1:] if cell)
     assert (tmp_path / "texture.png").stat().st_size > 10_000
 

@@ -1,7 +1,7 @@
 """Hold a finished dataset against real ECGs: fidelity, clinical validity, privacy, usefulness.
 
 Writes REPORT/report.html (opens offline), REPORT/report.json and REPORT/trainings.jsonl. An evaluation that was killed keeps the
-trainings that were done: run the same command again.
+trainings that were done: run the same command again. Of records longer than ten seconds only the two-sample test is made.
 """
 
 from argparse import ArgumentParser, Namespace

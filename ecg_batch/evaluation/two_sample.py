@@ -65,10 +65,10 @@ def at_100_hz(ecg: np.ndarray, fs_hz: int) -> np.ndarray:
     return np.rint(resample_poly(ecg.astype(np.float32), 1, fs_hz // FS_HZ, axis=-1)).astype(np.int16)
 
 
-def windows_of(ecg: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` windows of ten seconds of one long record: int16 (12, time) -> (count, 12, SAMPLES)."""
-    starts = rng.integers(0, ecg.shape[-1] - SAMPLES + 1, count)
-    return np.stack([ecg[:, start : start + SAMPLES] for start in starts])
+def windows_of(ecg: np.ndarray, count: int, rng: np.random.Generator, samples: int = SAMPLES) -> np.ndarray:
+    """`count` windows of one long record: int16 (12, time) -> (count, 12, samples)."""
+    starts = rng.integers(0, ecg.shape[-1] - samples + 1, count)
+    return np.stack([ecg[:, start : start + samples] for start in starts])
 
 
 def same_leads(real: Side) -> Side:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ecg_batch.donors.bank import Bank
-from ecg_batch.evaluation.sections import Sets, Settings
+from ecg_batch.evaluation.labelled import Labelled, from_rows
+from ecg_batch.evaluation.sections import Settings
 from ecg_batch.evaluation.two_sample import (
     BANDS,
     PARTS,
@@ -21,22 +22,27 @@ from ecg_batch.evaluation.two_sample import (
     rates_of,
     same_leads,
     tell_apart,
+    windows_of,
 )
 from ecg_batch.evaluation.usefulness import read_lines
 from ecg_batch.leads import twelve_leads
-from ecg_batch.progress import progress
+from ecg_batch.progress import progress, track
+from ecg_batch.reading.synthetic import OpenDataset
 
 GAUSSIAN, REAL = "beats with Gaussian noise", "real against real"
 FAIR, AS_THEY_ARE = "synthetic against its donors", "synthetic against the files as they are"
 LEAST_TOLD = 0.95  # the test is strong enough where it tells Gaussian noise at least so surely
 
 
-def two_sample_section(sets: Sets, bank: Bank, out: Path, settings: Settings, data: str) -> dict:
-    """Each row {"AUC": mean, "interval", "of seeds"}; those in OUT/two_sample.jsonl of the same settings and data are kept."""
-    made, real = sides(sets)
-    rates, fs_hz = (rates_of(made), rates_of(real)), sets.made.fs_hz
+def two_sample_section(sides: tuple[Side, Side], bank: Bank, out: Path, settings: Settings, data: str) -> dict:
+    """Each row {"AUC": mean, "interval", "of seeds"}; those in OUT/two_sample.jsonl of the same settings and data are kept.
+
+    sides: synthetic records and their donors' recordings.
+    """
+    made, real = sides
+    rates, fs_hz = (rates_of(made), rates_of(real)), bank.table.fs_hz
     weight = alike_in_rate(*rates)
-    held = np.isin(bank.table.ecg_id, sets.made.ecg_id)
+    held = np.isin(bank.table.patient_id, made.patient)
     halves = np.random.default_rng(0).random(len(real)) < 0.5
     fair = same_leads(real)
     noise = gaussian(bank.skeleton[held], bank.texture[held])
@@ -64,11 +70,20 @@ def two_sample_section(sets: Sets, bank: Bank, out: Path, settings: Settings, da
     }
 
 
-def sides(sets: Sets) -> tuple[Side, Side]:
+def sides_of(made: Labelled, real: Labelled) -> tuple[Side, Side]:
     """(synthetic records, the recordings of their donors), at 100 Hz."""
-    donors = sets.real.take(np.isin(sets.real.ecg_id, sets.made.ecg_id))
-    made = sets.made.take(np.isin(sets.made.ecg_id, donors.ecg_id))
+    donors = real.take(np.isin(real.ecg_id, made.ecg_id))
+    made = made.take(np.isin(made.ecg_id, donors.ecg_id))
     return tuple(Side(at_100_hz(part.ecg, part.fs_hz), part.patient_id) for part in (made, donors))
+
+
+def in_windows(dataset: OpenDataset, count: int) -> Labelled:
+    """About `count` windows of ten seconds of long records, of each record the same number: labelled as their records are."""
+    each, rng, windows = max(count // len(dataset), 1), np.random.default_rng(0), []
+    for record in track(range(len(dataset)), "reading long records", "records"):
+        windows.append(windows_of(dataset.raw[record], each, rng, 10 * dataset.fs_hz))
+    of = np.repeat(np.arange(len(dataset)), each)
+    return from_rows(np.concatenate(windows), dataset.records.take(of), dataset.fs_hz)
 
 
 def _once_each(rows: dict[str, Callable[[], Told]], log: Path, key: dict) -> dict[str, dict]:
