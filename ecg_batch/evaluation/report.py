@@ -44,8 +44,7 @@ def evaluate_dataset(
     skip: names of sections to leave out; judges: the folder of judge.safetensors and encoder.safetensors. Of longer records than
     PTB-XL's only the two-sample test is made.
     """
-    started, plan = time.monotonic(), read_plan(folder)
-    dataset = open_dataset(folder)
+    started, dataset, plan = time.monotonic(), open_dataset(folder), read_plan(folder)
     out.mkdir(parents=True, exist_ok=True)
     real = from_ptbxl(ptbxl, plan.request.fs_hz)
     bank = read_bank(Path(plan.request.bank))

@@ -30,7 +30,6 @@ LENDERS = 128  # donors of like level, whose units render a record's codes
 DRIFT_LENDERS = 16  # the nearest of them, of which one lends its drift
 T_END_S, P_BEGINS_S = 0.42, 0.30  # after and before R: beyond, a beat's noise is that of TP
 LEAST_TP_S = 0.10  # read to and fro, however short the recorded one is
-KEPT = 32  # donors whose lenders are kept: 300 kB each
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,18 @@ class UnitIndex:
     units: Units
     level: np.ndarray  # of each donor of the bank, int64 (donor, lead * band)
     condition: "torch.Tensor"  # noqa: F821
-    _lenders: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
+    _lenders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
-        self._rest = np.empty(self.bank.texture.shape, np.int16)  # memory comes as it is filled
+        donors, leads, samples = self.bank.texture.shape
+        self._rest = np.empty((donors, samples, leads), np.int16)  # memory comes as it is filled
         self._apart = np.zeros(len(self.bank.table), bool)
         self._codebook = self.model.codebook.numpy().astype(np.float64)
+        self._points, self._unit_points = counted(self.level), counted(self.units.level)
+        self._squares, self._unit_squares = (np.square(points).sum(axis=1) for points in (self._points, self._unit_points))
+        numbers = np.arange(len(self.bank.table))
+        self._first, self._stop = (np.searchsorted(self.units.row, numbers, side) for side in ("left", "right"))
+        self._of_kind = [(rows, self._points[rows]) for rows in (self.rows[self.kinds[self.rows] == kind] for kind in range(3))]
 
     @cached_property
     def kinds(self) -> np.ndarray:
@@ -77,38 +82,40 @@ class UnitIndex:
         atrial = np.any([self.bank.table.holds(code) for code in sorted(UNLOCKED_ATRIAL)], axis=0)
         return np.where(self.bank.table.holds("PACE"), 2, np.where(atrial, 1, 0))
 
-    def lenders(self, host: int) -> tuple[np.ndarray, np.ndarray]:
-        """The LENDERS of one row of the bank, nearest in level first: rows of other patients, of its kind where there are enough.
-        And their units, in the order of the bank.
-        """
+    def lenders(self, host: int) -> np.ndarray:
+        """The LENDERS of one row of the bank, nearest in level first: rows of other patients, of its kind where there are enough."""
         if host not in self._lenders:
-            if len(self._lenders) >= KEPT:
-                self._lenders.pop(next(iter(self._lenders)))  # the oldest
-            rows = self.rows[self.bank.table.patient_id[self.rows] != self.bank.table.patient_id[host]]
-            alike = rows[self.kinds[rows] == self.kinds[host]]
-            rows = alike if len(alike) >= DRIFT_LENDERS else rows
-            if not len(rows):
+            patient = self.bank.table.patient_id
+            rows, points = self._of_kind[self.kinds[host]]
+            if (patient[rows] != patient[host]).sum() < DRIFT_LENDERS:
+                rows, points = self.rows, self._points[self.rows]
+            # whole numbers, exact in whatever order they are added; of equals the first in the bank comes first
+            gap = self._squares[rows] - 2 * (points @ self._points[host])
+            others = np.flatnonzero(patient[rows] != patient[host])
+            if not len(others):
                 raise UserError("texture: units takes texture from other patients than the record's own, and the allowed donors "
                                 "are all of one patient. Allow more with donor_folds, or take a larger bank")  # fmt: skip
-            gap = np.square(counted(self.level[rows] - self.level[host])).sum(axis=1)
-            rows = rows[np.argsort(gap, kind="stable")[:LENDERS]]
-            first, stop = (np.searchsorted(self.units.row, np.sort(rows), side) for side in ("left", "right"))
-            self._lenders[host] = rows, np.concatenate([np.arange(*ends) for ends in zip(first, stop, strict=True)])
+            key = gap[others] * len(rows) + others
+            near = np.argpartition(key, LENDERS)[:LENDERS] if len(key) > LENDERS else np.arange(len(key))
+            self._lenders[host] = rows[others[near[np.argsort(key[near])]]]
         return self._lenders[host]
+
+    def lent(self, host: int) -> np.ndarray:
+        """All units of the lenders of one row of the bank, in the order of the bank: (unit,)."""
+        rows = np.sort(self.lenders(host))
+        count = self._stop[rows] - self._first[rows]
+        return np.repeat(self._first[rows] - np.cumsum(count) + count, count) + np.arange(count.sum())
 
     def rendered(self, host: int, codes: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
         """The unit of each beat of a record (beat,): the nearest to the level of one row of the bank and what its code adds.
 
         ordinary (beat,): whether a beat is of its record's most frequent type. It takes a unit of such a beat where there is any.
         """
-        from ecg_batch.models.unit_model import nearest
-
-        pool, out = self.lenders(host)[1], np.empty(len(codes), np.int64)
-        for kind in np.unique(ordinary):
-            at, alike = ordinary == kind, pool[self.units.ordinary[pool] == kind]
-            alike = alike if len(alike) else pool
-            out[at] = alike[nearest(self.units.level[alike], self.level[host] + self._codebook[codes[at]])]
-        return out
+        pool, wanted = self.lent(host), counted(self.level[host] + self._codebook[codes])
+        gap = self._unit_squares[pool] - 2 * (wanted @ self._unit_points[pool].T)  # (beat, unit), whole multiples: exact
+        other = self.units.ordinary[pool] != ordinary[:, None]
+        gap[other & ~other.all(axis=1)[:, None]] = np.inf
+        return pool[gap.argmin(axis=1)]
 
     def drawn(self, hosts: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
         """Codes of the noise of records (record, beat): hosts (record,), uniforms (record, beat)."""
@@ -124,18 +131,18 @@ class UnitIndex:
     def rest(self, row: np.ndarray, sample: np.ndarray) -> np.ndarray:
         """Texture without its drift at samples of rows of the bank, (time,) each: int16 (lead, time) in microvolts."""
         self._take_apart(row)
-        return self._rest[row[:, None], np.arange(self._rest.shape[1]), sample[:, None]].T
+        return self._rest[row, sample].T
 
     def drift(self, row: int) -> np.ndarray:
         """The slow part of one row's texture, int16 (lead, time) in microvolts."""
         self._take_apart(np.array([row]))
-        return self.bank.texture[row] - self._rest[row]
+        return self.bank.texture[row] - self._rest[row].T
 
     def _take_apart(self, row: np.ndarray) -> None:
         """Rounded, so that drift and rest are what was recorded, to the microvolt."""
         for one in np.unique(row[~self._apart[row]]):
             texture = self.bank.texture[one]
-            self._rest[one] = texture - np.rint(low_pass(texture.astype(np.float64), DRIFT_HZ, self.bank.table.fs_hz))
+            self._rest[one] = (texture - np.rint(low_pass(texture.astype(np.float64), DRIFT_HZ, self.bank.table.fs_hz))).T
             self._apart[one] = True
 
 
@@ -201,7 +208,7 @@ def unit_textures(index: UnitIndex, hosts: np.ndarray, timings: list[Timing], sa
     for out, host, timing, own, drawn in zip(textures, hosts.tolist(), timings, codes, draws[:, 0], strict=True):
         ordinary = index.ordinary_in_loop(host)[timing.source]
         laid = Laid(timing.placed, index.rendered(host, own[: len(ordinary)], ordinary))
-        near = index.lenders(host)[0][:DRIFT_LENDERS]
+        near = index.lenders(host)[:DRIFT_LENDERS]
         slow = int(near[int(drawn * len(near))])
         out[:] = index.drift(slow)[:, :samples] + rest_of(index, laid, 0, samples)
         rows.append((slow, *np.setdiff1d(index.units.row[laid.unit], slow).tolist()))

@@ -70,7 +70,7 @@ def test_noise_is_silent_in_each_qrs_and_loudest_beside_it(index):
     """As in recordings. Noise that does not know where the beats are is told from real at once."""
     inside, outside = [], []
     for row in range(0, 200, 7):
-        r, own = np.arange(-70, 1100, 83), units_of(index, index.lenders(row)[0][0])
+        r, own = np.arange(-70, 1100, 83), units_of(index, index.lenders(row)[0])
         texture = rest_of(index, Laid(r, own[np.arange(len(r)) % len(own)]), 0, 1000)
         since = np.arange(1000) - r[np.argmin(np.abs(np.arange(1000)[:, None] - r), axis=1)]
         fast = band(texture, (8, 40), 100)
@@ -91,7 +91,7 @@ def test_units_are_of_other_patients_of_the_folds_that_are_allowed(tmp_path):
 def test_lenders_are_as_loud_as_the_donors_own_texture(bank, index):
     """Lead by lead: the nearest of many is alike, and a stranger is not."""
     rows = np.arange(0, len(bank.table), 19)
-    lenders = [index.lenders(row)[0] for row in rows]
+    lenders = [index.lenders(row) for row in rows]
     patient = bank.table.patient_id
     assert all(len(of) == LENDERS and (patient[of] != patient[row]).all() for row, of in zip(rows, lenders, strict=True))
     gaps = [np.abs(index.level[of] - index.level[row]).mean() for row, of in zip(rows, lenders, strict=True)]
@@ -102,8 +102,8 @@ def test_lenders_are_as_loud_as_the_donors_own_texture(bank, index):
 def test_a_code_is_rendered_by_the_nearest_unit_of_a_lender(index):
     codes = np.arange(0, 512, 37)
     for host in (3, 500, 2000):
-        chosen, (rows, pool) = index.rendered(host, codes, np.ones(len(codes), bool)), index.lenders(host)
-        assert np.isin(index.units.row[chosen], rows).all() and index.units.ordinary[chosen].all()
+        chosen, pool = index.rendered(host, codes, np.ones(len(codes), bool)), index.lent(host)
+        assert np.isin(index.units.row[pool], index.lenders(host)).all() and index.units.ordinary[chosen].all()
         wanted = index.level[host] + index.model.codebook.numpy()[codes]
         pool = pool[index.units.ordinary[pool]]
         gap = np.square(counted(index.units.level[pool][:, None] - wanted)).sum(axis=-1)  # (unit, beat)
@@ -122,7 +122,7 @@ def test_the_noise_is_as_loud_as_the_donors_own_although_it_is_others(index):
 
 
 def test_ectopic_beats_take_the_noise_of_such_beats_where_there_is_any(index):
-    host = next(row for row in range(300) if (~index.units.ordinary[index.lenders(row)[1]]).sum() > 20)
+    host = next(row for row in range(300) if (~index.units.ordinary[index.lent(row)]).sum() > 20)
     chosen = index.rendered(host, np.arange(10), np.arange(10) % 2 == 0)
     np.testing.assert_array_equal(index.units.ordinary[chosen], np.arange(10) % 2 == 0)
 

@@ -47,7 +47,7 @@ class UnitTexture:
 
     def __init__(self, index: UnitIndex, request: Request, number: int, record: LongRecord, codes: np.ndarray):
         """codes (beat,), or longer: the code of each beat."""
-        self._index, fs_hz, near = index, request.fs_hz, index.lenders(record.donor_row)[0][:DRIFT_LENDERS]
+        self._index, fs_hz, near = index, request.fs_hz, index.lenders(record.donor_row)[:DRIFT_LENDERS]
         r, ordinary = record.placed.r, record.donor.symbol[record.placed.source] != "V"
         self.laid = Laid(r, index.rendered(record.donor_row, codes[: len(r)], ordinary).astype(np.int32))
         self._step, self._fade, self._end = (round(s * fs_hz) for s in (DRIFT_STEP_S, DRIFT_FADE_S, END_S + JOIN_S))
