@@ -1,5 +1,6 @@
 """The pages say what is true: links lead somewhere, files that are named exist, commands are those that the parsers know."""
 
+import json
 import os
 import re
 import shlex
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from places import ROOT
+
+from ecg_batch.synthesis.check import FLAGS
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 GUIDE = [page for page in PAGES if "evidence" not in page.parts and page.name != "CHANGELOG.md"]
@@ -23,6 +26,34 @@ def test_relative_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#\s]+)", text)
     assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+def first_cells(page: str) -> list[str]:
+    """What stands between backticks in the first cells of a page's tables."""
+    return re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_every_key_of_a_request_is_in_the_guide_and_in_the_example_of_all_keys():
+    schema = json.loads((ROOT / "configs" / "request.schema.json").read_text())
+    parents = {"rhythm": "AskedRhythm", "variation": "Variation", "judge": "Refinement", "mix": "AskedMix", "cohort": "AskedCohort"}
+    inner = {f"{key}." * (key != "rhythm") + name for key, kind in parents.items() for name in schema["$defs"][kind]["properties"]}
+    keys = set(schema["properties"]) - {"rhythm", "variation", "judge"}  # their keys have rows
+    assert sorted((keys | inner) - set(first_cells("requests.md"))) == []
+    named = set(re.findall(r"\w+(?=:)", (ROOT / "configs" / "rare.yaml").read_text()))
+    assert set(schema["properties"]) - named == {"rhythm", "device"}
+
+
+def test_every_flag_is_in_the_guide():
+    page = (ROOT / "docs" / "format.md").read_text(encoding="utf-8").split("| flag | meaning |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(FLAGS)
+    added = {name for path in (ROOT / "ecg_batch" / "synthesis").rglob("*.py")
+             for name in re.findall(r'\["(\w+)"\] \*', path.read_text(encoding="utf-8"))}  # fmt: skip
+    assert added and added <= set(FLAGS)
+
+
+def test_no_page_waits_for_its_figures():
+    assert [name for name, page in zip(NAMES, PAGES, strict=True)
+            if re.search(r"^[A-Z]{4,}$", page.read_text(encoding="utf-8"), re.MULTILINE)] == []  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

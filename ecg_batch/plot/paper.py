@@ -13,6 +13,7 @@ LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V
 HEAD_MM, MARGIN_MM, PULSE_MM = 17, 6, 8
 ROW_MM, MOST_ROW_MM = 27, 45  # between middle lines of rows: more where a high QRS would run into the next one
 MOST_TOP_MM = 60  # from the grid's upper edge to the first middle line: half a row, more where a QRS would leave the grid
+NAME_MM, NAME_OVER_MM = 9, 7  # what the name of a lead takes of its trace; its least height over the middle line
 WIDTH_MM = PULSE_MM + 4 * COLUMN_S * MM_PER_S
 PAPER, MINOR, MAJOR, INK = "#fffafa", "#f7d9d9", "#eda9a9", "#101018"
 
@@ -102,4 +103,5 @@ def _trace(axes, sheet: Sheet, name: str, start_s: float, stop_s: float, middle:
     x = PULSE_MM + time / sheet.fs_hz * MM_PER_S
     axes.plot(x, middle + (lead[time] - np.median(lead)) * MM_PER_MV, color=INK, linewidth=0.9, solid_joinstyle="round")
     axes.plot([x[0], x[0]], [middle - 3, middle + 3], color=INK, linewidth=0.6)
-    axes.text(x[0] + 1, middle + 9, name, fontsize=8.5, color=INK)
+    below_name = (lead[time] - np.median(lead))[x < x[0] + NAME_MM].max() * MM_PER_MV  # so that no name lies on a QRS complex
+    axes.text(x[0] + 1, middle + max(NAME_OVER_MM, below_name + 1), name, fontsize=8.5, color=INK)

@@ -100,7 +100,7 @@ def _row(ecg_mv: np.ndarray, row: dict, fs_hz: int, bank: Bank | None, named: st
     facts = (f"HR {_number(row['hr_bpm_requested'])} asked, {_number(row['hr_bpm_measured'], 1)} measured   "
              f"age {_number(row['age_requested'])} asked, {_number(row['age'])} of the donor   "
              f"sex {SEXES[row['sex_requested']]} asked, {SEXES[row['sex']]} of the donor   "
-             f"texture {row['prd_pct']:.1f} % (PRD)   flags: {row['flags'] or 'none'}")  # fmt: skip
+             f"noise {row['prd_pct']:.0f} % of the beats' RMS (PRD)   flags: {row['flags'] or 'none'}")  # fmt: skip
     synthetic = Sheet(ecg_mv, fs_hz, f"Synthetic record {row['record']}: {row['label']} asked", facts)
     if bank is None:
         return (synthetic,)

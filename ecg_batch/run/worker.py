@@ -126,20 +126,23 @@ def _take(worker: Worker, tools: Tools, shard: Shard) -> bool:
     _check(worker)
     if not worker.may_start():
         raise Stopped
-    claim = None
+    claim, committed = None, False
     try:
         claim = claim_shard(worker.run, shard, batch_of(worker.run, shard.index))
         if claim and not _is_settled(worker, shard):  # looked at again: its maker may have ended just before the claim
-            _make(worker, tools, claim)
+            committed = _make(worker, tools, claim)
     except Exception as error:
         _handle(worker, shard, claim, error)
     finally:
         if claim:
             claim.release()
+    if committed:
+        worker.on_commit()
     return claim is not None
 
 
-def _make(worker: Worker, tools: Tools, claim: Claim) -> None:
+def _make(worker: Worker, tools: Tools, claim: Claim) -> bool:
+    """Whether the shard was committed."""
     def on_batch(done_records: float) -> None:
         claim.beat(done_records)
         _check(worker)
@@ -150,9 +153,10 @@ def _make(worker: Worker, tools: Tools, claim: Claim) -> None:
     with timed(f"shard {claim.shard.index}, written"):
         built = _build(worker.run.plan, claim, made)
     _check(worker)
-    if claim.batch == batch_of(worker.run, claim.shard.index):  # else thought dead for want of memory, and decided anew
-        commit_shard(worker.run, claim, built, tools.meter.since(start))
-        worker.on_commit()
+    if claim.batch != batch_of(worker.run, claim.shard.index):  # thought dead for want of memory, and decided anew
+        return False
+    commit_shard(worker.run, claim, built, tools.meter.since(start))
+    return True
 
 
 def _build(plan: Plan, claim: Claim, made):
@@ -182,7 +186,12 @@ def _handle(worker: Worker, shard: Shard, claim: Claim | None, error: Exception)
         return
     head = f"shard {shard.index}, records {shard.start} to {shard.stop - 1}, on {node_name()}, attempt {claim.attempt}"
     trace = "".join(traceback.format_exception(error))
-    worker.run.failure(shard.index).write_text(f"{head}\n\n{trace}", encoding="utf-8")
+    try:
+        worker.run.failure(shard.index).write_text(f"{head}\n\n{trace}", encoding="utf-8")
+    except OSError as full:
+        if full.errno in DISK_FULL:
+            raise UserError(disk_full_text(worker.run)) from error
+        raise
 
 
 def _is_lost(worker: Worker, claim: Claim) -> bool:

@@ -1,4 +1,4 @@
-"""A batch of records of 10 s: each stage of the system is a line of make_batch."""
+"""A batch of records of 10 s. Each stage of the system is a line of _try, one attempt: beats, texture, composition, check."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -48,7 +48,10 @@ TextureOf = Callable[[np.ndarray, list[Skeleton]], tuple[np.ndarray, list[tuple[
 
 
 def make_batch(synthesizer: Synthesizer, queries: Queries) -> Batch:
-    """Query -> donors -> texture -> beats -> record -> checked; what fails the gate is drawn again with its next donor."""
+    """Query -> donors -> beats -> texture -> record -> checked; what fails the gate is drawn again with its next donor.
+
+    Decoded texture knows nothing of beats, and is made for the whole batch before them.
+    """
     candidates = candidate_rows(synthesizer, queries)
     if synthesizer.request.texture == "units":
         return _in_tiles(synthesizer, queries, candidates, partial(recorded, synthesizer, queries))
@@ -129,11 +132,11 @@ def _of_tile(texture_of: TextureOf, tile: np.ndarray, records: np.ndarray, made:
 def draw_again(synthesizer: Synthesizer, candidates, beat_draws, batch: Batch, texture_of: TextureOf) -> Batch:
     """The batch with records that failed the gate drawn again, each with its next donors."""
     request = synthesizer.request
-    for attempt in range(1, request.attempts):
+    for attempt in range(1, min(request.attempts, request.k)):  # the same donor once more would fail once more
         again = np.flatnonzero([bool(flags) for flags in batch.flags])
         if not len(again):
             break
-        ranked = np.roll(candidates[again], -(attempt % request.k), axis=1)
+        ranked = np.roll(candidates[again], -attempt, axis=1)
         retried = _try(synthesizer, batch.queries.take(again), ranked, beat_draws[again], again, texture_of)
         batch = _better(batch, retried, again)
     return batch

@@ -7,7 +7,8 @@ import numpy as np
 from ecg_batch.leads import LEADS, MODELLED, MV_PER_UV
 from ecg_batch.signal.beats import LEAD_II, detect_rows, heart_rate_bpm
 
-FLAGS = ("amplitude", "flat", "heart_rate", "beats")
+OF_SAMPLES = ("amplitude", "flat")
+FLAGS = (*OF_SAMPLES, "heart_rate", "beats", "rate_statement", "stretch", "ectopic")  # the last three are known from the beats
 HR_WITHIN_BPM = 3.0
 BEAT_WITHIN_S = 0.10
 EDGE_S = 0.25  # a beat this close to an end may be missed
@@ -37,7 +38,7 @@ def check_all(
     wrong_beats = [not same_beats(*both, ecg_uv.shape[-1], fs_hz) for both in zip(found, beats, strict=True)]
     faults = zip(amplitude, flat, wrong_rate, wrong_beats, strict=True)
     return [
-        (bpm, [flag for flag, is_so in zip(FLAGS, each, strict=True) if is_so]) for bpm, each in zip(measured, faults, strict=True)
+        (bpm, [flag for flag, is_so in zip(FLAGS, each, strict=False) if is_so]) for bpm, each in zip(measured, faults, strict=True)
     ]
 
 

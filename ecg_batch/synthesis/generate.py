@@ -1,4 +1,4 @@
-"""One shard, end to end. Read this file first, then batch.py: each stage of the system is a line of make_batch there."""
+"""One shard, end to end. Read this file first, then batch.py: each stage of the system is a line of _try there."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial

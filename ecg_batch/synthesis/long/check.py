@@ -6,7 +6,7 @@ import numpy as np
 
 from ecg_batch.leads import MODELLED, MODELLED_INDEX, MV_PER_UV
 from ecg_batch.signal.beats import LEAD_II, detect_rows, voted_beats
-from ecg_batch.synthesis.check import BEAT_WITHIN_S, EDGE_S, FLAT_MV, HR_WITHIN_BPM, MAX_MV
+from ecg_batch.synthesis.check import BEAT_WITHIN_S, EDGE_S, FLAT_MV, HR_WITHIN_BPM, MAX_MV, OF_SAMPLES
 
 LEAD_IN_S = 8.0  # of the minute before: the detector has to learn how high a QRS is
 JUDGED_S = 2.0  # the last of a minute is judged with the next one
@@ -83,7 +83,7 @@ class MinuteCheck:
         """(measured heart rate, flags) of the whole record: amplitude, flat, heart_rate, beats."""
         first, last = self._span
         measured = 60 * self.fs_hz * (self._seen - 1) / (last - first) if self._seen > 2 else float("nan")
-        flags = [name for name in ("amplitude", "flat") if any(name in flags for _, flags in self.failed)]
+        flags = [name for name in OF_SAMPLES if any(name in flags for _, flags in self.failed)]
         flags += ["heart_rate"] * (not abs(measured - hr_bpm) <= HR_WITHIN_BPM)
         flags += ["beats"] * (self._wrong > MOST_WRONG * max(len(self._beats), 1))
         return measured, flags
