@@ -28,9 +28,10 @@ OVER_89, CODED_OVER_89 = 90.0, 300.0  # releases code "90 or more" as 300 (HIPAA
 OLDEST = 130.0
 SAME_SIGNAL = "the same signal as another record"
 SMALLEST_UV = 500  # from lowest to highest sample, in the lead where that is most: 1,025 uV at least in 1,987 records of PTB-XL
+BLANK = " \t"  # about a cell's value; what else Python counts as a space, such as a unit separator, is damage
 WHOLE = re.compile(r"(\d{1,9})(?:\.0*)?")  # pandas writes 15709 as 15709.0
 NUMBER = re.compile(r"[-+]?(?:\d{1,20}\.?\d{0,30}|\.\d{1,30})(?:[eE][-+]?\d{1,3})?")
-STATEMENT = re.compile(rf"""\s*(['"])([^'"\\]{{1,40}})\1\s*:\s*({NUMBER.pattern})\s*""")
+STATEMENT = re.compile(rf"""[ \t]*(['"])([^'"\\]{{1,40}})\1[ \t]*:[ \t]*({NUMBER.pattern})[ \t]*""")
 PLAIN_PATH = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[\w.-]+(?:/[\w.-]+)*", re.ASCII)
 
 log = logging.getLogger(__name__)
@@ -159,8 +160,8 @@ def _entry(row: dict[str, str], column: str, codes: frozenset[str]) -> Entry:
     return Entry(
         ecg_id=_whole("ecg_id", row),
         patient_id=_whole("patient_id", row),
-        age=_age(row["age"].strip()),
-        sex=_whole("sex", row, 0, 1) if row["sex"].strip() else -1,
+        age=_age(row["age"].strip(BLANK)),
+        sex=_whole("sex", row, 0, 1) if row["sex"].strip(BLANK) else -1,
         fold=_whole("strat_fold", row, 1, 10),
         scp_codes=_scp_codes(row["scp_codes"], codes),
         path=_path(column, row[column]),
@@ -169,7 +170,7 @@ def _entry(row: dict[str, str], column: str, codes: frozenset[str]) -> Entry:
 
 
 def _whole(name: str, row: dict[str, str], low: int = 0, high: int = 2**31 - 1) -> int:
-    found = WHOLE.fullmatch(row[name].strip())
+    found = WHOLE.fullmatch(row[name].strip(BLANK))
     if not found or not low <= int(found[1]) <= high:
         raise Rejected(f"{name} is no whole number" + (f" from {low} to {high}" if high < 2**31 - 1 else ""))
     return int(found[1])
@@ -186,16 +187,16 @@ def _age(text: str) -> float:
 
 def _scp_codes(text: str, codes: frozenset[str]) -> dict[str, float]:
     """{'NORM': 100.0, 'SR': 0.0} as Python writes it, by a pattern: nothing in a table is evaluated."""
-    text = text.strip()
+    text = text.strip(BLANK)
     if not text:
         raise Rejected("scp_codes is blank")
     if len(text) > 10_000 or not (text.startswith("{") and text.endswith("}")):
         raise Rejected("scp_codes is no {'CODE': percent, ...}")
     found: dict[str, float] = {}
     parts = text[1:-1].split(",")
-    if not parts[-1].strip() and parts[0].strip():
+    if not parts[-1].strip(BLANK) and parts[0].strip(BLANK):
         parts.pop()  # Python takes a comma at the end, and nowhere else without a statement before it
-    for part in parts if text[1:-1].strip() else ():
+    for part in parts if text[1:-1].strip(BLANK) else ():
         match = STATEMENT.fullmatch(part)
         if not match:
             raise Rejected("scp_codes is no {'CODE': percent, ...}")
@@ -221,7 +222,7 @@ def _statements(path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     codes, diagnostic = [], {}
     for line, row in _rows(path, ("diagnostic", "diagnostic_class")):
         code = row.get(next(iter(row)))  # the first column has no title
-        stated = (row["diagnostic"] or "").strip()
+        stated = (row["diagnostic"] or "").strip(BLANK)
         if (
             None in row
             or None in row.values()  # a row that is too short would be a statement without a superclass

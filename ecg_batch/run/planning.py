@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ecg_batch.dataset.layout import cut_shards
 from ecg_batch.dataset.plan import Plan, run_id_of, software_versions
-from ecg_batch.errors import UserError, clipped
+from ecg_batch.errors import UserError, clipped, suggestion
 from ecg_batch.files import sha256_file
 from ecg_batch.models.stated import check, check_pair
 from ecg_batch.models.weights import FORMAT, read_header
@@ -16,6 +16,8 @@ from ecg_batch.statements import SUPERCLASSES
 
 if TYPE_CHECKING:
     from ecg_batch.request.query_table import QueryTable
+
+MOST_SHOWN = 15  # labels in a message, those with most donors first
 
 
 def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
@@ -85,14 +87,17 @@ def _check_donors(request: Request, donors, labels: tuple[str, ...], usable) -> 
     held = {label: int((donors.holds(label) & allowed).sum()) for label in known}
     absent = [label for label in labels if not held.get(label)] if labels else ["any label"] * (not allowed.any())
     if absent:
-        present = ", ".join(f"{label} ({count})" for label, count in held.items() if count)
+        present = sorted((label for label, count in held.items() if count), key=lambda label: -held[label])
+        shown = ", ".join(f"{label} ({held[label]})" for label in present[:MOST_SHOWN])
+        shown += f" and {len(present) - MOST_SHOWN} more" * (len(present) > MOST_SHOWN)
+        meant = "" if absent[0] in held else suggestion(absent[0], present)
         which = " with three whole beats, as long records need," if request.is_long else ""
         if least := request.min_likelihood:
             which += f" at a likelihood of {least} % or more (min_likelihood; PTB-XL mostly states 0 of rhythm and form),"
         raise UserError(
-            f"{request.source}: no donor for {clipped(', '.join(absent[:10]))}{which} in folds "
+            f"{request.source}: no donor for {clipped(', '.join(absent[:10]))}{meant}{which} in folds "
             f"{', '.join(map(str, request.donor_folds))} of the bank {request.bank}; labels with donors: "
-            f"{present or 'none'}. Ask for these, or prepare a bank that holds the others"
+            f"{shown or 'none'}. Ask for these, or prepare a bank that holds the others"
         )
 
 

@@ -1,9 +1,9 @@
 """Texture by units: recorded noise of other patients, cut at beats and laid in time with the new ones.
 
 A unit is a recorded beat's cell of texture, from TP to TP. Its fast part is aligned at R and joined to the next cell in TP by a
-crossfade of equal power; where a new TP is longer than the recorded one, the unit goes to and fro in its own TP. Its slow part,
-drift, goes on as recorded. So what recordings have, noise that is quiet in TP, louder towards the QRS and silent in it, stays in
-its place: texture laid without regard to beats is told from real at once (docs/evidence/realism.md).
+crossfade of equal power. Where a new cell is longer than the recorded one, the unit goes to and fro at its end: in its TP, at least
+a tenth of a second. Its slow part, drift, goes on as recorded. So what recordings have, noise that is quiet in TP, louder towards the
+QRS and silent in it, stays in its place: texture laid without regard to beats is told from real at once (docs/evidence/realism.md).
 
 How noise changes from beat to beat is written by a Mamba, one code a beat, under the condition of how loud the donor's own noise
 is, lead by lead (models/unit_model.py). Each code is rendered by the recorded unit that is nearest to the donor's own level and
@@ -83,7 +83,7 @@ class UnitIndex:
         return np.where(self.bank.table.holds("PACE"), 2, np.where(atrial, 1, 0))
 
     def lenders(self, host: int) -> np.ndarray:
-        """The LENDERS of one row of the bank, nearest in level first: rows of other patients, of its kind where there are enough."""
+        """The LENDERS of one row of the bank, nearest in level first, of other patients: of its kind where there are enough."""
         if host not in self._lenders:
             patient = self.bank.table.patient_id
             rows, points = self._of_kind[self.kinds[host]]
