@@ -2,8 +2,9 @@
 
 A unit is a recorded beat's cell of texture, from TP to TP. Its fast part is aligned at R and joined to the next cell in TP by a
 crossfade of equal power. Where a new cell is longer than the recorded one, the unit goes to and fro at its end: in its TP, at least
-a tenth of a second. Its slow part, drift, goes on as recorded. So what recordings have, noise that is quiet in TP, louder towards the
-QRS and silent in it, stays in its place: texture laid without regard to beats is told from real at once (docs/evidence/realism.md).
+a tenth of a second. Its slow part, drift, goes on as recorded. So what recordings have, noise that is quiet in TP, louder towards
+the QRS and silent in it, stays in its place: texture laid without regard to beats is told from real at once
+(docs/evidence/realism.md).
 
 How noise changes from beat to beat is written by a Mamba, one code a beat, under the condition of how loud the donor's own noise
 is, lead by lead (models/unit_model.py). Each code is rendered by the recorded unit that is nearest to the donor's own level and

@@ -45,7 +45,8 @@ CELLS = [
     *(("sex", text, "sex is no whole number from 0 to 1") for text in ("2", "male", "0.5", "-1", "nan")),
     *(("strat_fold", text, "strat_fold is no whole number from 1 to 10") for text in ("0", "11", "", "one", "3.5", "1e0")),
     *(("patient_id", text, "patient_id is no whole number") for text in ("", "nan", "x", "-5", "99999999999", "inf")),
-    ("ecg_id", "", "ecg_id is no whole number"), ("ecg_id", "\x1f19", "ecg_id is no whole number"), ("ecg_id", "1.5", "ecg_id is no whole number"),
+    ("ecg_id", "", "ecg_id is no whole number"), ("ecg_id", "\x1f19", "ecg_id is no whole number"),
+    ("ecg_id", "1.5", "ecg_id is no whole number"),
     ("scp_codes", "", "scp_codes is blank"), ("scp_codes", "  ", "scp_codes is blank"),
     *(("scp_codes", text, "scp_codes is no {") for text in (
         "NORM", "[]", "['NORM']", "{'NORM'}", "{'NORM': }", "{'NORM': nan}", "{'NORM': None}", "{'NORM': 100", "{'NORM': [1]}",
