@@ -17,7 +17,8 @@ typedef int64_t Longs __attribute__((vector_size(8 * WIDTH)));
 
 struct Units {  // arrays over units, those of a donor one after another
     int64_t levels, samples;
-    const double *level, *square;        // (unit, level), and the sum of its squares (unit,)
+    const int16_t *level;                // (unit, level), as noise.counted: those of 128 lenders come from memory, so they are small
+    const double *square;                // (unit,): the sum of its squares
     const uint8_t *ordinary;             // (unit,)
     const int64_t *of_first, *of_stop;   // (donor,): its units are of_first .. of_stop - 1
     const int64_t *row, *r, *first, *last;  // (unit,), as in units.Units
@@ -47,11 +48,11 @@ extern "C" int ecg_choose(const Units *units, const int64_t *lenders, int64_t co
         }
         for (int64_t i = 0; i < count; i++)
             for (int64_t unit = u.of_first[lenders[i]]; unit < u.of_stop[lenders[i]]; unit++) {
-                const double *level = u.level + unit * u.levels;
+                const int16_t *level = u.level + unit * u.levels;
                 Doubles gap[VECTORS];  // less what the beat's own level adds, which is the same for all units
                 for (int v = 0; v < VECTORS; v++) gap[v] = u.square[unit] + unlike[u.ordinary[unit]][v];
                 for (int64_t j = 0; j < u.levels; j++)
-                    for (int v = 0; v < VECTORS; v++) gap[v] += level[j] * asked[j][v];
+                    for (int v = 0; v < VECTORS; v++) gap[v] += (double)level[j] * asked[j][v];
                 for (int v = 0; v < VECTORS; v++) {
                     const Longs nearer = gap[v] < least[v];
                     least[v] = nearer ? gap[v] : least[v];

@@ -144,3 +144,5 @@ def test_what_would_read_beyond_an_array_is_refused(index):
         units_kernel.laid(small, np.array([0]), np.array([30]), np.array([0]), fades, 0, 10)
     with pytest.raises(ValueError, match="rest"):
         units_kernel.all_units(**{**short, "rest": np.zeros((3, 20, 7), np.int16)}, t_end=42, p_begins=30, least=10)
+    with pytest.raises(ValueError, match="level has numbers that are not of type int16"):
+        units_kernel.all_units(**{**short, "level": index.unit_points + 0.5}, t_end=42, p_begins=30, least=10)
