@@ -114,19 +114,9 @@ def recorded(synthesizer: Synthesizer, queries: Queries, records: np.ndarray, ma
 
 def _in_tiles(synthesizer: Synthesizer, queries: Queries, candidates: np.ndarray, texture_of: TextureOf) -> Batch:
     """The records, each with the first of its candidate donors that passes the gate, finished in tiles that stay in cache."""
-    request = synthesizer.request
-    beat_draws = uniforms(request.seed, queries.record, Stream.RHYTHM, 2)
-    count, parts = max(1, TILE_SAMPLES // request.samples), []
-    for start in range(0, len(queries), count):
-        at = np.arange(start, min(start + count, len(queries)))
-        in_tile = partial(_of_tile, texture_of, at)
-        batch = _try(synthesizer, queries.take(at), candidates[at], beat_draws[at], np.arange(len(at)), in_tile)
-        parts.append(draw_again(synthesizer, candidates[at], beat_draws[at], batch, in_tile))
-    return _joined(parts)
-
-
-def _of_tile(texture_of: TextureOf, tile: np.ndarray, records: np.ndarray, made: list[Skeleton]):
-    return texture_of(tile[records], made)
+    beat_draws = uniforms(synthesizer.request.seed, queries.record, Stream.RHYTHM, 2)
+    batch = _try_in_tiles(synthesizer, queries, candidates, beat_draws, np.arange(len(queries)), texture_of)
+    return draw_again(synthesizer, candidates, beat_draws, batch, texture_of)
 
 
 def draw_again(synthesizer: Synthesizer, candidates, beat_draws, batch: Batch, texture_of: TextureOf) -> Batch:
@@ -137,9 +127,18 @@ def draw_again(synthesizer: Synthesizer, candidates, beat_draws, batch: Batch, t
         if not len(again):
             break
         ranked = np.roll(candidates[again], -attempt, axis=1)
-        retried = _try(synthesizer, batch.queries.take(again), ranked, beat_draws[again], again, texture_of)
+        retried = _try_in_tiles(synthesizer, batch.queries.take(again), ranked, beat_draws[again], again, texture_of)
         batch = _better(batch, retried, again)
     return batch
+
+
+def _try_in_tiles(synthesizer: Synthesizer, queries: Queries, ranked, beat_draws, records: np.ndarray, texture_of) -> Batch:
+    """_try of records of like heart rate together: codes of a tile are drawn until its record of most beats has them all."""
+    by_rate = np.argsort(_asked_bpm(synthesizer, queries, ranked[:, 0]), kind="stable")
+    count = max(1, TILE_SAMPLES // synthesizer.request.samples)
+    tiles = np.split(by_rate, range(count, len(by_rate), count))
+    parts = [_try(synthesizer, queries.take(at), ranked[at], beat_draws[at], records[at], texture_of) for at in tiles]
+    return _joined(queries, parts, np.argsort(by_rate))
 
 
 def _try(synthesizer: Synthesizer, queries: Queries, ranked, beat_draws, records: np.ndarray, texture_of: TextureOf) -> Batch:
@@ -193,16 +192,19 @@ def _measured(composed: Composed, timings: list[Timing], hr_bpm: np.ndarray, fs_
     return np.array([measured for measured, _ in found]), [flags for _, flags in found]
 
 
-def _joined(parts: list[Batch]) -> Batch:
-    """Tiles as one batch."""
+def _joined(queries: Queries, parts: list[Batch], order: np.ndarray) -> Batch:
+    """Tiles as one batch. order: where in the tiles, one after another, each record is."""
 
     def column(name: str):
         values = [getattr(part, name) for part in parts]
         if isinstance(values[0], np.ndarray):
-            return np.concatenate(values)
-        return None if values[0] is None else [value for part in values for value in part]
+            return np.concatenate(values)[order]
+        if values[0] is None:
+            return None
+        values = [value for part in values for value in part]
+        return [values[at] for at in order]
 
-    return Batch(Queries.concatenate([part.queries for part in parts]), *map(column, OF_RECORD))
+    return Batch(queries, *map(column, OF_RECORD))
 
 
 def _better(batch: Batch, retried: Batch, again: np.ndarray) -> Batch:

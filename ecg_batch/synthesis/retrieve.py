@@ -73,7 +73,7 @@ def retrieve(index: DonorIndex, queries: Queries, uniforms: np.ndarray) -> np.nd
         asked = np.flatnonzero(queries.label == label)
         holders = np.flatnonzero(index.table.holds(str(label))[index.rows])
         distance = _squared_distance(index, holders, queries, asked, str(label))
-        nearest = np.argsort(distance, axis=1, kind="stable")[:, : uniforms.shape[1]]  # (record, up to k)
+        nearest = _nearest(distance, uniforms.shape[1])  # (record, up to k)
         lot = uniforms[asked, : nearest.shape[1]] ** (1 + np.arange(nearest.shape[1]))  # u ** (1 / weight)
         order = np.take_along_axis(nearest, np.argsort(-lot, axis=1, kind="stable"), axis=1)
         repeated = np.resize(np.arange(order.shape[1]), uniforms.shape[1])
@@ -81,6 +81,18 @@ def retrieve(index: DonorIndex, queries: Queries, uniforms: np.ndarray) -> np.nd
         for at in asked[np.isnan(queries.hr_bpm[asked]) & np.isnan(queries.age[asked])]:
             out[at] = _anyone(index.rows[holders], index.table.sex, queries.sex[at], uniforms[at])
     return out
+
+
+def _nearest(distance: np.ndarray, count: int) -> np.ndarray:
+    """The columns of the `count` smallest numbers of each row, ascending, of equals the first; all columns where there are fewer.
+
+    What a stable sort puts first, but only what is not above the last of them is sorted.
+    """
+    count = min(count, distance.shape[1])
+    last = np.partition(distance, count - 1, axis=1)[:, count - 1 : count]
+    row, column = np.nonzero(distance <= last)  # more than `count` where others are as far as the last
+    order = np.lexsort((distance[row, column], row))  # stable
+    return column[order[np.searchsorted(row, np.arange(len(distance)))[:, None] + np.arange(count)]]
 
 
 def _anyone(holders: np.ndarray, sex_of: np.ndarray, sex: int, uniforms: np.ndarray) -> np.ndarray:
@@ -92,18 +104,20 @@ def _anyone(holders: np.ndarray, sex_of: np.ndarray, sex: int, uniforms: np.ndar
 
 def _squared_distance(index: DonorIndex, holders: np.ndarray, queries: Queries, asked: np.ndarray, label: str) -> np.ndarray:
     """Squared weighted distance (record, donor); what a query does not ask for does not count."""
-    query = np.full((len(asked), index.features.shape[1]), np.nan)
-    query[:, 0], query[:, 1] = queries.hr_bpm[asked], queries.age[asked]
-    query[:, 2] = np.where(queries.sex[asked] >= 0, queries.sex[asked], np.nan)
+    hr_bpm, age, sex = (column[asked].astype(np.float64)[:, None] for column in (queries.hr_bpm, queries.age, queries.sex))
     parent = label if label in SUPERCLASSES else index.table.superclass_of.get(label)
-    if parent:
-        query[:, 3:] = [name == parent for name in SUPERCLASSES]
-    weights = np.array([WEIGHTS["hr_bpm"], WEIGHTS["age"], WEIGHTS["sex"]] + 5 * [WEIGHTS["superclass"]])
-    difference = weights * (query[:, None] - index.features[holders]) / index.scale
-    hr_bpm = query[:, :1]
-    stretch = np.abs(np.log(hr_bpm / index.features[holders, 0]))
+    of_label = [float(name == parent) if parent else np.nan for name in SUPERCLASSES]
+    wanted = [hr_bpm, age, np.where(sex >= 0, sex, np.nan), *of_label]
+    weights = [WEIGHTS["hr_bpm"], WEIGHTS["age"], WEIGHTS["sex"], *5 * [WEIGHTS["superclass"]]]
+    features = index.features[holders].T
+    each = zip(wanted, weights, features, index.scale, strict=True)
+    squares = (np.square(weight * (one - feature) / scale) for one, weight, feature, scale in each)
+    # (record, donor) each, those of superclasses (donor,). Added as numpy adds eight numbers: another order would round otherwise
+    a, b, c, d, e, f, g, h = (np.where(np.isnan(square), 0.0, square) for square in squares)
+    distance = ((a + b) + (c + d)) + ((e + f) + (g + h))
+    stretch = np.abs(np.log(hr_bpm / features[0]))
     contradicts = (hr_bpm < index.slowest_bpm[holders]) | (hr_bpm > index.fastest_bpm[holders])
-    return np.nansum(difference**2, axis=-1) + FAR * (stretch > np.log(MAX_STRETCH)) + CONTRADICTION * contradicts
+    return distance + FAR * (stretch > np.log(MAX_STRETCH)) + CONTRADICTION * contradicts
 
 
 def contradictions(index: DonorIndex, donors: np.ndarray, hr_bpm: np.ndarray) -> np.ndarray:

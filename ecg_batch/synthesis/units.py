@@ -20,6 +20,7 @@ from ecg_batch.donors.bank import Bank
 from ecg_batch.donors.level import tp_before_r, unit_levels
 from ecg_batch.donors.split import BEFORE_R_S, END_S, JOIN_S, UNLOCKED_ATRIAL
 from ecg_batch.errors import UserError
+from ecg_batch.kernels import units as units_kernel
 from ecg_batch.signal.beats import beat_types
 from ecg_batch.signal.filters import low_pass
 from ecg_batch.signal.noise import NOISE_KINDS, counted, has_unit, mean_level
@@ -70,12 +71,21 @@ class UnitIndex:
         donors, leads, samples = self.bank.texture.shape
         self._rest = np.empty((donors, samples, leads), np.int16)  # memory comes as it is filled
         self._apart = np.zeros(len(self.bank.table), bool)
-        self._codebook = self.model.codebook.numpy().astype(np.float64)
-        self._points, self._unit_points = counted(self.level), counted(self.units.level)
-        self._squares, self._unit_squares = (np.square(points).sum(axis=1) for points in (self._points, self._unit_points))
+        self._points, self.unit_points = counted(self.level), counted(self.units.level)
+        self._code_points = counted(self.model.codebook.numpy().astype(np.float64))
+        self._squares, self.unit_squares = (np.square(points).sum(axis=1) for points in (self._points, self.unit_points))
         numbers = np.arange(len(self.bank.table))
         self._first, self._stop = (np.searchsorted(self.units.row, numbers, side) for side in ("left", "right"))
         self._of_kind = [(rows, self._points[rows]) for rows in (self.rows[self.kinds[self.rows] == kind] for kind in range(3))]
+
+    @cached_property
+    def for_kernel(self) -> units_kernel.Units:
+        units, fs_hz = self.units, self.bank.table.fs_hz
+        return units_kernel.all_units(
+            level=self.unit_points, square=self.unit_squares, ordinary=units.ordinary, of_first=self._first, of_stop=self._stop,
+            row=units.row, r=units.r, first=units.first, last=units.last, rest=self._rest,
+            **{name: round(s * fs_hz) for name, s in (("t_end", T_END_S), ("p_begins", P_BEGINS_S), ("least", LEAST_TP_S))},
+        )  # fmt: skip
 
     @cached_property
     def kinds(self) -> np.ndarray:
@@ -112,11 +122,10 @@ class UnitIndex:
 
         ordinary (beat,): whether a beat is of its record's most frequent type. It takes a unit of such a beat where there is any.
         """
-        pool, wanted = self.lent(host), counted(self.level[host] + self._codebook[codes])
-        gap = self._unit_squares[pool] - 2 * (wanted @ self._unit_points[pool].T)  # (beat, unit), whole multiples: exact
-        other = self.units.ordinary[pool] != ordinary[:, None]
-        gap[other & ~other.all(axis=1)[:, None]] = np.inf
-        return pool[gap.argmin(axis=1)]
+        wanted = self._points[host] + self._code_points[codes]
+        if units_kernel.library():
+            return units_kernel.nearest(self.for_kernel, np.sort(self.lenders(host)), wanted, ordinary)
+        return plain_nearest(self, self.lent(host), wanted, ordinary)
 
     def drawn(self, hosts: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
         """Codes of the noise of records (record, beat): hosts (record,), uniforms (record, beat)."""
@@ -130,18 +139,17 @@ class UnitIndex:
         return self.bank.beat_type[row][(r >= self.bank.loop_start[row]) & (r < self.bank.loop_stop[row])] == 0
 
     def rest(self, row: np.ndarray, sample: np.ndarray) -> np.ndarray:
-        """Texture without its drift at samples of rows of the bank, (time,) each: int16 (lead, time) in microvolts."""
-        self._take_apart(row)
+        """Texture without its drift at samples of rows that were taken apart, (time,) each: int16 (lead, time) in microvolts."""
         return self._rest[row, sample].T
 
     def drift(self, row: int) -> np.ndarray:
         """The slow part of one row's texture, int16 (lead, time) in microvolts."""
-        self._take_apart(np.array([row]))
+        self.take_apart(np.array([row]))
         return self.bank.texture[row] - self._rest[row].T
 
-    def _take_apart(self, row: np.ndarray) -> None:
-        """Rounded, so that drift and rest are what was recorded, to the microvolt."""
-        for one in np.unique(row[~self._apart[row]]):
+    def take_apart(self, row: np.ndarray) -> None:
+        """Where that was not done yet. Rounded, so that drift and rest are what was recorded, to the microvolt."""
+        for one in set(row[~self._apart[row]].tolist()):
             texture = self.bank.texture[one]
             self._rest[one] = (texture - np.rint(low_pass(texture.astype(np.float64), DRIFT_HZ, self.bank.table.fs_hz))).T
             self._apart[one] = True
@@ -199,6 +207,17 @@ class Laid:
     unit: np.ndarray
 
 
+def plain_nearest(index: UnitIndex, pool: np.ndarray, wanted: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
+    """The nearest of a pool of units to what each beat wants, of equals the first: (beat,). wanted (beat, level), ordinary (beat,).
+
+    In numpy: the reference of the kernel that stands in for it.
+    """
+    gap = index.unit_squares[pool] - 2 * (wanted @ index.unit_points[pool].T)  # (beat, unit), whole multiples: exact
+    other = index.units.ordinary[pool] != ordinary[:, None]
+    gap[other & ~other.all(axis=1)[:, None]] = np.inf
+    return pool[gap.argmin(axis=1)]
+
+
 def unit_textures(index: UnitIndex, hosts: np.ndarray, timings: list[Timing], samples: int, draws, temperature: float):
     """(texture float64 (record, lead, time) in microvolts, rows of the bank that it is from) of records of 10 s.
 
@@ -211,8 +230,8 @@ def unit_textures(index: UnitIndex, hosts: np.ndarray, timings: list[Timing], sa
         laid = Laid(timing.placed, index.rendered(host, own[: len(ordinary)], ordinary))
         near = index.lenders(host)[:DRIFT_LENDERS]
         slow = int(near[int(drawn * len(near))])
-        out[:] = index.drift(slow)[:, :samples] + rest_of(index, laid, 0, samples)
-        rows.append((slow, *np.setdiff1d(index.units.row[laid.unit], slow).tolist()))
+        np.add(index.drift(slow)[:, :samples], rest_of(index, laid, 0, samples), out=out)
+        rows.append((slow, *sorted({*index.units.row[laid.unit].tolist()} - {slow})))
     return textures, rows
 
 
@@ -221,18 +240,32 @@ def rest_of(index: UnitIndex, laid: Laid, start: int, stop: int) -> np.ndarray:
     near_first = max(int(np.searchsorted(laid.r, start)) - 3, 0)  # the cell before the window's first is needed, and its RR
     near = slice(near_first, int(np.searchsorted(laid.r, stop)) + 2)
     laid, fs_hz = Laid(laid.r[near].astype(np.int64), laid.unit[near]), index.bank.table.fs_hz
-    half = round(CROSSFADE_S * fs_hz / 2)
-    time, rr = np.arange(start, stop), np.diff(laid.r)
-    begins = laid.r - tp_before_r(np.concatenate([rr[:1], rr]), fs_hz) - half
+    rr, fade = np.diff(laid.r), 2 * round(CROSSFADE_S * fs_hz / 2)
+    begins = laid.r - tp_before_r(np.concatenate([rr[:1], rr]), fs_hz) - fade // 2
+    share = (np.arange(fade) + 0.5) / fade
+    fades = np.sqrt(share), np.sqrt(1 - share)
+    index.take_apart(index.units.row[laid.unit])
+    if units_kernel.library():
+        return units_kernel.laid(index.for_kernel, begins, laid.r, laid.unit, fades, start, stop)
+    return plain_laid(index, begins, laid, fades, start, stop)
+
+
+def plain_laid(index: UnitIndex, begins: np.ndarray, laid: Laid, fades, start: int, stop: int) -> np.ndarray:
+    """Samples start .. stop - 1 of units laid under beats whose cells begin at begins (beat,): float64 (lead, time) in microvolts.
+
+    fades: by how much the first samples of a cell are multiplied, and by how much those of the cell before, which goes on.
+    In numpy: the reference of the kernel that stands in for it.
+    """
+    (rising, falling), time = fades, np.arange(start, stop)
     now = np.clip(np.searchsorted(begins, time, side="right") - 1, 0, len(begins) - 1)
     row, sample = _source(index, laid, now, time)
     out = index.rest(row, sample).astype(np.float64)
-    fading = np.flatnonzero((time - begins[now] < 2 * half) & (time >= begins[now]) & (now > 0))
+    fading = np.flatnonzero((time - begins[now] < len(rising)) & (now > 0))
     row_before, sample_before = _source(index, laid, now[fading] - 1, time[fading])
     other = (row_before != row[fading]) | (sample_before != sample[fading])  # the same noise goes on, and would get louder
     fading, row_before, sample_before = fading[other], row_before[other], sample_before[other]
-    share = (time[fading] - begins[now[fading]] + 0.5) / (2 * half)
-    out[:, fading] = np.sqrt(share) * out[:, fading] + np.sqrt(1 - share) * index.rest(row_before, sample_before)
+    since = time[fading] - begins[now[fading]]
+    out[:, fading] = rising[since] * out[:, fading] + falling[since] * index.rest(row_before, sample_before)
     return out
 
 

@@ -11,6 +11,7 @@ from ecg_batch.donors import bank
 from ecg_batch.errors import UserError
 from ecg_batch.kernels import build
 from ecg_batch.kernels import finish as finish_kernel
+from ecg_batch.kernels import units as units_kernel
 from ecg_batch.leads import MV_PER_UV
 from ecg_batch.signal.filters import ORDER, band
 from ecg_batch.synthesis.compose import plain_compose, rounding_bound_mv
@@ -119,7 +120,7 @@ def test_without_a_compiler_the_records_are_the_same(tmp_path, monkeypatch):
     plan = plan_of(tmp_path, records=64)
     compiled, compiled_rows = make(plan)
     monkeypatch.setattr(build, "BUILDS", ())
-    caches = (build.kernel, finish_kernel.library)
+    caches = (build.kernel, finish_kernel.library, units_kernel.library)
     try:
         for cached in caches:
             cached.cache_clear()

@@ -5,8 +5,9 @@ import pytest
 
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors import bank
+from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.synthesis.queries import Queries
-from ecg_batch.synthesis.retrieve import contradictions, index_donors, retrieve
+from ecg_batch.synthesis.retrieve import WEIGHTS, _nearest, _squared_distance, contradictions, index_donors, retrieve
 
 UNIFORMS = np.random.default_rng(5).random((400, 8))
 
@@ -90,3 +91,31 @@ def test_a_label_with_few_donors_repeats_them(table):
     assert 0 < len(holders) < 8
     donors = retrieve(index_donors(table, (1,)), ask(label="SVTAC", hr=150.0), UNIFORMS)
     assert set(donors.ravel().tolist()) == set(holders.tolist())
+
+
+def test_the_nearest_are_those_of_a_stable_sort():
+    rng = np.random.default_rng(0)
+    for values in (2, 5, 1000):  # the fewer, the more ties
+        for shape in ((1, 1), (3, 7), (60, 8), (60, 9), (40, 500)):
+            for count in (1, 3, 8, 40):
+                distance = rng.integers(0, values, shape) / 7
+                by_sort = np.argsort(distance, axis=1, kind="stable")[:, :count]
+                np.testing.assert_array_equal(_nearest(distance, count), by_sort)
+
+
+@pytest.mark.parametrize("label", ["MI", "NORM", "AFIB", "SVTAC"])
+def test_the_distance_is_the_sum_over_all_features_at_once_to_the_bit(table, label):
+    """What it was when it was written in one line; a bit more or less may change a donor."""
+    index, rng = index_donors(table, range(1, 9)), np.random.default_rng(0)
+    holders, asked = np.flatnonzero(table.holds(label)[index.rows]), np.arange(60)
+    queries = ask(count=60, label=label, hr=rng.normal(75, 20, 60), age=rng.uniform(20, 90, 60), sex=rng.integers(-1, 2, 60))
+    queries.hr_bpm[::5] = queries.age[::7] = np.nan
+    parent = label if label in SUPERCLASSES else table.superclass_of.get(label)
+    numbers = np.stack([queries.hr_bpm, queries.age, np.where(queries.sex >= 0, queries.sex, np.nan)], axis=1, dtype=np.float64)
+    of_label = np.tile([float(name == parent) if parent else np.nan for name in SUPERCLASSES], (60, 1))
+    weights = np.array([WEIGHTS[name] for name in ("hr_bpm", "age", "sex", *5 * ["superclass"])])
+    difference = weights * (np.concatenate([numbers, of_label], axis=1)[:, None] - index.features[holders]) / index.scale
+    added = _squared_distance(index, holders, queries, asked, label)
+    kept = added < 1e3  # the others have a penalty besides
+    np.testing.assert_array_equal(added[kept], np.nansum(difference**2, axis=-1)[kept])
+    assert kept.mean() > 0.1
