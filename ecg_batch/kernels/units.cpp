@@ -26,17 +26,31 @@ struct Units {  // arrays over units, those of a donor one after another
     int64_t t_end, p_begins, least;      // samples: units.T_END_S, P_BEGINS_S, LEAST_TP_S
 };
 
+// The distance of a unit from what is wanted (level,), less what that adds by itself, which is the same for all units.
+INLINE double gap_of(const Units &u, int64_t unit, const double *wanted) {
+    const int16_t *level = u.level + unit * u.levels;
+    double sum[4] = {};
+    for (int64_t j = 0; j < u.levels; j++) sum[j % 4] += level[j] * wanted[j];
+    return u.square[unit] - 2 * ((sum[0] + sum[1]) + (sum[2] + sum[3]));
+}
+
 // chosen (beat,): of the units of these lenders, donors in ascending order, the nearest to wanted (beat, level); the first of equals.
-// An ordinary beat takes an ordinary unit and another beat another one, where there is any. Distances are sums of whole multiples,
-// exact in whatever order they are added. 0 done, 1 out of memory.
+// An ordinary beat takes an ordinary unit and another beat another one, where there is any; and none that one of the `recent` beats
+// before has, while there is another (recent < 256). Distances are sums of whole multiples, exact in whatever order they are added.
+// 0 done, 1 out of memory.
 extern "C" int ecg_choose(const Units *units, const int64_t *lenders, int64_t count, const double *wanted, const uint8_t *ordinary,
-                          int64_t beats, int64_t *chosen) {
+                          int64_t beats, int64_t recent, int64_t *chosen) {
     const Units &u = *units;
+    int64_t all = 0;
+    for (int64_t i = 0; i < count; i++) all += u.of_stop[lenders[i]] - u.of_first[lenders[i]];
     Doubles(*asked)[VECTORS] = (Doubles(*)[VECTORS]) std::aligned_alloc(64, u.levels * VECTORS * sizeof(Doubles));
-    if (!asked) return 1;
+    int64_t *pool = (int64_t *)std::malloc((all + beats) * sizeof(int64_t)), *place = pool + all;  // place (beat,): of the pool
+    uint8_t *taken = (uint8_t *)std::calloc(all, 1);  // how many of the recent beats have it
+    if (!asked || !pool || !taken) return std::free(asked), std::free(pool), std::free(taken), 1;
     bool any[2] = {};
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t unit = u.of_first[lenders[i]]; unit < u.of_stop[lenders[i]]; unit++) any[u.ordinary[unit]] = true;
+    for (int64_t i = 0, at = 0; i < count; i++)
+        for (int64_t unit = u.of_first[lenders[i]]; unit < u.of_stop[lenders[i]]; unit++)
+            pool[at++] = unit, any[u.ordinary[unit]] = true;
     for (int64_t start = 0; start < beats; start += BEATS) {
         Doubles unlike[2][VECTORS], least[VECTORS];  // unlike: what is added to the distance of units of either kind
         Longs nearest[VECTORS] = {};
@@ -46,23 +60,36 @@ extern "C" int ecg_choose(const Units *units, const int64_t *lenders, int64_t co
             for (int kind = 0; kind < 2; kind++) unlike[kind][v][at] = kind != ordinary[beat] && any[ordinary[beat]] ? INFINITY : 0;
             least[v][at] = INFINITY;
         }
-        for (int64_t i = 0; i < count; i++)
-            for (int64_t unit = u.of_first[lenders[i]]; unit < u.of_stop[lenders[i]]; unit++) {
-                const int16_t *level = u.level + unit * u.levels;
-                Doubles gap[VECTORS];  // less what the beat's own level adds, which is the same for all units
-                for (int v = 0; v < VECTORS; v++) gap[v] = u.square[unit] + unlike[u.ordinary[unit]][v];
-                for (int64_t j = 0; j < u.levels; j++)
-                    for (int v = 0; v < VECTORS; v++) gap[v] += (double)level[j] * asked[j][v];
-                for (int v = 0; v < VECTORS; v++) {
-                    const Longs nearer = gap[v] < least[v];
-                    least[v] = nearer ? gap[v] : least[v];
-                    nearest[v] = nearer ? Longs{} + unit : nearest[v];
-                }
+        for (int64_t at = 0; at < all; at++) {
+            const int64_t unit = pool[at];
+            const int16_t *level = u.level + unit * u.levels;
+            Doubles gap[VECTORS];
+            for (int v = 0; v < VECTORS; v++) gap[v] = u.square[unit] + unlike[u.ordinary[unit]][v];
+            for (int64_t j = 0; j < u.levels; j++)
+                for (int v = 0; v < VECTORS; v++) gap[v] += (double)level[j] * asked[j][v];
+            for (int v = 0; v < VECTORS; v++) {
+                const Longs nearer = gap[v] < least[v];
+                least[v] = nearer ? gap[v] : least[v];
+                nearest[v] = nearer ? Longs{} + at : nearest[v];
             }
-        for (int64_t lane = 0; lane < BEATS && start + lane < beats; lane++)
-            chosen[start + lane] = nearest[lane / WIDTH][lane % WIDTH];
+        }
+        for (int64_t lane = 0; lane < BEATS && start + lane < beats; lane++) place[start + lane] = nearest[lane / WIDTH][lane % WIDTH];
     }
-    std::free(asked);
+    for (int64_t beat = 0; beat < beats; beat++) {
+        if (beat > recent) taken[place[beat - recent - 1]]--;
+        if (taken[place[beat]]) {
+            double least = INFINITY;
+            for (int64_t at = 0; at < all; at++) {
+                const bool unlike = u.ordinary[pool[at]] != ordinary[beat] && any[ordinary[beat]];
+                if (taken[at] || unlike) continue;
+                const double gap = gap_of(u, pool[at], wanted + beat * u.levels);
+                if (gap < least) least = gap, place[beat] = at;
+            }
+        }
+        taken[place[beat]]++;
+        chosen[beat] = pool[place[beat]];
+    }
+    std::free(asked), std::free(pool), std::free(taken);
     return 0;
 }
 

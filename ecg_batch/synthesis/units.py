@@ -29,6 +29,7 @@ from ecg_batch.synthesis.retime import Timing
 DRIFT_HZ = 2.0  # below it texture knows nothing of beats
 CROSSFADE_S = 0.08
 LENDERS = 128  # donors of like level, whose units render a record's codes
+RECENT = 32  # beats before, none of whose units comes again: noise does not repeat
 DRIFT_LENDERS = 16  # the nearest of them, of which one lends its drift
 T_END_S, P_BEGINS_S = 0.42, 0.30  # after and before R: beyond, a beat's noise is that of TP
 LEAST_TP_S = 0.10  # read to and fro, however short the recorded one is
@@ -120,11 +121,12 @@ class UnitIndex:
     def rendered(self, host: int, codes: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
         """The unit of each beat of a record (beat,): the nearest to the level of one row of the bank and what its code adds.
 
-        ordinary (beat,): whether a beat is of its record's most frequent type. It takes a unit of such a beat where there is any.
+        ordinary (beat,): whether a beat is of its record's most frequent type. It takes a unit of such a beat where there is any,
+        and none that one of the RECENT beats before has.
         """
         wanted = self._points[host] + self._code_points[codes]
         if units_kernel.library():
-            return units_kernel.nearest(self.for_kernel, np.sort(self.lenders(host)), wanted, ordinary)
+            return units_kernel.nearest(self.for_kernel, np.sort(self.lenders(host)), wanted, ordinary, RECENT)
         return plain_nearest(self, self.lent(host), wanted, ordinary)
 
     def drawn(self, hosts: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
@@ -210,29 +212,43 @@ class Laid:
 def plain_nearest(index: UnitIndex, pool: np.ndarray, wanted: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
     """The nearest of a pool of units to what each beat wants, of equals the first: (beat,). wanted (beat, level), ordinary (beat,).
 
-    In numpy: the reference of the kernel that stands in for it.
+    None that one of the RECENT beats before has, while there is another. In numpy: the reference of the kernel.
     """
-    gap = index.unit_squares[pool] - 2 * (wanted @ index.unit_points[pool].T)  # (beat, unit), whole multiples: exact
-    other = index.units.ordinary[pool] != ordinary[:, None]
-    gap[other & ~other.all(axis=1)[:, None]] = np.inf
-    return pool[gap.argmin(axis=1)]
+    points, squares, kinds, chosen = index.unit_points[pool], index.unit_squares[pool], index.units.ordinary[pool], []
+    for one, kind in zip(wanted, ordinary, strict=True):
+        gap = squares - 2 * (points @ one)  # (unit,), whole multiples: exact
+        if (kinds == kind).any():
+            gap[kinds != kind] = np.inf
+        left = gap.copy()
+        left[chosen[-RECENT:]] = np.inf
+        chosen.append(int((left if np.isfinite(left).any() else gap).argmin()))
+    return pool[chosen]
 
 
 def unit_textures(index: UnitIndex, hosts: np.ndarray, timings: list[Timing], samples: int, draws, temperature: float):
     """(texture float64 (record, lead, time) in microvolts, rows of the bank that it is from) of records of 10 s.
 
-    hosts (record,): the rows that their beats are from; draws (record, 1 + beat): who lends the drift, then each beat's code.
+    hosts (record,): the rows that their beats are from; draws (record, 1 + beat): who lends the drift, then the code of each beat
+    that is heard.
     """
-    codes = index.drawn(hosts, np.ascontiguousarray(draws[:, 1:]), temperature)
+    within = [heard(timing.placed, samples) for timing in timings]
+    longest = max(beats.stop - beats.start for beats in within)
+    codes = index.drawn(hosts, np.ascontiguousarray(draws[:, 1 : 1 + longest]), temperature)
     textures, rows = np.empty((len(hosts), index.bank.texture.shape[1], samples)), []
-    for out, host, timing, own, drawn in zip(textures, hosts.tolist(), timings, codes, draws[:, 0], strict=True):
-        ordinary = index.ordinary_in_loop(host)[timing.source]
-        laid = Laid(timing.placed, index.rendered(host, own[: len(ordinary)], ordinary))
+    each = zip(textures, hosts.tolist(), timings, within, codes, draws[:, 0], strict=True)
+    for out, host, timing, beats, own, drawn in each:
+        ordinary = index.ordinary_in_loop(host)[timing.source[beats]]
+        laid = Laid(timing.placed[beats], index.rendered(host, own[: len(ordinary)], ordinary))
         near = index.lenders(host)[:DRIFT_LENDERS]
         slow = int(near[int(drawn * len(near))])
         np.add(index.drift(slow)[:, :samples], rest_of(index, laid, 0, samples), out=out)
         rows.append((slow, *sorted({*index.units.row[laid.unit].tolist()} - {slow})))
     return textures, rows
+
+
+def heard(r: np.ndarray, samples: int) -> slice:
+    """The beats whose cells may reach into samples 0 .. samples - 1: ascending R samples r (beat,)."""
+    return slice(max(int(np.searchsorted(r, 0)) - 2, 0), int(np.searchsorted(r, samples)) + 1)
 
 
 def rest_of(index: UnitIndex, laid: Laid, start: int, stop: int) -> np.ndarray:

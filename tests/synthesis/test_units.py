@@ -14,7 +14,7 @@ from ecg_batch.request.parse import load_request
 from ecg_batch.signal.filters import band
 from ecg_batch.signal.noise import NO_UNIT, counted
 from ecg_batch.synthesis.generate import open_generator
-from ecg_batch.synthesis.units import LENDERS, Laid, rest_of, unit_index
+from ecg_batch.synthesis.units import LENDERS, RECENT, Laid, heard, rest_of, unit_index
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,26 @@ def test_any_stretch_is_the_same_bits(bank, index):
     np.testing.assert_array_equal(np.concatenate(pieces, axis=1), whole)
 
 
+def test_beats_that_are_not_heard_change_nothing_and_name_nobody(index):
+    rng = np.random.default_rng(3)
+    for bpm in (35, 60, 90, 150, 200):
+        r = np.cumsum(np.maximum(6000 / bpm * rng.uniform(0.6, 1.6, 80), 20).astype(int)) - 400
+        laid, some = Laid(r, rng.integers(0, len(index.units), 80)), heard(r, 1000)
+        np.testing.assert_array_equal(rest_of(index, laid, 0, 1000), rest_of(index, Laid(r[some], laid.unit[some]), 0, 1000))
+        assert some.stop - some.start <= ((r >= 0) & (r < 1000)).sum() + 3
+
+
+def test_no_unit_comes_again_within_ten_seconds(index):
+    """But where there are fewer of its kind: noise that repeats is told, and teaches what no recording has."""
+    for host in (3, 500, 2000):
+        codes = np.full(40, 17)  # all ask for the same
+        chosen = index.rendered(host, codes, np.ones(40, bool))
+        assert all(len(set(chosen[at : at + RECENT + 1])) == len(chosen[at : at + RECENT + 1]) for at in range(40))
+        assert chosen[0] == chosen[RECENT + 1]
+        few = index.rendered(host, codes, np.zeros(40, bool))
+        assert not index.units.ordinary[few].any() or index.units.ordinary[index.lent(host)].all()
+
+
 @pytest.mark.slow
 def test_noise_is_silent_in_each_qrs_and_loudest_beside_it(index):
     """As in recordings. Noise that does not know where the beats are is told from real at once."""
@@ -102,7 +122,7 @@ def test_lenders_are_as_loud_as_the_donors_own_texture(bank, index):
 def test_a_code_is_rendered_by_the_nearest_unit_of_a_lender(index):
     codes = np.arange(0, 512, 37)
     for host in (3, 500, 2000):
-        chosen, pool = index.rendered(host, codes, np.ones(len(codes), bool)), index.lent(host)
+        chosen, pool = np.concatenate([index.rendered(host, codes[[k]], np.ones(1, bool)) for k in range(len(codes))]), index.lent(host)
         assert np.isin(index.units.row[pool], index.lenders(host)).all() and index.units.ordinary[chosen].all()
         wanted = index.level[host] + index.model.codebook.numpy()[codes]
         pool = pool[index.units.ordinary[pool]]
