@@ -94,3 +94,21 @@ def test_status(make_dataset, make_run):
 def test_light_modules_import_nothing_heavy(module):
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+PLANS = """
+import sys
+from pathlib import Path
+import ecg_batch.run.local
+from ecg_batch.request.parse import load_request
+from ecg_batch.run.planning import make_plan
+make_plan(load_request(Path(sys.argv[1])))
+print([name for name in ("scipy", "torch") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("config", ["demo", "augment", "holter", "published"])
+def test_planning_imports_neither_scipy_nor_torch(config):
+    """Together they take 2 s and more, and the driver of a run needs neither to begin it."""
+    path = TESTS.parent / "configs" / f"{config}.yaml"
+    assert subprocess.run([sys.executable, "-c", PLANS, path], capture_output=True, text=True, check=True).stdout.strip() == "[]"
