@@ -46,7 +46,7 @@ def open_synthesizer(plan: Plan, *textures: str) -> Synthesizer:
     models = _models(request) if "decoded" in needed else None  # first: what is wrong with a GPU or weights shows at once
     judge, bank = _judge(request), read_bank(Path(request.bank))
     units = unit_index(bank, request.donor_folds, _unit_model(request)) if "units" in needed else None
-    return Synthesizer(request, bank, donors_for(request), models, judge, units)
+    return Synthesizer(request, bank, donors_for(request, bank.table), models, judge, units)
 
 
 def _models(request: Request):
