@@ -7,6 +7,8 @@ from pathlib import Path
 from ecg_batch.dataset.plan import Plan, refuse_other_software
 from ecg_batch.donors.bank import Bank, read_bank
 from ecg_batch.errors import UserError
+from ecg_batch.kernels.build import why_plain
+from ecg_batch.models.unit_model import UnitModel, load_unit_model
 from ecg_batch.request.model import Request
 from ecg_batch.synthesis.retime import DonorLoop, donor_loop
 from ecg_batch.synthesis.retrieve import DonorIndex, donors_for
@@ -64,12 +66,11 @@ def _models(request: Request):
     return decode.load_models(Path(request.models), request.device)
 
 
-def _unit_model(request: Request):
-    import torch
+def _unit_model(request: Request) -> UnitModel:
+    if why_plain():
+        import torch
 
-    from ecg_batch.models.unit_model import load_unit_model
-
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
     return load_unit_model(Path(request.models) / "units.safetensors")
 
 
