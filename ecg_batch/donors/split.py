@@ -10,8 +10,6 @@ texture    donor - skeleton, exactly: noise, respiration, drift, beat-to-beat va
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import CubicSpline
-from scipy.ndimage import uniform_filter1d
 
 from ecg_batch.signal.beats import beat_types, edge_beats
 from ecg_batch.signal.filters import band
@@ -58,6 +56,8 @@ def split(donor: np.ndarray, beats: np.ndarray, fs_hz: float, keep_atrial: bool)
 
 def baseline(x: np.ndarray, beats: np.ndarray, fs_hz: float) -> np.ndarray:
     """Baseline (lead, time): a cubic spline through the median level 100 to 50 ms before each R, level beyond the ends."""
+    from scipy.interpolate import CubicSpline  # here and below: what plans and opens a bank needs the constants of this file only
+
     near, far = round(0.05 * fs_hz), round(0.10 * fs_hz)
     knots = beats[beats >= far] - (near + far) / 2
     before = beats[beats >= far].astype(int)[:, None] + np.arange(-far, 1 - near)  # (beat, time)
@@ -141,6 +141,8 @@ def _smooth(x: np.ndarray, fs_hz: float) -> np.ndarray:
 
 
 def _local_mean(x: np.ndarray, fs_hz: float) -> np.ndarray:
+    from scipy.ndimage import uniform_filter1d
+
     return uniform_filter1d(x, round(SNR_S * fs_hz), axis=-1, mode="nearest")
 
 

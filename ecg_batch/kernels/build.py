@@ -72,14 +72,12 @@ def packed(weight):
 
     Where every row lies by itself, as torch has them, the caches see eight short streams: the token loop takes a sixth longer.
     """
-    import torch
+    import numpy as np
 
-    rows = torch.nn.functional.pad(weight.detach(), (0, 0, 0, -len(weight) % GROUP))
-    return rows.view(-1, GROUP, weight.shape[1]).transpose(1, 2).contiguous()
+    rows = np.pad(weight, [(0, -len(weight) % GROUP), (0, 0)])
+    return np.ascontiguousarray(rows.reshape(-1, GROUP, weight.shape[1]).transpose(0, 2, 1))
 
 
-def address(tensor):
-    """The address of a tensor's first element, as the struct fields take it."""
-    import torch
-
-    return ctypes.cast(tensor.data_ptr(), {torch.float32: FLOATS, torch.float64: DOUBLES, torch.int64: INTS}[tensor.dtype])
+def address(array):
+    """The address of an array's first element, as the struct fields take it."""
+    return ctypes.cast(array.ctypes.data, {"float32": FLOATS, "float64": DOUBLES, "int64": INTS}[array.dtype.name])

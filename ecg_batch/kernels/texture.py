@@ -52,8 +52,8 @@ def decode_texture(vqvae, tokens: torch.Tensor, noise: torch.Tensor | None, buil
     config, (records, length) = vqvae.config, tokens.shape
     if records and length and not 0 <= tokens.min() <= tokens.max() < config.codes:
         raise IndexError(f"tokens from {tokens.min()} to {tokens.max()}; the codebook has rows 0 to {config.codes - 1}")
-    tokens, noise = tokens.contiguous(), None if noise is None else noise.to(torch.float32).contiguous()
-    out = torch.empty(records, config.leads, length * config.samples_per_token)
+    tokens, noise = tokens.contiguous().numpy(), None if noise is None else noise.to(torch.float32).contiguous().numpy()
+    out = np.empty((records, config.leads, length * config.samples_per_token), np.float32)
     decoder, _ = _decoder(vqvae)
 
     def decode(first: int, stop: int) -> None:
@@ -68,17 +68,17 @@ def decode_texture(vqvae, tokens: torch.Tensor, noise: torch.Tensor | None, buil
     elif starts:
         with ThreadPoolExecutor(len(starts)) as pool:
             list(pool.map(decode, starts, (min(start + share, records) for start in starts)))
-    return out
+    return torch.from_numpy(out)
 
 
 @lru_cache(maxsize=2)
 def _decoder(vqvae: torch.nn.Module) -> tuple[Decoder, list]:
-    """The model as the kernel takes it, and the tensors that must live as long. Packing takes as long as a record of 10 s, so it is
+    """The model as the kernel takes it, and the arrays that must live as long. Packing takes as long as a record of 10 s, so it is
     done once a model: what decodes is finished, its weights no longer change.
     """
     c, stack = vqvae.config, vqvae.decoder
-    held = [tensor.detach().contiguous() for tensor in (vqvae.codebook, vqvae.scale_mv, vqvae.loudness_mix, vqvae.loudness_spread)]
-    held.append(hann_by_token(c.drift_tokens, c.samples_per_token))
+    held = [_array(tensor) for tensor in (vqvae.codebook, vqvae.scale_mv, vqvae.loudness_mix, vqvae.loudness_spread)]
+    held.append(_array(hann_by_token(c.drift_tokens, c.samples_per_token)))
     sizes = (c.leads, c.samples_per_token, c.dim, c.channels, c.noise_channels, len(stack.blocks), c.drift_tokens, c.codes)
     groups = [stack.first], [block.inner for block in stack.blocks], [block.outer for block in stack.blocks], [stack.last]
     return Decoder(*sizes, *map(address, held), *(_convs(group, held) for group in groups)), held
@@ -87,10 +87,14 @@ def _decoder(vqvae: torch.nn.Module) -> tuple[Decoder, list]:
 def _convs(layers: list[torch.nn.Conv1d], held: list):
     made = []
     for layer in layers:
-        weight, bias = packed(layer.weight.flatten(1)), layer.bias.detach().contiguous()
+        weight, bias = packed(_array(layer.weight.flatten(1))), _array(layer.bias)
         held += [weight, bias]
         made.append(Conv(address(weight), address(bias), *layer.weight.shape, layer.dilation[0]))
     return (Conv * len(made))(*made)
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
 
 
 def hann_by_token(tokens: int, samples: int) -> torch.Tensor:

@@ -5,8 +5,12 @@ that a record in many comes out with other tokens (docs/evidence/performance.md)
 """
 
 import ctypes
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
+
+import numpy as np
 
 from ecg_batch.kernels.build import DOUBLES, FLOATS, INTS, address, kernel, packed
 
@@ -48,37 +52,80 @@ class Call(ctypes.Structure):
     ]
 
 
-def fits(mamba) -> bool:
-    """Whether the kernel can stand in for the plain loop on this model."""
-    import torch
+@dataclass(frozen=True)
+class Packed:
+    """A Mamba as the kernel takes it. held: the arrays that must live as long."""
 
-    weight = mamba.lm_head.weight
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel() is not None
+    model: Model
+    held: list[np.ndarray]
+
+    def empty_state(self, records: int) -> tuple[np.ndarray, np.ndarray]:
+        """MambaLM.empty_state: conv (layer, b, d_in, k), ssm (layer, b, d_in, n)."""
+        layers, d_in = self.model.layers, self.model.d_in
+        return tuple(np.zeros((layers, records, d_in, last), np.float32) for last in (self.model.k, self.model.n))
 
 
-def continue_tokens(mamba, last, state, uniforms, temperature: float, condition=None, build: str | None = None):
-    """decode.continue_tokens on as many threads as torch has: (b,), state, (b, l) float64 -> tokens (b, l) int64.
+def pack(config, tensors: Mapping[str, np.ndarray]) -> Packed:
+    """A Mamba of these sizes and tensors, float32 with the names of models/mamba.MambaLM. What decodes is finished: they no longer
+    change.
+    """
+    held, layers = [], []
+    for layer in range(config.n_layer):
+        at = f"backbone.layers.{layer}."
+        of = {name.removeprefix(f"{at}mixer."): tensor for name, tensor in tensors.items() if name.startswith(at)}
+        weights = (
+            of[f"{at}norm.weight"], packed(of["in_proj.weight"]), of["conv1d.weight"], of["conv1d.bias"],
+            packed(of["x_proj.weight"]), packed(of["dt_proj.weight"]), of["dt_proj.bias"], _in_powers_of_two(of["A_log"]), of["D"],
+            packed(of["out_proj.weight"]),
+        )  # fmt: skip
+        weights = [np.ascontiguousarray(weight) for weight in weights]
+        held += weights
+        layers.append(Layer(*map(address, weights)))
+    embedding = np.ascontiguousarray(tensors["lm_head.weight"])  # tied
+    ends = [embedding, np.ascontiguousarray(tensors["backbone.norm_f.weight"]), packed(embedding[: config.texture_tokens])]
+    sizes = (config.n_layer, config.d_model, config.d_inner, config.d_state, config.d_conv, config.dt_rank, config.texture_tokens)
+    return Packed(Model(*sizes, (Layer * len(layers))(*layers), *map(address, ends)), held + ends)
 
-    condition: float32 (b, d), added to the embedding of every token, or None.
+
+def _in_powers_of_two(A_log: np.ndarray) -> np.ndarray:
+    """A = -exp(A_log), for exp2. By torch's exp: one value in a hundred is not the nearest float32, and the nearest, or numpy's own
+    exp (one in three is another), would now and then give another token.
     """
     import torch
 
+    return (-torch.from_numpy(A_log).exp() * LOG2_E).numpy()
+
+
+def draw(
+    mamba: Packed,
+    last: np.ndarray,
+    state: tuple[np.ndarray, np.ndarray],
+    uniforms: np.ndarray,
+    temperature: float,
+    condition: np.ndarray | None = None,
+    threads: int = 1,
+    build: str | None = None,
+) -> np.ndarray:
+    """The next l tokens after the token `last` (b,), one uniform each: (b, l) float64 -> (b, l) int64.
+
+    `state`, as Packed.empty_state gives it, moves on in place. condition: (b, d), added to the embedding of every token.
+    """
     library, lanes = kernel(build)
-    last, uniforms = last.clone(), uniforms.to(torch.float64).contiguous()  # (b,), (b, l)
-    tokens = torch.empty(uniforms.shape, dtype=torch.int64)  # (b, l)
-    if not (state.conv.is_contiguous() and state.ssm.is_contiguous()):
+    conv, ssm = state
+    if not (conv.flags.c_contiguous and ssm.flags.c_contiguous):
         raise ValueError("the state of the token loop must be contiguous, as MambaLM.empty_state gives it")
-    model, held = _model(mamba)
+    last, uniforms = np.array(last, np.int64), np.ascontiguousarray(uniforms, np.float64)  # (b,) that moves on, (b, l)
+    tokens = np.empty(uniforms.shape, np.int64)  # (b, l)
     records, length = uniforms.shape
-    added = None if condition is None else condition.to(torch.float32).contiguous()  # (b, d)
+    added = None if condition is None else np.ascontiguousarray(condition, np.float32)  # (b, d)
 
     def decode(first: int, stop: int) -> None:
-        tensors = map(address, (last, state.conv, state.ssm, uniforms, tokens))
-        call = Call(records, first, stop, length, *tensors, temperature, None if added is None else address(added))
-        if library.ecg_decode(ctypes.byref(model), ctypes.byref(call)):  # ctypes lets other threads run meanwhile
+        arrays = map(address, (last, conv, ssm, uniforms, tokens))
+        call = Call(records, first, stop, length, *arrays, temperature, None if added is None else address(added))
+        if library.ecg_decode(ctypes.byref(mamba.model), ctypes.byref(call)):  # ctypes lets other threads run meanwhile
             raise MemoryError("no memory for the token loop, about 500 KB a thread")
 
-    tiles, threads = -(-records // lanes), torch.get_num_threads()
+    tiles = -(-records // lanes)
     share = -(-tiles // threads) * lanes
     starts = range(0, records, share)
     if len(starts) == 1:
@@ -89,23 +136,26 @@ def continue_tokens(mamba, last, state, uniforms, temperature: float, condition=
     return tokens
 
 
+# For networks of torch ------------------------------------------------------------------------------------------------
+
+
+def fits(mamba) -> bool:
+    """Whether the kernel can stand in for the plain loop on this model."""
+    import torch
+
+    weight = mamba.lm_head.weight
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and kernel() is not None
+
+
+def continue_tokens(mamba, last, state, uniforms, temperature: float, condition=None, build: str | None = None):
+    """decode.continue_tokens on as many threads as torch has: (b,), state, (b, l) float64 -> tokens (b, l) int64."""
+    import torch
+
+    arrays = last.numpy(), (state.conv.numpy(), state.ssm.numpy()), uniforms.numpy()
+    added = None if condition is None else condition.numpy()
+    return torch.from_numpy(draw(_pack_network(mamba), *arrays, temperature, added, torch.get_num_threads(), build))
+
+
 @lru_cache(maxsize=2)
-def _model(mamba) -> tuple[Model, list]:
-    """The model as the kernel takes it, and the tensors that must live as long. Packed once a model: what decodes is finished, its
-    weights no longer change.
-    """
-    config, held, layers = mamba.config, [], []
-    for block in mamba.backbone.layers:
-        mixer = block.mixer
-        weights = (
-            block.norm.weight, packed(mixer.in_proj.weight), mixer.conv1d.weight, mixer.conv1d.bias, packed(mixer.x_proj.weight),
-            packed(mixer.dt_proj.weight), mixer.dt_proj.bias, -mixer.A_log.exp() * LOG2_E, mixer.D, packed(mixer.out_proj.weight),
-        )  # fmt: skip
-        weights = [weight.detach().contiguous() for weight in weights]
-        held += weights
-        layers.append(Layer(*map(address, weights)))
-    embedding = mamba.backbone.embedding.weight.detach().contiguous()
-    ends = [embedding, mamba.backbone.norm_f.weight.detach().contiguous(), packed(embedding[: config.texture_tokens])]
-    sizes = (config.n_layer, config.d_model, config.d_inner, config.d_state, config.d_conv, config.dt_rank, config.texture_tokens)
-    model = Model(*sizes, (Layer * len(layers))(*layers), *map(address, ends))
-    return model, [held, ends]
+def _pack_network(mamba) -> Packed:
+    return pack(mamba.config, {name: tensor.numpy() for name, tensor in mamba.state_dict().items()})

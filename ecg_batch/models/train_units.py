@@ -24,7 +24,8 @@ from ecg_batch.models.checkpoints import (
 from ecg_batch.models.corpus import UnitCorpus
 from ecg_batch.models.sizes import refuse
 from ecg_batch.models.train_mamba import optimizer_of
-from ecg_batch.models.unit_model import CODE_STEP, UnitConfig, UnitModel, nearest
+from ecg_batch.models.unit_model import CODE_STEP, UnitConfig, nearest, said
+from ecg_batch.models.unit_network import UnitNetwork
 from ecg_batch.models.weights import FORMAT
 from ecg_batch.progress import track
 from ecg_batch.signal.noise import counted, has_unit
@@ -62,7 +63,7 @@ def train_units(corpus: UnitCorpus, out: Path, config: UnitConfig, training: Uni
     settings = {**asdict(config), **asdict(training), "records": len(train)}
     stated = {"format": FORMAT["units"], "fs_hz": f"{corpus.fs_hz:g}", "config": config.to_json()}
     torch.manual_seed(training.seed)  # initial weights only
-    model = UnitModel(config)
+    model = UnitNetwork(config)
     fit_codebook(model, train, training)
     learn, held_back = sequences(model, train), sequences(model, check)
     model.to(device)
@@ -101,7 +102,7 @@ def untied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 # The codebook ---------------------------------------------------------------------------------------------------------
 
 
-def fit_codebook(model: UnitModel, train: UnitCorpus, training: UnitTraining) -> None:
+def fit_codebook(model: UnitNetwork, train: UnitCorpus, training: UnitTraining) -> None:
     """k-means of how units change (Lloyd 1982, doi:10.1109/TIT.1982.1056489), kept in CODE_STEPs."""
     changes, means = train.changes(), torch.from_numpy(train.means()).float()
     model.mean.copy_(means.mean(0)), model.scale.copy_(means.std(0).clamp(min=1e-3))
@@ -120,18 +121,21 @@ def fit_codebook(model: UnitModel, train: UnitCorpus, training: UnitTraining) ->
     model.codebook.copy_(torch.round(unscaled / CODE_STEP) * CODE_STEP)
 
 
-def sequences(model: UnitModel, corpus: UnitCorpus) -> Sequences:
+def sequences(model: UnitNetwork, corpus: UnitCorpus) -> Sequences:
     there = has_unit(corpus.level)  # (record, unit)
     codes = np.full(there.shape, NO_CODE, np.int64)
     codes[there] = nearest(model.codebook.numpy(), corpus.changes())
     longest = min(max(int(there.sum(axis=1).max()), 1), LONGEST)
-    return Sequences(torch.from_numpy(codes[:, :longest]), model.said(corpus.means(), corpus.noise.reshape(len(corpus), -1)))
+    of = said(corpus.means(), corpus.noise.reshape(len(corpus), -1), model.mean.numpy(), model.scale.numpy())
+    return Sequences(torch.from_numpy(codes[:, :longest]), torch.from_numpy(of))
 
 
 # The Mamba ------------------------------------------------------------------------------------------------------------
 
 
-def train_epoch(model: UnitModel, optimizer: torch.optim.Optimizer, learn: Sequences, training: UnitTraining, epoch: int) -> float:
+def train_epoch(
+    model: UnitNetwork, optimizer: torch.optim.Optimizer, learn: Sequences, training: UnitTraining, epoch: int
+) -> float:
     """Every training record once; mean bits a beat."""
     order = np.random.default_rng([training.seed, epoch]).permutation(len(learn))
     batches, losses = np.array_split(order, max(1, len(learn) // training.batch)), []
@@ -147,7 +151,7 @@ def train_epoch(model: UnitModel, optimizer: torch.optim.Optimizer, learn: Seque
     return float(np.mean(losses) / np.log(2))
 
 
-def nats(model: UnitModel, codes: torch.Tensor, said: torch.Tensor, reduction: str) -> torch.Tensor:
+def nats(model: UnitNetwork, codes: torch.Tensor, said: torch.Tensor, reduction: str) -> torch.Tensor:
     """-log p of each code given its condition and all before it."""
     codes, said = codes.to(model.codebook.device), said.to(model.codebook.device)
     logits = model(codes.clamp(min=0), said)  # (b, l, K)
@@ -155,7 +159,7 @@ def nats(model: UnitModel, codes: torch.Tensor, said: torch.Tensor, reduction: s
 
 
 @torch.no_grad()
-def bits_of(model: UnitModel, codes: torch.Tensor, said: torch.Tensor) -> np.ndarray:
+def bits_of(model: UnitNetwork, codes: torch.Tensor, said: torch.Tensor) -> np.ndarray:
     """(record, 2): bits of each record's codes, and how many codes they are."""
     parts = zip(codes.split(LOOK_AT), said.split(LOOK_AT), strict=True)
     total = torch.cat([nats(model, some, of_them, "none").sum(1) for some, of_them in parts]).cpu().numpy() / np.log(2)
@@ -170,7 +174,7 @@ def _mean(bits: np.ndarray) -> float:
 # What it is worth -----------------------------------------------------------------------------------------------------
 
 
-def quality(model: UnitModel, learn: Sequences, check: Sequences, corpus: UnitCorpus, seed: int) -> dict:
+def quality(model: UnitNetwork, learn: Sequences, check: Sequences, corpus: UnitCorpus, seed: int) -> dict:
     """Of fold 9: bits a beat by a unigram, under right conditions and under those of other records; what the codebook explains."""
     other = torch.from_numpy(np.random.default_rng(seed).permutation(len(check)))
     right, shuffled = (bits_of(model, check.codes, said) for said in (check.said, check.said[other]))

@@ -7,6 +7,8 @@ decoder of the codebook are the identity: it is the vector quantisation of a VQ-
 The condition of a sequence is added at every step, so that it is never forgotten: the mean level of the donor's own noise, and
 which kinds of noise a reader saw in which of its leads.
 
+Here weights are read and codes drawn, in numpy and a compiled kernel; the network that is trained is in unit_network.py.
+
 Glossary
     b       batch (records)
     l       length in beats
@@ -15,46 +17,47 @@ Glossary
     kind    kind of noise times lead
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn as nn
-import torch.nn.functional as F
 
 from ecg_batch.kernels import token_loop
-from ecg_batch.models.mamba import MambaLM
+from ecg_batch.kernels.build import kernel
 from ecg_batch.models.networks import UnitConfig
-from ecg_batch.models.sampling import plain_tokens
-from ecg_batch.models.weights import frozen, load_network
+from ecg_batch.models.weights import load_arrays
 from ecg_batch.signal.noise import counted
 
 CODE_STEP = 1 / 16  # of a step of levels: a codebook holds multiples, so that distances are sums of whole numbers, exact anywhere
 
 
-class UnitModel(nn.Module):
-    """codebook (K, level): steps above a recording's mean level; mean, scale (level,) of those of training records, in steps."""
+@dataclass(frozen=True, eq=False)
+class UnitModel:
+    """The weights of a file. tensors: float32, with the names of unit_network.UnitNetwork."""
 
-    def __init__(self, config: UnitConfig):
-        super().__init__()
-        self.config = config
-        self.register_buffer("codebook", torch.zeros(config.codes, config.levels))
-        self.register_buffer("mean", torch.zeros(config.levels))
-        self.register_buffer("scale", torch.ones(config.levels))
-        self.inner = nn.Linear(config.levels + config.kinds, config.hidden)
-        self.outer = nn.Linear(config.hidden, config.d_model)
-        self.mamba = MambaLM(config.mamba)
+    config: UnitConfig
+    tensors: dict[str, np.ndarray]
 
-    def forward(self, codes: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
-        """Logits of each code given those before it: codes (b, l), said (b, level + kind) -> (b, l, K)."""
-        first = codes.new_full((len(codes), 1), self.config.codes)  # the condition token
-        condition = self.outer(F.relu(self.inner(said)))  # (b, d)
-        return self.mamba(torch.cat([first, codes[:, :-1]], dim=1), condition)[..., : self.config.codes]
+    @property
+    def codebook(self) -> np.ndarray:
+        """(K, level): steps above a recording's mean level."""
+        return self.tensors["codebook"]
 
-    def said(self, level: np.ndarray, kinds: np.ndarray) -> torch.Tensor:
-        """What a condition is made of, of mean levels (b, level) in steps and kinds of noise (b, kind): (b, level + kind)."""
-        standard = (torch.from_numpy(level).float() - self.mean) / self.scale
-        return torch.cat([standard, torch.from_numpy(kinds).float()], dim=1)
+    @cached_property
+    def mamba(self) -> token_loop.Packed:
+        return token_loop.pack(self.config.mamba, {name.removeprefix("mamba."): one for name, one in self.tensors.items()})
+
+    def said(self, level: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+        return said(level, kinds, self.tensors["mean"], self.tensors["scale"])
+
+
+def said(level: np.ndarray, kinds: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """What a condition is made of, of mean levels (b, level) in steps and kinds of noise (b, kind): float32 (b, level + kind).
+
+    mean, scale (level,): of the levels of training records.
+    """
+    return np.concatenate([(level.astype(np.float32) - mean) / scale, kinds.astype(np.float32)], axis=1)
 
 
 def nearest(points: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -69,37 +72,31 @@ def nearest(points: np.ndarray, levels: np.ndarray) -> np.ndarray:
     return found
 
 
-@torch.inference_mode()
-def conditions(model: UnitModel, said: torch.Tensor) -> torch.Tensor:
+def conditions(model: UnitModel, said: np.ndarray) -> np.ndarray:
     """What is added at every step, float32 (b, d). Summed in order: a product of matrices is rounded otherwise on other CPUs."""
-    return _in_order(torch.relu(_in_order(said, model.inner)), model.outer)
+    return _in_order(np.maximum(_in_order(said, model, "inner"), 0), model, "outer")
 
 
-def _in_order(x: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
-    out = layer.bias.expand(len(x), -1).clone()
-    for column, weight in zip(x.T, layer.weight.T, strict=True):
+def _in_order(x: np.ndarray, model: UnitModel, layer: str) -> np.ndarray:
+    out = np.tile(model.tensors[f"{layer}.bias"], (len(x), 1))
+    for column, weight in zip(x.T, model.tensors[f"{layer}.weight"].T, strict=True):
         out += column[:, None] * weight  # (b, out)
     return out
 
 
-@torch.inference_mode()
-def draw_codes(model: UnitModel, condition: torch.Tensor, uniforms: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+def draw_codes(model: UnitModel, condition: np.ndarray, uniforms: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Codes of sequences from their beginning: condition (b, d), uniforms (b, l) in [0, 1) -> int64 (b, l).
 
     A row depends on its own row of the arguments, and a longer one begins the same.
     """
-    mamba, numbers = model.mamba, torch.from_numpy(uniforms)
+    if kernel() is None:
+        from ecg_batch.models.unit_network import plain_codes
 
-    def drawn(loop, rows: slice) -> np.ndarray:
-        some = condition[rows]
-        first = torch.full((len(some),), model.config.codes)
-        return loop(mamba, first, mamba.empty_state(len(some)), numbers[rows], temperature, some).numpy()
-
-    if token_loop.fits(mamba):
-        return drawn(token_loop.continue_tokens, slice(None))
-    return np.concatenate([drawn(plain_tokens, slice(at, at + 1)) for at in range(len(condition))])  # torch's sums know neighbours
+        return plain_codes(model, condition, uniforms, temperature)
+    first, state = np.full(len(condition), model.config.codes), model.mamba.empty_state(len(condition))
+    return token_loop.draw(model.mamba, first, state, uniforms, temperature, condition)
 
 
 def load_unit_model(path: Path) -> UnitModel:
-    """The model of a file, frozen. UserError where there is none."""
-    return frozen(load_network(path, "units", UnitModel)[0], "cpu")
+    """The model of a file. UserError where there is none."""
+    return UnitModel(*load_arrays(path, "units"))

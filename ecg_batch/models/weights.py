@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecg_batch.errors import UserError
-from ecg_batch.models.stated import Tensors, check
+from ecg_batch.models.stated import Sizes, Tensors, check
 from ecg_batch.sums import is_whole, list_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 # What the metadata of each kind of file state as `format`; the number rises when older files no longer fit.
@@ -36,21 +37,37 @@ def read_header(path: Path) -> tuple[dict[str, str], Tensors]:
 
 def read_weights(path: Path, kind: str) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]:
     """Tensors and metadata of a file of this kind, a key of FORMAT. UserError where it is damaged, or of another kind."""
+    tensors, metadata = _read(path, kind, "pt")
+    for name, tensor in tensors.items():
+        _refuse_non_finite(path, name, bool(tensor.isfinite().all()))
+    return tensors, metadata
+
+
+def _read(path: Path, kind: str, framework: str) -> tuple[dict, dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         _refuse_damage(path)
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, a handle is no mapping
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, SafetensorError) as error:  # TypeError: of a type that numpy does not know
         raise UserError(f"{path}: cannot be read ({error!s:.200}); needed weights from ecg-batch train {kind}") from error
     if metadata.get("format") != FORMAT[kind]:
         stated = metadata.get("format")
         raise UserError(f"{path}: format {stated!r:.200}; needed {FORMAT[kind]!r}. Run ecg-batch train {kind} again")
-    for name, tensor in tensors.items():
-        _refuse_non_finite(path, name, bool(tensor.isfinite().all()))
     return tensors, metadata
+
+
+def load_arrays(path: Path, kind: str) -> tuple[Sizes, dict[str, "np.ndarray"]]:
+    """The sizes and float32 tensors of a network, without torch. UserError where they do not fit, as by load_network."""
+    import numpy as np
+
+    arrays, metadata = _read(path, kind, "numpy")
+    for name, array in arrays.items():
+        _refuse_non_finite(path, name, bool(np.isfinite(array).all()))
+    sizes = check(path, kind, metadata, {name: (one.shape, one.dtype.kind == "f") for name, one in arrays.items()})
+    return sizes, {name: one.astype(np.float32, copy=False) for name, one in arrays.items()}
 
 
 def load_network(path: Path, kind: str, network: "type[torch.nn.Module]") -> tuple["torch.nn.Module", dict[str, str]]:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 
 import numpy as np
-from scipy.signal import butter, sosfilt, sosfilt_zi, sosfiltfilt
 
 from ecg_batch.kernels import finish as finish_kernel
 
@@ -22,6 +21,8 @@ def low_pass(x: np.ndarray, edge_hz: float | None, fs_hz: float) -> np.ndarray:
 
 def band(x: np.ndarray, edges_hz: tuple[float | None, float], fs_hz: float) -> np.ndarray:
     """What lies between the edges, in scipy; None as lower edge: the reference of low_pass, and what runs where no kernel does."""
+    from scipy.signal import sosfilt, sosfiltfilt  # takes 0.4 s: not before there is something to filter
+
     sos, start, edge = _sections(edges_hz, fs_hz)
     x = np.asarray(x)
     if not x.size or x.shape[-1] <= edge:
@@ -39,6 +40,8 @@ def band(x: np.ndarray, edges_hz: tuple[float | None, float], fs_hz: float) -> n
 @cache
 def _sections(edges_hz: tuple[float | None, float], fs_hz: float) -> tuple[np.ndarray, np.ndarray, int]:
     """(sections, their state after a long 1, samples by which each end is extended) as sosfiltfilt takes them."""
+    from scipy.signal import butter, sosfilt_zi
+
     low, high = edges_hz
     kind = {"Wn": high} if low is None else {"Wn": edges_hz, "btype": "bandpass"}
     sos = butter(ORDER, fs=fs_hz, output="sos", **kind)
@@ -61,6 +64,8 @@ def reach(edge_hz: float | None, fs_hz: float) -> int:
     """Samples to either side of a stretch beyond which low_pass sees nothing: its slowest pole falls to 1e-13."""
     if edge_hz is None:
         return 0
+    from scipy.signal import butter
+
     poles = butter(ORDER, edge_hz, fs=fs_hz, output="zpk")[1]
     return int(np.ceil(np.log(1e-13) / np.log(np.abs(poles).max())))
 

@@ -55,9 +55,9 @@ def index_donors(
     return DonorIndex(held, rows, features, features.mean(axis=0), np.where(spread > 0, spread, 1.0), slowest, fastest)
 
 
-def donors_for(request: Request) -> DonorIndex:
-    """The donors that a request may use: of its folds, and for long records those with enough beats."""
-    table = read_table(Path(request.bank))
+def donors_for(request: Request, table: DonorTable | None = None) -> DonorIndex:
+    """The donors that a request may use: of its folds, for long records those with enough beats. table: of its bank, where read."""
+    table = read_table(Path(request.bank)) if table is None else table
     usable = enough_beats(*read_beats(Path(request.bank)), table.fs_hz) if request.is_long else None
     return index_donors(table, request.donor_folds, usable, request.min_likelihood)
 

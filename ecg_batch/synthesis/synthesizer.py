@@ -7,6 +7,8 @@ from pathlib import Path
 from ecg_batch.dataset.plan import Plan, refuse_other_software
 from ecg_batch.donors.bank import Bank, read_bank
 from ecg_batch.errors import UserError
+from ecg_batch.kernels.build import why_plain
+from ecg_batch.models.unit_model import UnitModel, load_unit_model
 from ecg_batch.request.model import Request
 from ecg_batch.synthesis.retime import DonorLoop, donor_loop
 from ecg_batch.synthesis.retrieve import DonorIndex, donors_for
@@ -46,7 +48,7 @@ def open_synthesizer(plan: Plan, *textures: str) -> Synthesizer:
     models = _models(request) if "decoded" in needed else None  # first: what is wrong with a GPU or weights shows at once
     judge, bank = _judge(request), read_bank(Path(request.bank))
     units = unit_index(bank, request.donor_folds, _unit_model(request)) if "units" in needed else None
-    return Synthesizer(request, bank, donors_for(request), models, judge, units)
+    return Synthesizer(request, bank, donors_for(request, bank.table), models, judge, units)
 
 
 def _models(request: Request):
@@ -64,12 +66,11 @@ def _models(request: Request):
     return decode.load_models(Path(request.models), request.device)
 
 
-def _unit_model(request: Request):
-    import torch
+def _unit_model(request: Request) -> UnitModel:
+    if why_plain():
+        import torch
 
-    from ecg_batch.models.unit_model import load_unit_model
-
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
     return load_unit_model(Path(request.models) / "units.safetensors")
 
 

@@ -21,6 +21,7 @@ from ecg_batch.donors.level import tp_before_r, unit_levels
 from ecg_batch.donors.split import BEFORE_R_S, END_S, JOIN_S, UNLOCKED_ATRIAL
 from ecg_batch.errors import UserError
 from ecg_batch.kernels import units as units_kernel
+from ecg_batch.models.unit_model import UnitModel, conditions, draw_codes
 from ecg_batch.signal.beats import beat_types
 from ecg_batch.signal.filters import low_pass
 from ecg_batch.signal.noise import NOISE_KINDS, counted, has_unit, mean_level
@@ -62,10 +63,10 @@ class UnitIndex:
 
     bank: Bank
     rows: np.ndarray
-    model: "unit_model.UnitModel"  # noqa: F821
+    model: UnitModel
     units: Units
     level: np.ndarray  # of each donor of the bank, int64 (donor, lead * band)
-    condition: "torch.Tensor"  # noqa: F821
+    condition: np.ndarray
     _lenders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
@@ -73,7 +74,7 @@ class UnitIndex:
         self._rest = np.empty((donors, samples, leads), np.int16)  # memory comes as it is filled
         self._apart = np.zeros(len(self.bank.table), bool)
         self._points, self.unit_points = counted(self.level), counted(self.units.level)
-        self._code_points = counted(self.model.codebook.numpy().astype(np.float64))
+        self._code_points = counted(self.model.codebook.astype(np.float64))
         self._squares, self.unit_squares = (np.square(points).sum(axis=1) for points in (self._points, self.unit_points))
         numbers = np.arange(len(self.bank.table))
         self._first, self._stop = (np.searchsorted(self.units.row, numbers, side) for side in ("left", "right"))
@@ -131,8 +132,6 @@ class UnitIndex:
 
     def drawn(self, hosts: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
         """Codes of the noise of records (record, beat): hosts (record,), uniforms (record, beat)."""
-        from ecg_batch.models.unit_model import draw_codes
-
         return draw_codes(self.model, self.condition[hosts], uniforms, temperature)
 
     def ordinary_in_loop(self, row: int) -> np.ndarray:
@@ -157,10 +156,8 @@ class UnitIndex:
             self._apart[one] = True
 
 
-def unit_index(bank: Bank, folds: tuple[int, ...], model: "unit_model.UnitModel") -> UnitIndex:  # noqa: F821
+def unit_index(bank: Bank, folds: tuple[int, ...], model: UnitModel) -> UnitIndex:
     """The donors of these folds. A bank of before, that does not say how loud its textures are, is measured here."""
-    from ecg_batch.models.unit_model import conditions
-
     if bank.unit_level is None:
         bank = replace(bank, **_measured(bank))
     donors = len(bank.table)

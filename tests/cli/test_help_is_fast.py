@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from kernel_builds import needs_kernel
 from places import TESTS
 
 JOBS = TESTS.parent / "jobs"
@@ -94,3 +95,33 @@ def test_status(make_dataset, make_run):
 def test_light_modules_import_nothing_heavy(module):
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+PLANS = """
+import sys
+from pathlib import Path
+import ecg_batch.run.local
+from ecg_batch.request.parse import load_request
+from ecg_batch.run.planning import make_plan
+from ecg_batch.synthesis.generate import open_generator
+plan, _ = make_plan(load_request(Path(sys.argv[1])))
+{then}
+print([name for name in ("scipy", "torch") if name in sys.modules])
+"""
+
+
+def assert_takes_neither_scipy_nor_torch(config: str, then: str) -> None:
+    """Together they take 2 s and more, which a driver would wait for before it starts its workers."""
+    command = [sys.executable, "-c", PLANS.format(then=then), TESTS.parent / "configs" / f"{config}.yaml"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("config", ["demo", "augment", "holter", "published"])
+def test_planning_imports_neither_scipy_nor_torch(config):
+    assert_takes_neither_scipy_nor_torch(config, "")
+
+
+@needs_kernel
+@pytest.mark.parametrize("config", ["demo", "holter"])
+def test_opening_bank_and_units_imports_neither(config):
+    assert_takes_neither_scipy_nor_torch(config, "open_generator(plan)")

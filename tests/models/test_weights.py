@@ -17,12 +17,14 @@ from ecg_batch.models.checkpoints import save_weights
 from ecg_batch.models.decode import load_models
 from ecg_batch.models.judge import ENCODER, Judge, load_judge
 from ecg_batch.models.mamba import MambaLM
-from ecg_batch.models.networks import COUNTED, JudgeConfig, MambaConfig, VqVaeConfig
+from ecg_batch.models.networks import COUNTED, JudgeConfig, MambaConfig, UnitConfig, VqVaeConfig
+from ecg_batch.models.unit_model import load_unit_model
+from ecg_batch.models.unit_network import UnitNetwork
 from ecg_batch.models.vqvae import VqVae
 from ecg_batch.models.weights import read_header, read_weights
 from ecg_batch.sums import list_of
 
-NAMES = ("vqvae", "mamba", "judge", "encoder")
+NAMES = ("vqvae", "mamba", "judge", "encoder", "units")
 
 
 def kind_of(name: str) -> str:
@@ -40,7 +42,8 @@ def copied(folder: Path, name: str, change=lambda tensors, metadata: None) -> Pa
 
 
 def load(folder: Path, name: str):
-    return load_judge(folder / f"{name}.safetensors") if kind_of(name) == "judge" else load_models(folder)
+    one = {"judge": load_judge, "units": load_unit_model}.get(kind_of(name))
+    return one(folder / f"{name}.safetensors") if one else load_models(folder)
 
 
 def spoil(value: float, pick):
@@ -95,16 +98,18 @@ def whole_numbers(tensors, metadata):
 
 
 DAMAGE = [
-    *(without("config"), stating("config", "no JSON"), stating("config", "[]"), stating("config", "[" * 100_000)),
-    *(stating("config", "{}"), stating("config", '{"colour": 3}'), stating("config", "null"), without("format")),
+    *(without("config"), stating("config", "no JSON"), stating("config", "[" * 100_000)),
+    *(stating("config", '{"colour": 3}'), stating("config", "null"), without("format")),
     stating("format", "x" * 9999),
     *(one_tensor_less, one_more, other_shape, whole_numbers),
 ]  # fmt: skip
+NO_SIZES = [stating("config", "[]"), stating("config", "{}")]  # the default ones are meant, which the bundled units have
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", DAMAGE)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "change"), [(name, change) for name in NAMES for change in (DAMAGE if name == "units" else DAMAGE + NO_SIZES)]
+)
 def test_damaged_metadata_and_tensors_that_do_not_fit_are_refused_in_words(tmp_path, name, change):
     path = copied(tmp_path, name, change)
     with pytest.raises(UserError) as error:
@@ -123,6 +128,7 @@ def test_damaged_metadata_and_tensors_that_do_not_fit_are_refused_in_words(tmp_p
     ("mamba", without("vqvae_sha256")), ("mamba", without("conditions")), ("mamba", stating("conditions", "[1, 2]")),
     ("mamba", stating("conditions", "{")), ("mamba", stating("superclass_of", "[]")), ("mamba", without("superclass_of")),
     ("judge", without("thresholds")), ("judge", stating("thresholds", "[1, 2]")), ("judge", stating("thresholds", "[NaN,0,0,0,0]")),
+    ("units", sizes(levels=23)), ("units", sizes(d_state=0)), ("units", without("fs_hz")), ("units", stating("fs_hz", "inf")),
     ("judge", without("patients")), ("judge", stating("patients", '["a"]')), ("encoder", stating("patients", "3")),
 ])  # fmt: skip
 def test_metadata_that_state_what_cannot_be_are_refused_in_words(tmp_path, name, change):
@@ -177,10 +183,11 @@ def test_no_flipped_bit_is_silent_where_a_list_lies_beside_the_weights(tmp_path,
     (VqVae, {"dilations": (1,), "drift_tokens": 2}),
     (MambaLM, {}), (MambaLM, {"texture_tokens": 7, "condition_tokens": 3, "d_model": 17, "n_layer": 3, "expand": 3}),
     (MambaLM, {"d_state": 1, "d_conv": 1, "d_model": 1}),
+    (UnitNetwork, {}), (UnitNetwork, {"codes": 7, "levels": 3, "kinds": 2, "hidden": 5, "n_layer": 1}),
     (Judge, {}), (Judge, vars(ENCODER)), (Judge, {"widths": (4, 4, 6), "blocks": 3, "outputs": 2}), (Judge, {"widths": (3,)}),
 ])  # fmt: skip
 def test_a_network_has_the_tensors_that_its_sizes_say(network, changes):
-    sizes = {VqVae: VqVaeConfig, MambaLM: MambaConfig, Judge: JudgeConfig}[network](**changes)
+    sizes = {VqVae: VqVaeConfig, MambaLM: MambaConfig, Judge: JudgeConfig, UnitNetwork: UnitConfig}[network](**changes)
     tensors = network(sizes).state_dict()
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == sizes.shapes()
     assert all(tensor.is_floating_point() != name.endswith(COUNTED) for name, tensor in tensors.items())

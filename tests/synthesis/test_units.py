@@ -124,7 +124,7 @@ def test_a_code_is_rendered_by_the_nearest_unit_of_a_lender(index):
     for host in (3, 500, 2000):
         chosen, pool = np.concatenate([index.rendered(host, codes[[k]], np.ones(1, bool)) for k in range(len(codes))]), index.lent(host)
         assert np.isin(index.units.row[pool], index.lenders(host)).all() and index.units.ordinary[chosen].all()
-        wanted = index.level[host] + index.model.codebook.numpy()[codes]
+        wanted = index.level[host] + index.model.codebook[codes]
         pool = pool[index.units.ordinary[pool]]
         gap = np.square(counted(index.units.level[pool][:, None] - wanted)).sum(axis=-1)  # (unit, beat)
         np.testing.assert_allclose(np.square(counted(index.units.level[chosen] - wanted)).sum(axis=-1), gap.min(axis=0))
