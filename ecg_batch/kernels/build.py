@@ -13,7 +13,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-VERSION = 4  # to be raised with every change of the kernels (*.cpp, *.h) that can change a bit
+VERSION = 5  # to be raised with every change of the kernels (*.cpp, *.h) that can change a bit
 BUILDS = (("_avx512", 16), ("_avx2", 8))  # extension modules of pyproject.toml and their lanes, widest first
 VECTORS = ("avx", "fma", "amx", "sse4", "asimd", "sve", "bf16")  # how names of vector instructions begin
 CAPS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE")

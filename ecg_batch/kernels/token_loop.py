@@ -65,17 +65,23 @@ class Packed:
         return tuple(np.zeros((layers, records, d_in, last), np.float32) for last in (self.model.k, self.model.n))
 
 
-def pack(config, tensors: Mapping[str, np.ndarray]) -> Packed:
+def nearest_exp(x: np.ndarray) -> np.ndarray:
+    """exp, rounded to the nearest float32. That of torch gives another in one value of a hundred, that of numpy in one of three."""
+    return np.exp(x.astype(np.float64)).astype(np.float32)
+
+
+def pack(config, tensors: Mapping[str, np.ndarray], exp=nearest_exp) -> Packed:
     """A Mamba of these sizes and tensors, float32 with the names of models/mamba.MambaLM. What decodes is finished: they no longer
-    change.
+    change. exp: of A_log.
     """
     held, layers = [], []
     for layer in range(config.n_layer):
         at = f"backbone.layers.{layer}."
         of = {name.removeprefix(f"{at}mixer."): tensor for name, tensor in tensors.items() if name.startswith(at)}
+        A2 = -exp(of["A_log"]) * np.float32(LOG2_E)
         weights = (
             of[f"{at}norm.weight"], packed(of["in_proj.weight"]), of["conv1d.weight"], of["conv1d.bias"],
-            packed(of["x_proj.weight"]), packed(of["dt_proj.weight"]), of["dt_proj.bias"], _in_powers_of_two(of["A_log"]), of["D"],
+            packed(of["x_proj.weight"]), packed(of["dt_proj.weight"]), of["dt_proj.bias"], A2, of["D"],
             packed(of["out_proj.weight"]),
         )  # fmt: skip
         weights = [np.ascontiguousarray(weight) for weight in weights]
@@ -85,15 +91,6 @@ def pack(config, tensors: Mapping[str, np.ndarray]) -> Packed:
     ends = [embedding, np.ascontiguousarray(tensors["backbone.norm_f.weight"]), packed(embedding[: config.texture_tokens])]
     sizes = (config.n_layer, config.d_model, config.d_inner, config.d_state, config.d_conv, config.dt_rank, config.texture_tokens)
     return Packed(Model(*sizes, (Layer * len(layers))(*layers), *map(address, ends)), held + ends)
-
-
-def _in_powers_of_two(A_log: np.ndarray) -> np.ndarray:
-    """A = -exp(A_log), for exp2. By torch's exp: one value in a hundred is not the nearest float32, and the nearest, or numpy's own
-    exp (one in three is another), would now and then give another token.
-    """
-    import torch
-
-    return (-torch.from_numpy(A_log).exp() * LOG2_E).numpy()
 
 
 def draw(
@@ -158,4 +155,7 @@ def continue_tokens(mamba, last, state, uniforms, temperature: float, condition=
 
 @lru_cache(maxsize=2)
 def _pack_network(mamba) -> Packed:
-    return pack(mamba.config, {name: tensor.numpy() for name, tensor in mamba.state_dict().items()})
+    import torch
+
+    tensors = {name: tensor.numpy() for name, tensor in mamba.state_dict().items()}
+    return pack(mamba.config, tensors, lambda x: torch.from_numpy(x).exp().numpy())  # as the datasets of before were made

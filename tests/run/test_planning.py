@@ -207,8 +207,8 @@ def test_other_software_does_not_go_on_with_a_run(make_run):
 
 
 @pytest.mark.parametrize(("changes", "built", "counts"), [
-    ({}, "compiled 4 by GCC", False), ({}, "plain", True),
-    ({"texture": "decoded", "judge": {"steps": 1}}, "compiled 4 by GCC", True),
+    ({}, "compiled 5 by GCC", False), ({}, "plain", True),
+    ({"texture": "decoded", "judge": {"steps": 1}}, "compiled 5 by GCC", True),
 ])  # fmt: skip
 def test_instructions_count_where_torch_itself_computes(write_request, tmp_path, monkeypatch, changes, built, counts):
     """The compiled kernels give the same bits at every width; torch does not, and one run made at two of them is no dataset."""

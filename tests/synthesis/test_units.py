@@ -122,7 +122,8 @@ def test_lenders_are_as_loud_as_the_donors_own_texture(bank, index):
 def test_a_code_is_rendered_by_the_nearest_unit_of_a_lender(index):
     codes = np.arange(0, 512, 37)
     for host in (3, 500, 2000):
-        chosen, pool = np.concatenate([index.rendered(host, codes[[k]], np.ones(1, bool)) for k in range(len(codes))]), index.lent(host)
+        pool = index.lent(host)
+        chosen = np.concatenate([index.rendered(host, codes[[k]], np.ones(1, bool)) for k in range(len(codes))])
         assert np.isin(index.units.row[pool], index.lenders(host)).all() and index.units.ordinary[chosen].all()
         wanted = index.level[host] + index.model.codebook[codes]
         pool = pool[index.units.ordinary[pool]]
