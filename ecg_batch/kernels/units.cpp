@@ -26,20 +26,21 @@ struct Units {  // arrays over units, those of a donor one after another
     int64_t t_end, p_begins, least;      // samples: units.T_END_S, P_BEGINS_S, LEAST_TP_S
 };
 
-// The distance of a unit from what is wanted (level,), less what that adds by itself, which is the same for all units.
+// The squared distance of a unit from what is wanted (level,).
 INLINE double gap_of(const Units &u, int64_t unit, const double *wanted) {
     const int16_t *level = u.level + unit * u.levels;
     double sum[4] = {};
-    for (int64_t j = 0; j < u.levels; j++) sum[j % 4] += level[j] * wanted[j];
-    return u.square[unit] - 2 * ((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    for (int64_t j = 0; j < u.levels; j++) sum[j % 4] += (level[j] - wanted[j]) * (level[j] - wanted[j]);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 // chosen (beat,): of the units of these lenders, donors in ascending order, the nearest to wanted (beat, level); the first of equals.
 // An ordinary beat takes an ordinary unit and another beat another one, where there is any; and none that one of the `recent` beats
-// before has, while there is another (recent < 256). Distances are sums of whole multiples, exact in whatever order they are added.
-// 0 done, 1 out of memory.
+// before has, while there is another (recent < 256). The unit that was recorded after that of the beat before is taken where its
+// distance is at most `follow` times that of the nearest. Distances are sums of whole multiples, exact in whatever order they are
+// added. 0 done, 1 out of memory.
 extern "C" int ecg_choose(const Units *units, const int64_t *lenders, int64_t count, const double *wanted, const uint8_t *ordinary,
-                          int64_t beats, int64_t recent, int64_t *chosen) {
+                          int64_t beats, int64_t recent, double follow, int64_t *chosen) {
     const Units &u = *units;
     int64_t all = 0;
     for (int64_t i = 0; i < count; i++) all += u.of_stop[lenders[i]] - u.of_first[lenders[i]];
@@ -63,7 +64,7 @@ extern "C" int ecg_choose(const Units *units, const int64_t *lenders, int64_t co
         for (int64_t at = 0; at < all; at++) {
             const int64_t unit = pool[at];
             const int16_t *level = u.level + unit * u.levels;
-            Doubles gap[VECTORS];
+            Doubles gap[VECTORS];  // less what the beat's own level adds, which is the same for all units
             for (int v = 0; v < VECTORS; v++) gap[v] = u.square[unit] + unlike[u.ordinary[unit]][v];
             for (int64_t j = 0; j < u.levels; j++)
                 for (int v = 0; v < VECTORS; v++) gap[v] += (double)level[j] * asked[j][v];
@@ -77,14 +78,21 @@ extern "C" int ecg_choose(const Units *units, const int64_t *lenders, int64_t co
     }
     for (int64_t beat = 0; beat < beats; beat++) {
         if (beat > recent) taken[place[beat - recent - 1]]--;
+        const double *asked_for = wanted + beat * u.levels;
+        const auto fits = [&](int64_t at) { return !taken[at] && (u.ordinary[pool[at]] == ordinary[beat] || !any[ordinary[beat]]); };
         if (taken[place[beat]]) {
             double least = INFINITY;
             for (int64_t at = 0; at < all; at++) {
-                const bool unlike = u.ordinary[pool[at]] != ordinary[beat] && any[ordinary[beat]];
-                if (taken[at] || unlike) continue;
-                const double gap = gap_of(u, pool[at], wanted + beat * u.levels);
+                if (!fits(at)) continue;
+                const double gap = gap_of(u, pool[at], asked_for);
                 if (gap < least) least = gap, place[beat] = at;
             }
+        }
+        if (beat > 0) {
+            const int64_t before = place[beat - 1], after = before + 1;
+            if (after < all && u.row[pool[after]] == u.row[pool[before]] && fits(after) &&
+                gap_of(u, pool[after], asked_for) <= follow * gap_of(u, pool[place[beat]], asked_for))
+                place[beat] = after;
         }
         taken[place[beat]]++;
         chosen[beat] = pool[place[beat]];

@@ -39,7 +39,7 @@ def library(build: str | None = None) -> ctypes.CDLL | None:
     if kernel(build) is None:
         return None
     found = kernel(build)[0]
-    found.ecg_choose.argtypes = [ctypes.POINTER(Units), ADDRESS, INT64, ADDRESS, ADDRESS, INT64, INT64, ADDRESS]
+    found.ecg_choose.argtypes = [ctypes.POINTER(Units), ADDRESS, INT64, ADDRESS, ADDRESS, INT64, INT64, ctypes.c_double, ADDRESS]
     found.ecg_lay.argtypes = [ctypes.POINTER(Units), *[ADDRESS] * 3, INT64, *[ADDRESS] * 2, *[INT64] * 3, ADDRESS]
     return found
 
@@ -59,14 +59,14 @@ def all_units(**of: np.ndarray | int) -> Units:
     return made
 
 
-def nearest(units: Units, lenders: np.ndarray, wanted: np.ndarray, ordinary: np.ndarray, recent: int, build: str | None = None):
+def nearest(units: Units, lenders, wanted, ordinary, recent: int, follow: float, build: str | None = None) -> np.ndarray:
     """units.plain_nearest: lenders (donor,) ascending, wanted (beat, level), ordinary bool (beat,) -> units int64 (beat,)."""
     lenders, wanted = np.ascontiguousarray(lenders, np.int64), np.ascontiguousarray(wanted, np.float64)
     ordinary = np.ascontiguousarray(ordinary, bool)
     if wanted.shape != (len(ordinary), units.levels):
         raise ValueError(f"wanted {wanted.shape}; needed ({len(ordinary)}, {units.levels})")
     chosen = np.empty(len(ordinary), np.int64)
-    asked = (lenders.ctypes.data, len(lenders), wanted.ctypes.data, ordinary.ctypes.data, len(ordinary), recent)
+    asked = (lenders.ctypes.data, len(lenders), wanted.ctypes.data, ordinary.ctypes.data, len(ordinary), recent, follow)
     if library(build).ecg_choose(ctypes.byref(units), *asked, chosen.ctypes.data):
         raise MemoryError("no memory to choose units")
     return chosen

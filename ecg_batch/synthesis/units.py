@@ -8,7 +8,8 @@ the QRS and silent in it, stays in its place: texture laid without regard to bea
 
 How noise changes from beat to beat is written by a Mamba, one code a beat, under the condition of how loud the donor's own noise
 is, lead by lead (models/unit_model.py). Each code is rendered by the recorded unit that is nearest to the donor's own level and
-what the code adds, of many donors of like level. No sample is decoded by a network.
+what the code adds, of many donors of like level; or by the one that was recorded after the last, where that is not much farther. No
+sample is decoded by a network.
 """
 
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ DRIFT_HZ = 2.0  # below it texture knows nothing of beats
 CROSSFADE_S = 0.08
 LENDERS = 128  # donors of like level, whose units render a record's codes
 RECENT = 32  # beats before, none of whose units comes again: noise does not repeat
+FOLLOW = 6.0  # so many times the squared distance of the nearest unit, and one goes on as recorded: three beats in five do
 DRIFT_LENDERS = 16  # the nearest of them, of which one lends its drift
 T_END_S, P_BEGINS_S = 0.42, 0.30  # after and before R: beyond, a beat's noise is that of TP
 LEAST_TP_S = 0.10  # read to and fro, however short the recorded one is
@@ -105,9 +107,6 @@ class UnitIndex:
             # whole numbers, exact in whatever order they are added; of equals the first in the bank comes first
             gap = self._squares[rows] - 2 * (points @ self._points[host])
             others = np.flatnonzero(patient[rows] != patient[host])
-            if not len(others):
-                raise UserError("texture: units takes texture from other patients than the record's own, and the allowed donors "
-                                "are all of one patient. Allow more with donor_folds, or take a larger bank")  # fmt: skip
             key = gap[others] * len(rows) + others
             near = np.argpartition(key, LENDERS)[:LENDERS] if len(key) > LENDERS else np.arange(len(key))
             self._lenders[host] = rows[others[near[np.argsort(key[near])]]]
@@ -123,11 +122,12 @@ class UnitIndex:
         """The unit of each beat of a record (beat,): the nearest to the level of one row of the bank and what its code adds.
 
         ordinary (beat,): whether a beat is of its record's most frequent type. It takes a unit of such a beat where there is any,
-        and none that one of the RECENT beats before has.
+        and none that one of the RECENT beats before has. The unit that was recorded after that of the beat before is taken where it
+        is not much farther (FOLLOW).
         """
         wanted = self._points[host] + self._code_points[codes]
         if units_kernel.library():
-            return units_kernel.nearest(self.for_kernel, np.sort(self.lenders(host)), wanted, ordinary, RECENT)
+            return units_kernel.nearest(self.for_kernel, np.sort(self.lenders(host)), wanted, ordinary, RECENT, FOLLOW)
         return plain_nearest(self, self.lent(host), wanted, ordinary)
 
     def drawn(self, hosts: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
@@ -164,6 +164,9 @@ def unit_index(bank: Bank, folds: tuple[int, ...], model: UnitModel) -> UnitInde
     level = mean_level(bank.unit_level).reshape(donors, -1)
     condition = conditions(model, model.said(level, bank.noise.reshape(donors, -1)))
     rows = np.flatnonzero(np.isin(bank.table.fold, folds) & has_unit(bank.unit_level).any(axis=1))
+    if len(np.unique(bank.table.patient_id[rows])) < 2:
+        raise UserError("texture: units takes texture from other patients than the donor, and the allowed donors are of fewer "
+                        "than two. Allow more with donor_folds, or take a larger bank")  # fmt: skip
     return UnitIndex(bank, rows, model, units_of(bank, rows), level, condition)
 
 
@@ -207,18 +210,19 @@ class Laid:
 
 
 def plain_nearest(index: UnitIndex, pool: np.ndarray, wanted: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
-    """The nearest of a pool of units to what each beat wants, of equals the first: (beat,). wanted (beat, level), ordinary (beat,).
-
-    None that one of the RECENT beats before has, while there is another. In numpy: the reference of the kernel.
-    """
-    points, squares, kinds, chosen = index.unit_points[pool], index.unit_squares[pool], index.units.ordinary[pool], []
+    """Of a pool of units what UnitIndex.rendered says, in numpy: the reference of the kernel. wanted (beat, level), ordinary (beat,)."""
+    points, squares, chosen = index.unit_points[pool], index.unit_squares[pool], []
+    kinds, row = index.units.ordinary[pool], index.units.row[pool]
     for one, kind in zip(wanted, ordinary, strict=True):
-        gap = squares - 2 * (points @ one)  # (unit,), whole multiples: exact
+        gap = squares - 2 * (points @ one) + np.square(one).sum()  # (unit,), whole multiples: exact
         if (kinds == kind).any():
             gap[kinds != kind] = np.inf
         left = gap.copy()
         left[chosen[-RECENT:]] = np.inf
-        chosen.append(int((left if np.isfinite(left).any() else gap).argmin()))
+        at = int((left if np.isfinite(left).any() else gap).argmin())
+        after = chosen[-1] + 1 if chosen else len(pool)
+        goes_on = after < len(pool) and row[after] == row[after - 1] and left[after] <= FOLLOW * gap[at]
+        chosen.append(after if goes_on else at)
     return pool[chosen]
 
 

@@ -11,7 +11,7 @@ from ecg_batch.donors.bank import read_bank
 from ecg_batch.kernels import units as units_kernel
 from ecg_batch.models.unit_model import load_unit_model
 from ecg_batch.synthesis.retime import Timing
-from ecg_batch.synthesis.units import RECENT, Laid, plain_nearest, rest_of, unit_index, unit_textures
+from ecg_batch.synthesis.units import FOLLOW, RECENT, Laid, plain_nearest, rest_of, unit_index, unit_textures
 
 pytestmark = needs_kernel
 each_build = pytest.mark.parametrize("build", RUNS_HERE)
@@ -75,7 +75,7 @@ def test_of_equals_the_first_and_of_a_kind_that_is_not_there_any(build, kinds):
         if not len(pool):
             continue
         wanted, ordinary = rng.integers(-16, 32, (beats, 4)) / 16, rng.random(beats) < 0.5
-        ours = units_kernel.nearest(made.compiled, lenders, wanted, ordinary, RECENT, build=build)
+        ours = units_kernel.nearest(made.compiled, lenders, wanted, ordinary, RECENT, FOLLOW, build=build)
         np.testing.assert_array_equal(ours, plain_nearest(made.plain, pool, wanted, ordinary))
 
 
@@ -135,7 +135,7 @@ def test_a_record_is_the_same(index, both, build):
 def test_what_would_read_beyond_an_array_is_refused(index):
     units, none, fades = index.for_kernel, np.zeros(0, np.int64), (np.ones(8), np.zeros(8))
     with pytest.raises(ValueError, match="needed"):
-        units_kernel.nearest(units, np.arange(3), np.zeros((2, 5)), np.ones(2, bool), RECENT)
+        units_kernel.nearest(units, np.arange(3), np.zeros((2, 5)), np.ones(2, bool), RECENT, FOLLOW)
     with pytest.raises(ValueError, match="one of each"):
         units_kernel.laid(units, none, none, none, fades, 0, 10)
     short = {**units.held, "rest": np.zeros((len(index.bank.table), 20, 8), np.int16)}
