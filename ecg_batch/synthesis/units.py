@@ -210,7 +210,7 @@ class Laid:
 
 
 def plain_nearest(index: UnitIndex, pool: np.ndarray, wanted: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
-    """Of a pool of units what UnitIndex.rendered says, in numpy: the reference of the kernel. wanted (beat, level), ordinary (beat,)."""
+    """Of a pool of units what UnitIndex.rendered says, in numpy: the kernel's reference. wanted (beat, level), ordinary (beat,)."""
     points, squares, chosen = index.unit_points[pool], index.unit_squares[pool], []
     kinds, row = index.units.ordinary[pool], index.units.row[pool]
     for one, kind in zip(wanted, ordinary, strict=True):
