@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ecg_batch.errors import UserError
-from ecg_batch.plot.paper import HEAD_MM, INK, MM_PER_S, PULSE_MM, WIDTH_MM, Sheet, draw_sheet, grid_mm, save_png
+from ecg_batch.plot.paper import HEAD_MM, INK, MM_PER_S, PULSE_MM, WIDTH_MM, Sheet, draw_sheet, grid_mm, room_mm, save_png
 from ecg_batch.signal.hrv import (
     HF_HZ,
     LF_HZ,
@@ -22,8 +22,7 @@ from ecg_batch.signal.hrv import (
     normal_intervals,
 )
 
-STRIP_MM = HEAD_MM + grid_mm()  # of ten seconds on ECG paper
-PAGE_MM = (WIDTH_MM + 20, STRIP_MM + 222)
+STRIP_BELOW_MM = 216  # from the page's upper edge to ten seconds on ECG paper
 STRIP_S = 10.0
 TEN_S, SHORT_S = 10.0, 1200.0  # a record under 20 minutes is short: its axes say minutes and seconds
 COLOURS = {"N": "#33506e", "V": "#c0392b", "A": "#d98a00"}
@@ -55,28 +54,29 @@ def plot_long(
     if not 0 <= at_s < r_s[-1]:
         raise UserError(f"{record_title}: no strip at {at_s:g} s; its beats end at {r_s[-1]:.0f} s. Choose an earlier time")
     measured = measure_hrv(r_s, symbols)
-    figure = Figure(figsize=(PAGE_MM[0] / 25.4, PAGE_MM[1] / 25.4), dpi=110, facecolor="white")
-    top = PAGE_MM[1]
+    strip = Sheet(read_mv(at_s, at_s + STRIP_S), fs_hz, f"Ten seconds from {_clock(at_s)}", _strip_facts(r_s, at_s))
+    room = room_mm([strip])
+    strip_mm = HEAD_MM + grid_mm(*room)
+    page_mm = (WIDTH_MM + 20, STRIP_BELOW_MM + strip_mm + 6)
+    figure = Figure(figsize=(page_mm[0] / 25.4, page_mm[1] / 25.4), dpi=110, facecolor="white")
 
     def panel(left: float, below: float, width: float, height: float):
-        box = (left / PAGE_MM[0], (top - below - height) / PAGE_MM[1], width / PAGE_MM[0], height / PAGE_MM[1])
+        box = (left / page_mm[0], (page_mm[1] - below - height) / page_mm[1], width / page_mm[0], height / page_mm[1])
         axes = figure.add_axes(box)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         return axes
 
-    figure.text(10 / PAGE_MM[0], 1 - 7 / PAGE_MM[1], record_title, fontsize=13, weight="bold", va="center")
-    figure.text(10 / PAGE_MM[0], 1 - 13 / PAGE_MM[1], _facts(r_s, symbols, measured), fontsize=9, va="center")
-    sinus, wide = rhythm_aux == "(N", PAGE_MM[0] - 34
+    figure.text(10 / page_mm[0], 1 - 7 / page_mm[1], record_title, fontsize=13, weight="bold", va="center")
+    figure.text(10 / page_mm[0], 1 - 13 / page_mm[1], _facts(r_s, symbols, measured), fontsize=9, va="center")
+    sinus, wide = rhythm_aux == "(N", page_mm[0] - 34
     _trend(panel(24, 22, wide, 34), r_s, at_s, start_hour)
     _ectopic(panel(24, 74, wide, 9), r_s, symbols)
     _tachogram(panel(24, 92, wide, 28), r_s, symbols, at_s)
     _poincare(panel(24, 137, 60, 60), r_s, symbols, measured)
     _spectrum(panel(120, 137, 76, 60), r_s, symbols, sinus, with_slope=not np.isnan(measured.slope))
-    _table(panel(203, 137, PAGE_MM[0] - 210, 60), measured, r_s[-1] > A_DAY_S, sinus)
-    axes = panel(10, top - STRIP_MM - 6, WIDTH_MM, STRIP_MM)
-    title = f"Ten seconds from {_clock(at_s)}"
-    _strip(axes, Sheet(read_mv(at_s, at_s + STRIP_S), fs_hz, title, _strip_facts(r_s, at_s)), r_s, symbols, at_s)
+    _table(panel(203, 137, page_mm[0] - 210, 60), measured, r_s[-1] > A_DAY_S, sinus)
+    _strip(panel(10, STRIP_BELOW_MM, WIDTH_MM, strip_mm), strip, room, r_s, symbols, at_s)
     save_png(figure, path)
     return measured
 
@@ -100,10 +100,10 @@ def _facts(r_s: np.ndarray, symbols: np.ndarray, measured: Hrv) -> str:
     return f"{long}, {len(r_s)} beats, mean rate {rate:.1f} bpm   {'   '.join(ectopic)}"
 
 
-def _strip(axes, sheet: Sheet, r_s: np.ndarray, symbols: np.ndarray, at_s: float) -> None:
+def _strip(axes, sheet: Sheet, room: tuple[float, float], r_s: np.ndarray, symbols: np.ndarray, at_s: float) -> None:
     """Ten seconds on ECG paper, the type of each beat written under the rhythm strip."""
     axes.spines[:].set_visible(False)
-    draw_sheet(axes, sheet)
+    draw_sheet(axes, sheet, *room)
     for beat in np.flatnonzero((r_s >= at_s) & (r_s < at_s + STRIP_S)):
         x, name = PULSE_MM + (r_s[beat] - at_s) * MM_PER_S, str(symbols[beat])
         axes.text(x, 5.2, name, fontsize=8, ha="center", va="center", color=COLOURS[name], weight="bold" if name != "N" else None)
