@@ -24,7 +24,7 @@ demo: .venv/installed
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -x -m "not slow and not slurm" --numprocesses 2 $(SHARED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -x -m "not slow and not slurm" --ignore tests/fuzz --numprocesses 2 $(SHARED)
 
 # Those on Slurm wait most of the time, so they go beside the others; what they said comes last.
 test: .venv/installed-dev

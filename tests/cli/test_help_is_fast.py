@@ -116,12 +116,15 @@ def assert_takes_neither_scipy_nor_torch(config: str, then: str) -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("config", ["demo", "augment", "holter", "published"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("config", ["demo", *(pytest.param(name, marks=SLOW) for name in ("augment", "holter", "published"))])
 def test_planning_imports_neither_scipy_nor_torch(config):
     assert_takes_neither_scipy_nor_torch(config, "")
 
 
 @needs_kernel
-@pytest.mark.parametrize("config", ["demo", "holter"])
+@pytest.mark.parametrize("config", ["demo", pytest.param("holter", marks=SLOW)])
 def test_opening_bank_and_units_imports_neither(config):
     assert_takes_neither_scipy_nor_torch(config, "open_generator(plan)")

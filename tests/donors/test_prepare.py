@@ -74,6 +74,7 @@ def test_each_spoilt_record_is_rejected_for_its_own_reason(prepared):
     assert prepared[1]["usable"] + sum(rejected.values()) == len(DONORS) - 1  # fold 10 does not count
 
 
+@pytest.mark.slow
 def test_donors_are_of_training_folds_and_fold_10_is_nowhere(release, prepared):
     made = bank.read_table(prepared[0])
     assert set(made.fold) <= set(range(1, 9))
@@ -85,6 +86,7 @@ def test_donors_are_of_training_folds_and_fold_10_is_nowhere(release, prepared):
     assert release[2][0] not in made.ecg_id
 
 
+@pytest.mark.slow
 def test_ages_over_89_are_90(release, prepared):
     import zarr
 
@@ -98,6 +100,7 @@ def test_one_worker_and_three_make_the_same_bank(release, prepared, tmp_path):
     assert bank.bank_digest(tmp_path / "bank") == bank.bank_digest(prepared[0])
 
 
+@pytest.mark.slow
 def test_a_bank_is_never_overwritten(release, prepared):
     before = bank.bank_digest(prepared[0])
     with pytest.raises(UserError, match="Choose another --out"):
@@ -286,6 +289,7 @@ def test_a_run_goes_ahead_over_what_a_killed_one_left(release, prepared, tmp_pat
     assert files_of(out) == ["donors.sha256", "donors.zarr", "mine.spool", "report.json", "textures.sha256", "textures.zarr"]
 
 
+@pytest.mark.slow
 def test_textures_that_are_not_ours_are_not_removed(release, prepared, tmp_path):
     out = tmp_path / "bank"
     shutil.copytree(prepared[0] / "textures.zarr", out / "textures.zarr")
@@ -339,6 +343,7 @@ def test_a_figure_needs_no_backend_and_fails_no_run(release, tmp_path, backend):
     assert (tmp_path / "bank" / "bank.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_figure_that_cannot_be_drawn_is_a_warning(release, prepared, tmp_path, monkeypatch, caplog, capsys):
     from ecg_batch.donors import figure
     from ecg_batch.donors import prepare as module
