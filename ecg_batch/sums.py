@@ -95,11 +95,12 @@ def _state(paths: list[Path]) -> tuple:
 def _read(listing: Path, remedy: str) -> dict[str, str]:
     """Name -> sha256. Names are compared with those found and never opened, so none leads elsewhere."""
     try:
-        rows = [LINE.fullmatch(line) for line in listing.read_text(encoding="utf-8").splitlines()]
+        lines = listing.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # splitlines knows other ends
+        rows = [LINE.fullmatch(line) for line in lines]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{listing}: cannot be read ({error}). {remedy}") from None
-    if None in rows or not rows:
-        at = rows.index(None) + 1 if rows else 1
+    if None in rows:
+        at = rows.index(None) + 1
         raise UserError(f"{listing}: line {at} is no 'sha256  name', so the list is damaged. {remedy}")
     return {row[2]: row[1] for row in rows}
 

@@ -115,6 +115,13 @@ def test_a_list_leads_to_no_file_outside(a_bank):
     refused(a_bank, f"{a_bank}//age/", "is missing", "donors.sha256")
 
 
+def test_a_list_ends_its_lines_as_it_is_written(a_bank):
+    """One bit makes a vertical tab of a line's end, which Python's splitlines takes for one too."""
+    listing = a_bank / "donors.sha256"
+    listing.write_text(listing.read_text().replace("\n", "\x0b", 1))
+    refused(a_bank, "is missing", "donors.sha256")
+
+
 @pytest.mark.slow
 def test_no_flipped_bit_of_a_bank_is_silent(a_bank):
     rng = np.random.default_rng(0)
