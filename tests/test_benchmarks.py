@@ -156,6 +156,7 @@ def test_a_wfdb_record_is_read_at_100_hz(tmp_path):
                                np.cos(2 * np.pi * 3 * np.arange(8000) / 100)])[:, 500:-500], atol=0.01)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_joints_beside_ectopic_beats_are_held_against_intervals_alike():
     bank = read_bank(BUNDLED)
     row = next(row for row in range(len(bank.table)) if "BIGU" in bank.table.scp_codes(row))

@@ -125,6 +125,7 @@ def test_planning_imports_neither_scipy_nor_torch(config):
 
 
 @needs_kernel
-@pytest.mark.parametrize("config", ["demo", pytest.param("holter", marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["demo", "holter"])
 def test_opening_bank_and_units_imports_neither(config):
     assert_takes_neither_scipy_nor_torch(config, "open_generator(plan)")

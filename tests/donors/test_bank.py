@@ -55,6 +55,7 @@ def test_a_bank_without_one_of_its_chunks_is_refused(a_bank, name, listed):
     refused(a_bank, str(chunk), "is missing", "ecg-batch prepare")
 
 
+@pytest.mark.slow
 def test_a_bank_that_is_whole_opens_with_and_without_its_list(a_bank):
     first = bank.read_bank(a_bank)
     digest = bank.bank_digest(a_bank)

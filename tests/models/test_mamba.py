@@ -100,6 +100,7 @@ def plain_scan(x, delta, A, B, C):
     return torch.stack(ys, dim=1)
 
 
+@pytest.mark.slow
 def test_scan_and_its_gradient():
     generator = torch.Generator().manual_seed(3)
     shapes = {"x": (2, 6, 3), "delta": (2, 6, 3), "A": (3, 4), "B": (2, 6, 4), "C": (2, 6, 4)}

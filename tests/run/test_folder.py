@@ -111,6 +111,7 @@ def test_a_link_is_resolved_and_the_data_lie_where_it_leads(write_request, make_
     assert exit_status(lambda: synthesize_job(write_request(), [], tmp_path / "run", 1, fake())) == 0
 
 
+@pytest.mark.slow
 def test_a_link_to_what_is_not_there_yet_is_resolved(write_request, tmp_path):
     (tmp_path / "run").symlink_to("later")
     synthesize(load_request(write_request()), tmp_path / "run", 1, fake())

@@ -99,6 +99,7 @@ def test_records_checked_together_are_checked_alike(real):
     assert check_all(ecg, beats, rates, 100) == [check(*each, 100) for each in zip(ecg, beats, rates, strict=True)]
 
 
+@pytest.mark.slow
 def test_rows_detected_together_are_those_of_sleepecg(real):
     """Also rows that begin flat, or are flat."""
     rows = (real.skeleton[:] + real.texture[:].astype(np.int32))[:, LEAD_II] * MV_PER_UV
