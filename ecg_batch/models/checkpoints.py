@@ -8,7 +8,7 @@ import io
 import json
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from safetensors.torch import save
 
 from ecg_batch.errors import UserError
 from ecg_batch.files import to_json, write_over
+from ecg_batch.progress import track
 from ecg_batch.sums import list_of, sums_of
 
 # What a checkpoint of either model has, beside weights.
@@ -147,6 +148,37 @@ def refuse_divergence(name: str, epoch: int, value: float, learning_rate: float)
             f"{name}: the loss is {value} in epoch {epoch + 1}, so training has diverged and ends here; learning_rate is "
             f"{learning_rate:g}. Give a lower one (--set learning_rate=...) and another --out, or remove the checkpoint there"
         )
+
+
+def best_epoch(
+    name: str, out: Path, model, optimizer, training, settings: dict, stated: dict[str, str], untied: Callable,
+    train: Callable[[int], float], look: Callable[[], float],
+) -> tuple[dict[str, list[float]], dict | None]:
+    """Train by epochs and keep the weights of the best one on fold 9 as OUT/NAME.safetensors, and in the model. Resumes.
+
+    train(epoch) and look() give the figures of both curves. Returns (curves, the report where all was finished before, else None).
+    """  # fmt: skip
+    done, curves, best = 0, {"train": [], "fold 9": []}, None
+    kept = out / f"{name}.checkpoint.pt"
+    if checkpoint := load_checkpoint(kept, settings):
+        with resuming(kept):
+            model.load_state_dict(checkpoint["model"])
+            optimizer.load_state_dict(checkpoint["optimizer"])
+        done, curves, best = checkpoint["epochs_done"], checkpoint["curves"], checkpoint["best"]
+        if done >= training.epochs and (made := finished_report(out, name, settings, untied(best), stated)):
+            return curves, made
+    for epoch in track(range(done, training.epochs), name, "epochs", training.epochs, done):
+        curves["train"].append(train(epoch))
+        curves["fold 9"].append(look())
+        refuse_divergence(name, epoch, curves["fold 9"][-1], training.learning_rate)
+        if curves["fold 9"][-1] == min(curves["fold 9"]):
+            best = {of: tensor.clone() for of, tensor in model.state_dict().items()}
+        state = {"epochs_done": epoch + 1, "curves": curves, "best": best, "settings": settings}
+        save_checkpoint(kept, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **state})
+    with resuming(kept):
+        model.load_state_dict(best)
+    save_weights(out / f"{name}.safetensors", untied(best), stated)
+    return curves, None
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, done: float) -> None:

@@ -81,7 +81,7 @@ class UnitConfig:
         return MambaConfig(self.codes, 1, self.d_model, self.n_layer, self.expand, self.d_state, self.d_conv)
 
     def shapes(self) -> Shapes:
-        """Of each tensor of a UnitModel."""
+        """Of each tensor of a UnitNetwork."""
         per_level = {name: (self.levels,) for name in ("mean", "scale")}
         first, last = (self.hidden, self.levels + self.kinds), (self.d_model, self.hidden)
         layers = {"inner.weight": first, "inner.bias": first[:1], "outer.weight": last, "outer.bias": last[:1]}

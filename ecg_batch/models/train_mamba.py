@@ -12,17 +12,7 @@ import torch.nn.functional as F
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
 from ecg_batch.keys import Range
-from ecg_batch.models.checkpoints import (
-    finished_report,
-    load_checkpoint,
-    refuse_divergence,
-    resuming,
-    save_checkpoint,
-    save_curves,
-    save_report,
-    save_weights,
-    set_learning_rate,
-)
+from ecg_batch.models.checkpoints import best_epoch, refuse_divergence, save_curves, save_report, set_learning_rate
 from ecg_batch.models.conditions import choose_conditions, labels_of
 from ecg_batch.models.corpus import Corpus, split
 from ecg_batch.models.decode import load_vqvae
@@ -30,7 +20,6 @@ from ecg_batch.models.mamba import MambaConfig, MambaLM
 from ecg_batch.models.sizes import refuse
 from ecg_batch.models.vqvae import VqVae
 from ecg_batch.models.weights import FORMAT
-from ecg_batch.progress import track
 
 
 @dataclass(frozen=True)
@@ -62,27 +51,14 @@ def train_mamba(corpus: Corpus, out: Path, config: MambaConfig, training: MambaT
     settings = {**asdict(config), **asdict(training), "vqvae_sha256": sha256, "records": len(train)}
     stated = metadata(config, conditions, sha256, corpus)
     model, optimizer = start(config, training, device)
-    done, curves, best = 0, {"train": [], "fold 9": []}, None
-    if checkpoint := load_checkpoint(out / "mamba.checkpoint.pt", settings):
-        with resuming(out / "mamba.checkpoint.pt"):
-            model.load_state_dict(checkpoint["model"])
-            optimizer.load_state_dict(checkpoint["optimizer"])
-        done, curves, best = checkpoint["epochs_done"], checkpoint["curves"], checkpoint["best"]
-        if done >= training.epochs and (made := finished_report(out, "mamba", settings, untied(best), stated)):
-            return made
     fixed = draw_conditions(check.held, np.random.default_rng(training.seed))
-    for epoch in track(range(done, training.epochs), "mamba", "epochs", training.epochs, done):
-        curves["train"].append(train_epoch(model, optimizer, learn, training, epoch))
-        curves["fold 9"].append(float(bits_by_record(model, check.tokens[0], fixed).mean()))
-        refuse_divergence("mamba", epoch, curves["fold 9"][-1], training.learning_rate)
-        if curves["fold 9"][-1] == min(curves["fold 9"]):
-            best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        state = {"epochs_done": epoch + 1, "curves": curves, "best": best, "settings": settings}
-        weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        save_checkpoint(out / "mamba.checkpoint.pt", {**weights, **state})
-    with resuming(out / "mamba.checkpoint.pt"):
-        model.load_state_dict(best)
-    save_weights(out / "mamba.safetensors", untied(best), stated)
+    curves, made = best_epoch(
+        "mamba", out, model, optimizer, training, settings, stated, untied,
+        train=lambda epoch: train_epoch(model, optimizer, learn, training, epoch),
+        look=lambda: float(bits_by_record(model, check.tokens[0], fixed).mean()),
+    )  # fmt: skip
+    if made:
+        return made
     save_curves(out / "mamba_curves.png", "Mamba", "bits per token", curves)
     found = quality(model, learn, check, training.seed)
     report = {"settings": settings, "conditions": conditions, "curves": curves, **found}

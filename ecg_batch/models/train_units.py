@@ -10,24 +10,13 @@ import torch.nn.functional as F
 
 from ecg_batch.errors import UserError
 from ecg_batch.keys import Range
-from ecg_batch.models.checkpoints import (
-    finished_report,
-    load_checkpoint,
-    refuse_divergence,
-    resuming,
-    save_checkpoint,
-    save_curves,
-    save_report,
-    save_weights,
-    set_learning_rate,
-)
+from ecg_batch.models.checkpoints import best_epoch, refuse_divergence, save_curves, save_report, set_learning_rate
 from ecg_batch.models.corpus import UnitCorpus
 from ecg_batch.models.sizes import refuse
 from ecg_batch.models.train_mamba import optimizer_of
 from ecg_batch.models.unit_model import CODE_STEP, UnitConfig, nearest, said
 from ecg_batch.models.unit_network import UnitNetwork
 from ecg_batch.models.weights import FORMAT
-from ecg_batch.progress import track
 from ecg_batch.signal.noise import counted, has_unit
 
 NO_CODE = -100  # beyond a sequence's end, as torch's cross entropy ignores it
@@ -68,26 +57,13 @@ def train_units(corpus: UnitCorpus, out: Path, config: UnitConfig, training: Uni
     learn, held_back = sequences(model, train), sequences(model, check)
     model.to(device)
     optimizer = optimizer_of(model, training)
-    done, curves, best = 0, {"train": [], "fold 9": []}, None
-    kept = out / "units.checkpoint.pt"
-    if checkpoint := load_checkpoint(kept, settings):
-        with resuming(kept):
-            model.load_state_dict(checkpoint["model"])
-            optimizer.load_state_dict(checkpoint["optimizer"])
-        done, curves, best = checkpoint["epochs_done"], checkpoint["curves"], checkpoint["best"]
-        if done >= training.epochs and (made := finished_report(out, "units", settings, untied(best), stated)):
-            return made
-    for epoch in track(range(done, training.epochs), "units", "epochs", training.epochs, done):
-        curves["train"].append(train_epoch(model, optimizer, learn, training, epoch))
-        curves["fold 9"].append(_mean(bits_of(model, held_back.codes, held_back.said)))
-        refuse_divergence("units", epoch, curves["fold 9"][-1], training.learning_rate)
-        if curves["fold 9"][-1] == min(curves["fold 9"]):
-            best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        state = {"epochs_done": epoch + 1, "curves": curves, "best": best, "settings": settings}
-        save_checkpoint(kept, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **state})
-    with resuming(kept):
-        model.load_state_dict(best)
-    save_weights(out / "units.safetensors", untied(best), stated)
+    curves, made = best_epoch(
+        "units", out, model, optimizer, training, settings, stated, untied,
+        train=lambda epoch: train_epoch(model, optimizer, learn, training, epoch),
+        look=lambda: _mean(bits_of(model, held_back.codes, held_back.said)),
+    )  # fmt: skip
+    if made:
+        return made
     save_curves(out / "units_curves.png", "model of units", "bits a beat", curves)
     report = {"settings": settings, "curves": curves, **quality(model, learn, held_back, check, training.seed)}
     save_report(out / "units.json", report)
