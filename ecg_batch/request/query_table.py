@@ -137,6 +137,9 @@ def _labels(column, bad: dict[int, str]) -> tuple[tuple[str, ...], np.ndarray]:
     index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     for row in np.flatnonzero(index < 0):
         bad[int(row)] = "label is blank"
+    for at, label in enumerate(found):  # numpy drops NULs at the end of a text, and digests join labels by ends of lines
+        if not label.isprintable():
+            bad |= {int(row): f"label is {shown(label)}, with control characters" for row in np.flatnonzero(index == at)}
     labels = sorted(found)
     position = {label: place for place, label in enumerate(labels)}
     place = np.array([position[label] for label in found] + [0], np.int32)  # the last entry serves index -1

@@ -61,6 +61,7 @@ def assert_as_said(table: QueryTable, rows: list[dict]) -> None:
 @examples(3)
 @given(tables())
 @example("label\nNORM\n")
+@example("label\n\x00\n")
 def test_a_csv_is_refused_in_words_or_asks_for_what_its_cells_say(tmp_path, text):
     path = tmp_path / "t.csv"
     path.write_bytes(data := text.encode("utf-8", errors="surrogatepass"))
