@@ -31,7 +31,7 @@ SMALLEST_UV = 500  # from lowest to highest sample, in the lead where that is mo
 BLANK = " \t"  # about a cell's value; what else Python counts as a space, such as a unit separator, is damage
 WHOLE = re.compile(r"(\d{1,9})(?:\.0*)?")  # pandas writes 15709 as 15709.0
 NUMBER = re.compile(r"[-+]?(?:\d{1,20}\.?\d{0,30}|\.\d{1,30})(?:[eE][-+]?\d{1,3})?")
-STATEMENT = re.compile(rf"""[ \t]*(['"])([^'"\\]{{1,40}})\1[ \t]*:[ \t]*({NUMBER.pattern})[ \t]*""")
+STATEMENT = re.compile(rf"""[ \t]*(['"])([^'"\\]{{1,40}})\1[ \t]*:[ \t]*(?!0+[1-9]\d*[ \t]*$)({NUMBER.pattern})[ \t]*""")  # no 00100
 PLAIN_PATH = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[\w.-]+(?:/[\w.-]+)*", re.ASCII)
 
 log = logging.getLogger(__name__)

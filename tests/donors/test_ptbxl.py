@@ -49,6 +49,7 @@ CELLS = [
     ("ecg_id", "1.5", "ecg_id is no whole number"),
     ("scp_codes", "", "scp_codes is blank"), ("scp_codes", "  ", "scp_codes is blank"),
     *(("scp_codes", text, "scp_codes is no {") for text in (
+        "{'NORM': 00100}",
         "NORM", "[]", "['NORM']", "{'NORM'}", "{'NORM': }", "{'NORM': nan}", "{'NORM': None}", "{'NORM': 100", "{'NORM': [1]}",
         "(" * 5000 + ")" * 5000, "{" * 5000 + "}" * 5000, "{'NORM': " + "-" * 9000 + "1}", "{'NORM': 9**9**9}",
         "{" + "'NORM': 1," * 9000 + "}", "{'NORM': 100.0,, 'SR': 0.0}", "{,}", "{'NORM': 100.0,,}", "{, 'NORM': 100.0}",
