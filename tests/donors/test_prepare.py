@@ -411,7 +411,8 @@ def test_fewer_donors_than_there_could_be_are_told(tmp_path, caplog, held, wante
     from ecg_batch.donors import prepare as module
 
     entries = [ptbxl.Entry(at, at, 50.0, 0, 1 + at % 8, {code: 100.0}, f"r/{at}") for at, code in enumerate(held)]
-    usable = [Usable(entry, 70.0, np.arange(4), np.zeros(4), None, (0, 1), {}, b"", np.zeros((64, 8, 3))) for entry in entries]
+    measured = (70.0, np.arange(4), np.zeros(4), None, (0, 1), {}, b"", np.zeros((64, 8, 3)), np.zeros((64, 9)))
+    usable = [Usable(entry, *measured) for entry in entries]
     release = ptbxl.Release(tmp_path, 100, tuple(entries), tuple(set(held)), {"NORM": "NORM", "LVH": "HYP"})
     chosen = module._chosen(release, usable, Counter(), wanted)
     assert taken is None or len(chosen) == taken
