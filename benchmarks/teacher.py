@@ -1,11 +1,12 @@
 """Hold the waves that a bank's donors carry against those that cardiologists marked: in LUDB, or any folder with its layout.
 
-    python -m benchmarks.teacher --ludb DIR [--records 2,4,6] [--hz 100] [--by delineate] [--worst 5]
+    python -m benchmarks.teacher --ludb DIR [--records 2,4,6] [--hz 100] [--by delineate] [--worst 5] [--figure FILE.png]
 
 DIR holds WFDB records with annotations for each lead, 1.i to 1.v6 (LUDB: doi:10.1109/ACCESS.2020.3029211). Each record goes the
 way of a donor: beats, types, marks. What the readers see in a lead is the median over the beats of the most frequent type that
 they marked. Printed is ours less theirs in ms, where theirs is the median over leads, and where it is one lead's. --hz: the rate to
-which records are brought before. --by delineate: the four fiducials of signal/delineate.py instead.
+which records are brought before. --by delineate: the four fiducials of signal/delineate.py instead. --figure: typical beats of the
+first six records, with our marks as lines and the readers' as triangles.
 """
 
 import argparse
@@ -20,16 +21,17 @@ import numpy as np
 
 from ecg_batch.donors.measure import wave_marks_of
 from ecg_batch.donors.split import split
-from ecg_batch.leads import LEADS, MODELLED_INDEX, MV_PER_UV
+from ecg_batch.leads import LEADS, MODELLED_INDEX, MV_PER_UV, twelve_leads
 from ecg_batch.signal.beats import detect_beats, detect_rows
 from ecg_batch.signal.delineate import delineate
-from ecg_batch.signal.waves import MARKS
+from ecg_batch.signal.marks import MARKS
 
 SYMBOLS = {"p": 0, "N": 3, "t": 6}  # of LUDB, and where their onset is in MARKS
 SHOWN = tuple(name for name in MARKS if name != "r")  # each lead has another R
 FIDUCIALS = {"p_on": "p_on", "qrs_on": "qrs_on", "qrs_off": "qrs_end", "t_end": "t_end"}  # of delineate.py
 SAME_BEAT_MS, P_WITHIN_MS, T_WITHIN_MS = 80, 350, 700  # from our R to the peak that a reader marked
 MOST = 0.5  # of the beats: a wave that fewer have is absent; LUDB's first and last beats are not marked
+DRAWN, COLOURS = ("II", "V2", "V5"), ("tab:blue", "tab:red", "tab:green")  # of P, QRS and T
 P_LEADS = 4  # a record has a P wave where so many leads of twelve have one
 
 
@@ -169,12 +171,47 @@ def table(found: Compared) -> str:
     return "\n".join(rows)
 
 
+def draw(folder: Path, found: Compared, out: Path) -> None:
+    """Typical beats of the first six records, in three leads each."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 8.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 3).ravel()
+    for panel, name, ours, theirs in zip(panels, found.records, found.ours, found.theirs, strict=False):
+        _draw_beat(panel, folder / name, name, ours, theirs)
+    figure.savefig(out, dpi=100)
+
+
+def _draw_beat(panel, path: Path, name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+    modelled, fs_hz = read(path, None)
+    beats = detect_beats(modelled * MV_PER_UV, fs_hz, detect_rows(modelled * MV_PER_UV, fs_hz))
+    parts = split(modelled, beats, fs_hz, keep_atrial=False)
+    time = np.arange(round(-0.35 * fs_hz), round(0.55 * fs_hz))
+    r = parts.beats[(parts.types == 0) & (parts.beats + time[0] >= 0) & (parts.beats + time[-1] < modelled.shape[1])]
+    typical = twelve_leads(np.median((parts.skeleton + 0.0)[:, r[:, None] + time], axis=1))
+    for row, lead in enumerate(DRAWN):
+        beat = typical[LEADS.index(lead)]
+        beat = (beat - np.median(beat)) / np.ptp(beat) - 1.15 * row
+        panel.plot(1000 * time / fs_hz, beat, color="black", linewidth=1)
+        panel.text(-345, beat[0] + 0.04, lead)
+        for at, ms in enumerate(theirs[LEADS.index(lead)]):
+            if at != MARKS.index("r") and not np.isnan(ms):
+                panel.plot(ms, np.interp(ms, 1000 * time / fs_hz, beat) + 0.05, "v", color=COLOURS[at // 3], markersize=6)
+    for at, ms in enumerate(ours):
+        if at != MARKS.index("r") and not np.isnan(ms):
+            panel.axvline(ms, color=COLOURS[at // 3], linewidth=1, linestyle=":" if at % 3 == 1 else "-")
+    panel.set(title=f"record {name}", yticks=[], xlabel="ms from R", xlim=(-350, 550))
+
+
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ludb", type=Path, required=True, metavar="DIR", help="where 1.hea, 1.i and so on are")
     parser.add_argument("--records", help="names with commas between them (default: all)")
     parser.add_argument("--hz", type=int, help="default: as recorded")
     parser.add_argument("--by", choices=("waves", "delineate"), default="waves")
+    parser.add_argument("--figure", type=Path)
     parser.add_argument("--worst", type=int, default=0, help="also name so many records with the largest differences")
     args = parser.parse_args(words)
     names = args.records.split(",") if args.records else records_of(args.ludb)
@@ -183,6 +220,8 @@ def main(words: Sequence[str] | None = None) -> int:
     found = compare(args.ludb, names, args.hz, args.by)
     print(f"{len(found.records)} records, {args.by}, {args.hz or 'own'} Hz, {1000 * found.took_s:.1f} ms of a processor a record\n")
     print(table(found))
+    if args.figure:
+        draw(args.ludb, found, args.figure)
     for name in SHOWN if args.worst else ():
         off = np.nan_to_num(found.all_off_ms()[:, MARKS.index(name)])
         first = np.argsort(-np.abs(off), kind="stable")[: args.worst]

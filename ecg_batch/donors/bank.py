@@ -10,6 +10,7 @@ A bank is a folder with two Zarr v3 groups, and nothing in it is pickled:
                     beat_type           int8 (donor, beat): 0 the most frequent, -1 no more beats; from format 2 on
                     unit_level          int8 (donor, unit, lead, band): how loud texture is under a beat; level.py; from format 2 on
                     noise               uint8 (donor, kind, lead): 1 where a reader saw such noise; quality.py; from format 2 on
+                    wave_ms             int16 (donor, beat, mark), ms from R in the order of marks.MARKS, -32768 absent; since 0.4.0
                     source, record, start_s     (donor,), only where not all is from PTB-XL: the registry's place in the
                         attribute `sources`, the record's name as UTF-8 bytes with zeros behind it (donor, byte), and the
                         second of the record at which the donor begins
@@ -32,6 +33,7 @@ from ecg_batch import sums
 from ecg_batch.errors import UserError
 from ecg_batch.files import sync
 from ecg_batch.leads import MODELLED
+from ecg_batch.signal.marks import MARKS
 from ecg_batch.statements import SUPERCLASSES, stated
 
 FORMAT = 2
@@ -46,6 +48,7 @@ TABLE_COLUMNS = ("ecg_id", "patient_id", "fold", "age", "sex", "hr_bpm", "likeli
 SHAPE_COLUMNS = ("r_sample", "loop_start", "loop_stop", "p_on", "qrs_on", "qrs_off", "t_end")
 
 LATER_COLUMNS = ("beat_type", "unit_level", "noise")  # of format 2
+WAVES = "wave_ms"  # of banks of format 2 that were made since there is signal/waves.py
 SOURCE_COLUMNS = ("source", "record", "start_s")  # of banks that are not of PTB-XL alone
 
 
@@ -115,6 +118,7 @@ class Bank:
     beat_type: np.ndarray | None = None  # None, as are those that follow: of banks of format 1
     unit_level: np.ndarray | None = None
     noise: np.ndarray | None = None
+    wave_ms: np.ndarray | None = None  # (donor, beat, mark); None in a bank that was made before there was this column
 
     def beats(self, donor: int) -> np.ndarray:
         """R samples of one donor, ascending."""
@@ -194,10 +198,12 @@ def read_beats(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
 def read_bank(folder: Path) -> Bank:
     """The whole bank in memory: 32 kB a donor at 100 Hz."""
     group = _open(folder)
-    later = LATER_COLUMNS if group.attrs["format"] > 1 else ()
+    later = (*LATER_COLUMNS, *([WAVES] if WAVES in group else [])) if group.attrs["format"] > 1 else ()
     table, arrays = _table(group, folder), _read(group, folder, ("skeleton", "texture", *SHAPE_COLUMNS, *later))
     if any(len(values) != len(table) for values in arrays.values()) or arrays["skeleton"].shape != arrays["texture"].shape:
         raise UserError(f"{folder}: damaged bank: its arrays differ in length. {REMEDY}")
+    if WAVES in later and arrays[WAVES].shape != (*arrays["r_sample"].shape, len(MARKS)):
+        raise UserError(f"{folder}: damaged bank: {WAVES} has shape {arrays[WAVES].shape}, not {len(MARKS)} marks a beat. {REMEDY}")
     return Bank(table, *arrays.values())
 
 

@@ -14,7 +14,8 @@ from ecg_batch.leads import MODELLED_INDEX, MV_PER_UV, identity_residual, twelve
 from ecg_batch.signal.beats import LEAD_II, agree, detect_beats, detect_rows, heart_rate_bpm
 from ecg_batch.signal.delineate import Fiducials, delineate, r_peaks
 from ecg_batch.signal.filters import band
-from ecg_batch.signal.waves import MARKS, wave_marks
+from ecg_batch.signal.marks import stored_marks
+from ecg_batch.signal.waves import wave_marks
 
 # In 1,987 records of PTB-XL the typical QRS is at least 0.74 mV high in the lead where it is highest, and 2.1 mV in half of them.
 # Divided by ten 99.4 % have under 0.5 mV. (From lowest to highest sample of a record, which counts drift, 94 % had.)
@@ -25,7 +26,6 @@ MAX_IDENTITY_UV = 10  # PTB-XL's own rounding leaves up to 3
 FLAT_S = 1.0
 MAX_BEATS = 64  # of a recording, that a bank holds
 NO_P = frozenset({"AFIB", "AFLT"})  # statements of rhythms that have no P wave, although flutter waves can repeat with the beats
-ABSENT_MS = np.iinfo(np.int16).min  # of a wave that a beat does not have
 XQRS_HZ = 250  # wfdb's XQRS fed 100 Hz directly is wrong half of the time
 TOO_SMALL = f"QRS under {MIN_QRS_UV / 1000:g} mV in every lead"
 
@@ -43,7 +43,7 @@ class Usable:
     shift_ms: dict[str, float]  # of R, PR, QRS and QT from donor to skeleton
     digest: bytes  # of the recording
     unit_level: np.ndarray  # of its texture, beat by beat: level.py
-    wave_ms: np.ndarray  # int16 (beat, mark) from R in the order of waves.MARKS, ABSENT_MS; MAX_BEATS rows
+    wave_ms: np.ndarray  # of its beats, from R: int16 (MAX_BEATS, mark), as marks.py stores them
     unfit: str = ""  # why it is no donor, although its texture is known: noise is what texture is
     start_s: float = 0.0  # of the ten seconds, in a recording that is longer
     trace: np.ndarray | None = None  # of a release of several registries: see trace.py
@@ -129,16 +129,8 @@ def _measured(ecg: np.ndarray, entry: Entry, fs_hz: int) -> tuple[Usable, Split]
     shift_ms = _shift_ms(modelled, parts, fiducials, fs_hz)
     unfit = texture_fault(parts.texture, fs_hz) or ""
     level = unit_levels(parts.texture, parts.beats[:MAX_BEATS], fs_hz, MAX_BEATS)
-    waves = wave_ms(modelled, parts, fs_hz, frozenset(entry.scp_codes))
+    waves = stored_marks(wave_marks_of(modelled, parts, fs_hz, frozenset(entry.scp_codes)), MAX_BEATS)
     return Usable(entry, hr_bpm, parts.beats, parts.types, fiducials, loop, shift_ms, digest_of(ecg), level, waves, unfit), parts
-
-
-def wave_ms(modelled: np.ndarray, parts: Split, fs_hz: float, statements: frozenset[str]) -> np.ndarray:
-    """The waves of each beat as a bank holds them: int16 (MAX_BEATS, mark), ABSENT_MS where a wave or a beat is absent."""
-    marks = wave_marks_of(modelled, parts, fs_hz, statements)[:MAX_BEATS]
-    out = np.full((MAX_BEATS, len(MARKS)), ABSENT_MS, np.int16)
-    out[: len(marks)] = np.where(np.isnan(marks), ABSENT_MS, np.rint(marks))
-    return out
 
 
 def wave_marks_of(modelled: np.ndarray, parts: Split, fs_hz: float, statements: frozenset[str] = frozenset()) -> np.ndarray:

@@ -337,6 +337,7 @@ def _write(out: Path, release: Release, usable: list[Usable], chosen: list[int],
         "texture": spool.read(chosen, 1),
         "r_sample": np.stack([_padded(one.beats) for one in donors]),
         "beat_type": np.stack([_padded(one.types) for one in donors]).astype(np.int8),
+        bank.WAVES: np.stack([one.wave_ms for one in donors]),
         "loop_start": np.array([one.loop[0] for one in donors], np.int32),
         "loop_stop": np.array([one.loop[1] for one in donors], np.int32),
     }

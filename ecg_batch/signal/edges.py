@@ -21,7 +21,7 @@ SPIKE_JERK = 1.1
 SPIKE_BETWEEN = (-60, 20)  # from R, which may have been found at the spike itself
 SPIKE_LASTS = (5, 6)  # before and after its sharpest sample
 
-FALLEN, RISEN = 0.6, 0.06  # of a flank's height: it is over where it rises by this, once it has fallen by that
+FALLEN, RISEN = 0.4, 0.06  # of a flank's height: it is over where it rises by this, once it has fallen by that
 SHORTEST = 6  # from peak to foot: in less there is nothing to choose
 
 

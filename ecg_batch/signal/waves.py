@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import resample_poly
 
 from ecg_batch.signal.edges import WORK_HZ, feet, peaks, qrs_edges, without_spike
+from ecg_batch.signal.marks import MARKS
 
-MARKS = ("p_on", "p_peak", "p_end", "qrs_on", "r", "qrs_end", "t_on", "t_peak", "t_end")
 P, QRS, T = slice(0, 3), slice(3, 6), slice(6, 9)
 
 REACH = (250, 400)  # samples of a beat before and after R: 0.5 and 0.8 s
@@ -22,13 +22,13 @@ ALIGN_WITHIN, ALIGN_HALF = 8, 60  # a beat is moved by up to 16 ms to where its 
 FIRST_S, LAST_S = 0.35, 0.60  # of a recording: a beat in there is not whole
 T_AFTER_QRS, T_ENDS_S, T_ENDS_RR = 30, 0.62, 0.72  # T lies from 60 ms after the QRS to 0.62 s * sqrt(RR in s), or 72 % of RR
 T_PEAK_S, T_PEAK_SD_S = 0.31, 0.10  # after the QRS onset, times sqrt(RR in s)
-P_BEFORE_QRS, P_TO_QRS = 160, 10  # samples: P begins at most 320 ms before the QRS, its peak lies at least 20 ms before it
-SMOOTH = {"p": 3.0, "t": 4.0}  # samples
-SAME_PEAK = {"p": 15.0, "t": 30.0}  # samples by which a lead's peak may lie off the record's
+P_BEFORE_QRS, P_TO_QRS = 150, 10  # samples: P begins at most 300 ms before the QRS, its peak lies at least 20 ms before it
+SMOOTH, SMOOTH_CELLS = {"p": 2.5, "t": 4.0}, 5.0  # samples: of typical beats, and of single ones
+SAME_PEAK = {"p": 25.0, "t": 30.0}  # samples by which a lead's peak may lie off the record's
 CLEAR = {"p": 0.30, "t": 0.05}  # of the largest lead: lower waves are not read; a T wave ends in all leads, P is lost in noise
 KNEE = {"p_on": 1.0, "p_end": 0.5, "t_on": 0.5, "t_end": 0.5}  # share of knee, else tangent: edges.feet
-READERS_MS = {"p_on": 2.0, "p_end": -4.0, "t_on": -8.0, "t_end": 2.0}  # so much later than that foot LUDB's readers see the edge
-REPEATS = 0.35  # mean correlation of two beats before their QRS: with P it is 0.52 and more in LUDB, without -0.05 to 0.27
+READERS_MS = {"p_on": 2.0, "p_end": -3.0, "t_on": -8.0, "t_end": 2.0}  # so much later than that foot LUDB's readers see the edge
+REPEATS = 0.38  # mean correlation of two beats before their QRS: with P it is 0.57 and more in LUDB, without at most 0.23
 P_HEIGHT = 0.005  # of the QRS
 SAME_P, P_MOVES = 0.7, 15  # correlation with the dominant type's P wave, up to 30 ms away, where beats are too few to repeat
 FEW = 3  # beats
@@ -177,7 +177,7 @@ def _wave(beat: np.ndarray, name: str, inside, among, between, expected) -> tupl
 
 def _repetition(cells: np.ndarray) -> float:
     """Mean correlation over all leads of two beats, without what is straight in each lead: (beat, lead, time)."""
-    x = gaussian_filter1d(cells, SMOOTH["p"], axis=2)
+    x = gaussian_filter1d(cells, SMOOTH_CELLS, axis=2)
     ramp = np.linspace(0, 1, x.shape[2])
     x = x - x[..., :5].mean(axis=2, keepdims=True) * (1 - ramp) - x[..., -5:].mean(axis=2, keepdims=True) * ramp
     x -= x.mean(axis=2, keepdims=True)
@@ -204,6 +204,6 @@ def _same_p(beat: np.ndarray, dominant: Typical, marks: np.ndarray, between: tup
 
 def _unit(x: np.ndarray) -> np.ndarray:
     """(lead, time) without the mean of each lead, of norm 1."""
-    x = gaussian_filter1d(x, SMOOTH["p"], axis=1)
+    x = gaussian_filter1d(x, SMOOTH_CELLS, axis=1)
     x = x - x.mean(axis=1, keepdims=True)
     return x / (np.linalg.norm(x) + 1e-12)

@@ -13,8 +13,12 @@ from flips import FLIPS
 from ecg_batch import sums
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors import bank
+from ecg_batch.donors.measure import NO_P
 from ecg_batch.errors import UserError
+from ecg_batch.leads import MV_PER_UV, twelve_leads
 from ecg_batch.models.corpus import load_corpus
+from ecg_batch.signal.marks import ABSENT_MS, MARKS, read_marks, stored_marks
+from ecg_batch.signal.waves import wave_marks
 
 COLUMNS = (*bank.TABLE_COLUMNS, "skeleton", "texture", *bank.SHAPE_COLUMNS)
 
@@ -187,6 +191,42 @@ def test_a_corpus_without_one_of_its_chunks_is_refused(tmp_path):
         with pytest.raises(UserError, match="is missing"):
             load_corpus(tmp_path)
         (tmp_path / "textures.sha256").unlink(missing_ok=True)  # and as a corpus of before there were lists
+
+
+def test_a_bank_of_before_has_no_waves(a_bank):
+    shutil.rmtree(a_bank / "donors.zarr" / bank.WAVES)
+    with pytest.raises(UserError, match="is missing"):  # says its list
+        bank.read_bank(a_bank)
+    (a_bank / "donors.sha256").unlink()
+    assert bank.read_bank(a_bank).wave_ms is None
+
+
+def test_waves_of_another_shape_are_refused(a_bank):
+    import zarr
+
+    (a_bank / "donors.sha256").unlink()
+    group = zarr.open_group(a_bank / "donors.zarr", mode="r+")
+    fewer = group[bank.WAVES][..., :8]
+    group.create_array(bank.WAVES, data=fewer, overwrite=True)
+    with pytest.raises(UserError, match="not 9 marks a beat"):
+        bank.read_bank(a_bank)
+
+
+def test_the_waves_of_the_bundled_bank_are_those_of_its_donors():
+    held = bank.read_bank(BUNDLED)
+    beats = held.r_sample >= 0
+    assert (held.wave_ms[~beats] == ABSENT_MS).all()
+    marks = read_marks(held.wave_ms)
+    assert not (marks[beats] < np.fmax.accumulate(marks[beats], axis=1)).any()
+    assert np.nanmedian(np.abs(marks[..., MARKS.index("r")])) <= 5
+    without_p = np.isnan(marks[..., 0])[beats & (held.table.holds("AFIB") | held.table.holds("AFLT"))[:, None]]
+    with_p = ~np.isnan(marks[..., 0])[beats & (held.table.holds("SR") & (held.beat_type == 0).all(axis=1, where=beats))[:, None]]
+    assert without_p.all() and with_p.mean() > 0.98
+    for donor in range(0, len(beats), 100):
+        r, types, p_allowed = held.beats(donor), held.beat_type[donor][beats[donor]], not NO_P & set(held.table.scp_codes(donor))
+        ecg_mv = twelve_leads((held.skeleton[donor] + held.texture[donor]) * MV_PER_UV)
+        found = stored_marks(wave_marks(ecg_mv, r, types, 100, p_allowed), len(beats[donor]))
+        np.testing.assert_array_equal(held.wave_ms[donor], found)
 
 
 def test_a_planted_zarr_2_array_is_not_opened(a_bank):

@@ -16,6 +16,7 @@ import pytest
 from places import ROOT
 from ptbxl_layout import write_layout, write_record
 
+from ecg_batch.bundled import BUNDLED
 from ecg_batch.cli.main import main
 from ecg_batch.donors import bank, ptbxl
 from ecg_batch.donors.choose import _fill
@@ -62,6 +63,13 @@ def test_skeleton_and_texture_add_up_to_the_donor(release, prepared):
     made = bank.read_bank(prepared[0])
     for donor, ecg_id in enumerate(made.table.ecg_id):
         np.testing.assert_array_equal(made.skeleton[donor] + made.texture[donor], release[1][int(ecg_id)][list(MODELLED_INDEX)])
+
+
+@pytest.mark.slow
+def test_the_waves_of_the_bundled_bank_are_what_prepare_finds(prepared):
+    made, bundled = bank.read_bank(prepared[0]), bank.read_bank(BUNDLED)
+    rows = [int(np.flatnonzero(bundled.table.ecg_id == ecg_id)[0]) for ecg_id in made.table.ecg_id]
+    np.testing.assert_array_equal(made.wave_ms, bundled.wave_ms[rows])
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
-from ecg_batch.signal.waves import MARKS, wave_marks
+from ecg_batch.signal.marks import MARKS
+from ecg_batch.signal.waves import wave_marks
 
 GAINS = np.array([0.6, 1.0, 0.4, -0.8, 0.1, 0.7, -0.3, 0.5, 0.8, 1.0, 0.9, 0.7])  # of twelve leads, P as T
 EDGES_MS = {"p": (-200, -100), "q": (-45, -15), "r": (-22, 22), "s": (12, 45), "t": (160, 360)}  # of whole raised cosines
