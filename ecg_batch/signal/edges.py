@@ -10,11 +10,12 @@ WORK_HZ = 500
 
 # QRS: LUDB's readers see it begin where the speed of all leads, smoothed over 8 ms, has 5 % of its greatest, and end where that
 # which is smoothed over 5 ms has 6 %. The plateau of R' in a bundle branch block lasts up to 20 ms and is no end.
-QRS_BEFORE, QRS_AFTER = 60, 80  # a QRS begins at most 120 ms before R and ends at most 160 ms after it
+QRS_BEFORE, QRS_AFTER = 70, 100  # a QRS begins at most 140 ms before R and ends at most 200 ms after it: R may be a spike
 ON_SMOOTH, ON_SHARE, ON_QUIET = 4.0, 0.05, 8  # samples, share of the greatest speed, samples that stay below it
 OFF_SMOOTH, OFF_SHARE, OFF_QUIET = 2.5, 0.06, 12
 REST_BEFORE, REST_AFTER = (-110, -40), (60, 140)  # from R: where the speed at rest is measured
 OVER_REST = 1.5  # times the lower quartile there: noise before the QRS, the slope of ST after it
+REST_FACTORS = (1.0, 1.5, 2.0, 3.0)  # by which the limit is raised until there is a stretch of rest
 
 # In LUDB a beat's speed changes between two samples by at most 0.92 of its greatest; with the spike of a pacemaker by 1.28 to 1.97.
 SPIKE_JERK = 1.1
@@ -43,15 +44,15 @@ def without_spike(beat: np.ndarray, r: int) -> tuple[np.ndarray, int]:
 
 def qrs_edges(beat: np.ndarray, r: int) -> tuple[int, int]:
     """Onset and end of the QRS whose peak is at r, over all leads: the first stretches on either side in which little moves."""
-    speed = _speed(beat, ON_SMOOTH)
     around = slice(r - QRS_BEFORE, r + QRS_AFTER + 1)
-    quiet = speed < max(ON_SHARE * speed[around].max(), OVER_REST * _at_rest(speed, r, REST_BEFORE))
+    speed = _speed(beat, ON_SMOOTH)
     steepest = r - QRS_BEFORE + int(np.argmax(speed[r - QRS_BEFORE : r + 1]))
-    on = steepest - _first_run(quiet[r - QRS_BEFORE - ON_QUIET : steepest][::-1], ON_QUIET, steepest - r + QRS_BEFORE)
+    least = max(ON_SHARE * speed[around].max(), OVER_REST * _at_rest(speed, r, REST_BEFORE))
+    on = steepest - _first_rest(speed[r - QRS_BEFORE - ON_QUIET : steepest][::-1], least, ON_QUIET)
     speed = _speed(beat, OFF_SMOOTH)
-    quiet = speed < max(OFF_SHARE * speed[around].max(), OVER_REST * _at_rest(speed, r, REST_AFTER))
-    steepest = r + int(np.argmax(speed[r : r + QRS_AFTER + 1]))
-    off = steepest + _first_run(quiet[steepest + 1 : r + QRS_AFTER + OFF_QUIET], OFF_QUIET, r + QRS_AFTER - steepest)
+    steepest = r + int(np.argmax(speed[around][QRS_BEFORE:]))
+    least = max(OFF_SHARE * speed[around].max(), OVER_REST * _at_rest(speed, r, REST_AFTER))
+    off = steepest + _first_rest(speed[steepest + 1 : r + QRS_AFTER + OFF_QUIET], least, OFF_QUIET)
     return on, off
 
 
@@ -63,10 +64,13 @@ def _at_rest(speed: np.ndarray, r: int, between: tuple[int, int]) -> float:
     return float(np.percentile(speed[r + between[0] : r + between[1]], 25))
 
 
-def _first_run(quiet: np.ndarray, length: int, otherwise: int) -> int:
-    """Where the first `length` true values in a row begin."""
-    runs = np.flatnonzero(np.convolve(quiet, np.ones(length), "valid") == length)
-    return int(runs[0]) if len(runs) else otherwise
+def _first_rest(speed: np.ndarray, least: float, length: int) -> int:
+    """Where the first stretch begins of so many samples under `least`; where P or T lie too near for that, under more."""
+    for factor in REST_FACTORS:
+        runs = np.flatnonzero(np.convolve(speed < factor * least, np.ones(length), "valid") == length)
+        if len(runs):
+            return int(runs[0])
+    return len(speed) - length
 
 
 def peaks(smooth: np.ndarray, among: tuple[int, int], between: tuple[int, int], near: tuple[float, float] | None):

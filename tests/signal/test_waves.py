@@ -1,12 +1,15 @@
 """Waves whose edges are known are found there, at any rate, size and place; and those of LUDB where cardiologists found them."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import wfdb
 from scipy.signal import resample_poly
 
+from ecg_batch.leads import LEADS
 from ecg_batch.signal.marks import MARKS
 from ecg_batch.signal.waves import wave_marks
 
@@ -162,6 +165,35 @@ def test_odd_recordings_give_marks_or_none_and_no_error():
         ecg = rng.normal(size=(8, 1000)).cumsum(axis=1) * rng.choice([0.0, 1.0, 1e-6])
         marks = wave_marks(ecg, beats, rng.integers(0, 3, len(beats)), 100)
         assert marks.shape == (len(beats), 9) and not np.isinf(marks).any()
+
+
+def write_ludb(folder: Path, marked_ms: dict[str, tuple[float, float, float]]) -> None:
+    """A record of LUDB's layout, in whose leads all beats are marked so, ms from R."""
+    ecg, beats, _ = recording(500, noise_mv=0.005)
+    names = [lead.lower() for lead in LEADS]
+    wfdb.wrsamp("1", 500, ["mV"] * 12, names, d_signal=np.rint(1000 * ecg).astype(np.int64).T, fmt=["16"] * 12,
+                adc_gain=[1000.0] * 12, baseline=[0] * 12, write_dir=str(folder))  # fmt: skip
+    at = [round(r + ms / 2) for r in beats[1:-1] for wave in marked_ms.values() for ms in wave]
+    symbols = [symbol for _ in beats[1:-1] for name in marked_ms for symbol in ("(", name, ")")]
+    wfdb.wrann("1", "all", np.array(at), symbols, write_dir=str(folder))
+    for lead in names:  # which wrann takes for no extension
+        shutil.copy(folder / "1.all", folder / f"1.{lead}")
+
+
+def test_the_benchmark_compares_with_what_was_marked(tmp_path, capsys):
+    from benchmarks.teacher import compare, main
+
+    write_ludb(tmp_path, {"p": (-194, -150, -106), "N": (-44, 0, 44), "t": (180, 260, 340)})
+    found = compare(tmp_path, ["1"], 500)
+    for name in ("p_on", "p_peak", "p_end", "qrs_on", "qrs_end", "t_on", "t_peak", "t_end"):
+        assert len(found.off_ms(name)) == 1 and np.abs(found.off_of_leads_ms(name)).max() <= 20, name
+    assert found.p() == (np.array([True]), np.array([True]))
+    assert main(["--ludb", str(tmp_path), "--hz", "100", "--worst", "1", "--figure", str(tmp_path / "teacher.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "of 1 records that have it 0 missed" in printed and "| t_end | 1 |" in printed
+    assert (tmp_path / "teacher.png").stat().st_size > 10_000
+    write_ludb(tmp_path, {"N": (-44, 0, 44), "t": (180, 260, 340)})
+    assert compare(tmp_path, ["1"], by="delineate").p() == (np.array([False]), np.array([True]))
 
 
 @pytest.mark.slow
