@@ -100,7 +100,7 @@ def _plain(column, said: str):
         column = column.dictionary_decode()
     if types.is_large_string(column.type) or types.is_string_view(column.type):
         column = column.cast(pa.string())
-    kinds = (types.is_string, types.is_integer, types.is_floating, types.is_decimal, types.is_boolean, types.is_null)
+    kinds = (types.is_string, types.is_integer, types.is_floating, types.is_decimal, types.is_null)
     if not any(is_kind(column.type) for is_kind in kinds):
         raise UserError(f"{said} holds {clipped(str(column.type))}; needed text or numbers, one in each row")
     return column

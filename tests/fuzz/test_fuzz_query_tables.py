@@ -116,7 +116,7 @@ def test_a_parquet_file_is_refused_in_words_or_asks_for_what_its_cells_say(tmp_p
 
 
 def text_of(value) -> str:
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return "" if value is None else str(value)
 
 
 @pytest.fixture(scope="module")

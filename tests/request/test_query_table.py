@@ -63,6 +63,7 @@ def test_a_csv_file_that_is_no_table_is_refused_in_words(tmp_path, data, said):
     ("columns", "said"),
     [
         ({"label": [["NORM"]]}, "label holds list<element: string>; needed text or numbers"),
+        ({"label": ["NORM"], "age": [True]}, "age holds bool; needed text or numbers"),
         ({"label": ["NORM"], "hr_bpm": [[70.0]]}, "hr_bpm holds list<element: double>"),
         ({"label": ["NORM"], "sex": [[1]]}, "sex holds list"),
         ({"label": ["NORM"], "age": pa.array([[70, 71]], pa.list_(pa.int8(), 2))}, "age holds fixed_size_list"),
@@ -71,7 +72,7 @@ def test_a_csv_file_that_is_no_table_is_refused_in_words(tmp_path, data, said):
         ({"label": [b"NORM"]}, "label holds binary"),
         ({"label": ["NORM"], "hr_bpm": pa.array([70], pa.timestamp("s"))}, "hr_bpm holds timestamp"),
         ({"label": ["NORM"], "age": pa.array([70], pa.date32())}, "age holds date32"),
-        ({"label": ["NORM"], "sex": [True]}, "sex is 'true'; needed male, female"),
+        ({"label": ["NORM"], "sex": [True]}, "sex holds bool; needed text or numbers"),
         ({"label": pa.array([None], pa.string())}, "row 1: label is blank"),
     ],
 )
