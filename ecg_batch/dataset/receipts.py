@@ -14,6 +14,7 @@ from ecg_batch.dataset.run import Run
 from ecg_batch.errors import number_of
 from ecg_batch.files import read_regular
 
+RECEIPT_FORMAT = 1
 NOT_MEASURED = "not measured"
 
 
@@ -43,7 +44,8 @@ def _is_sane(receipt: dict, shard: Shard) -> bool:
     host, parts = receipt.get("host", "?"), receipt.get("joules_of", [])
     files = receipt["files"].values()
     return (
-        is_count(receipt["records"]) and receipt["records"] == shard.records
+        is_count(receipt["format"]) and receipt["format"] == RECEIPT_FORMAT
+        and is_count(receipt["records"]) and receipt["records"] == shard.records
         and is_amount(receipt["seconds"]) and is_count(receipt["bytes"])
         and isinstance(host, str) and host.isprintable() and len(host) < 256
         and (joules == NOT_MEASURED or (is_amount(joules) and bool(parts)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecg_batch.dataset.layout import RECORDS
-from ecg_batch.dataset.receipts import read_receipt, stated_energy
+from ecg_batch.dataset.receipts import RECEIPT_FORMAT, read_receipt, stated_energy
 from ecg_batch.dataset.run import Run
 from ecg_batch.files import sync, to_json, write_new, write_over
 from ecg_batch.run.claim import Claim
@@ -48,7 +48,7 @@ def count_flags(part: Path) -> dict[str, object]:
 
 def _receipt(run: Run, claim: Claim, built: "Built", joules: dict[str, float], built_flags: dict) -> dict:
     return {
-        "format": 1,
+        "format": RECEIPT_FORMAT,
         "run_id": run.plan.run_id,
         "shard": claim.shard.index,
         "records": claim.shard.records,

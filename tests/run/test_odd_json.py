@@ -174,7 +174,7 @@ def test_odd_receipts_count_as_none_or_are_the_same(half_made):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", ["seconds", "files", "bytes", "records"])
+@pytest.mark.parametrize("key", ["seconds", "files", "bytes", "records", "format"])
 def test_a_shard_with_an_odd_receipt_is_made_again(key, half_made, make_dataset, write_request):
     path = half_made.receipt(1)
     path.write_text(json.dumps({**json.loads(path.read_bytes()), key: []}))
