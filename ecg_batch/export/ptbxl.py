@@ -121,11 +121,13 @@ def write_beats(path: Path, beats: dict, fs_hz: int, samples: int) -> bool:
 def _with_ends(rows: list[tuple], samples: int, minute: int) -> list[tuple]:
     """(sample, symbol, aux, subtype) with the end of each stretch of minutes that failed the gate.
 
-    To WFDB each bit of the subtype of "~" is a noisy signal, and 0 says that signals are clean from here on.
+    To WFDB each bit of the subtype of "~" is a noisy signal, and 0 says that signals are clean from here on. Noise that was asked
+    for has its ends already.
     """
-    noisy = {sample for sample, symbol, _ in rows if symbol == "~"}
+    noisy = {sample for sample, symbol, aux in rows if symbol == "~" and not aux.startswith("noise ")}
     ends = [(at + minute, "~", "", 0) for at in noisy if at + minute not in noisy and at + minute < samples]
-    return sorted([*((*row, NOISY * (row[1] == "~")) for row in rows), *ends], key=lambda row: row[0])
+    marked = [(*row, NOISY * (row[1] == "~" and row[2] != "noise ends")) for row in rows]
+    return sorted([*marked, *ends], key=lambda row: row[0])
 
 
 def end(dataset: OpenDataset, folder: Path) -> None:
