@@ -162,15 +162,15 @@ def make_episode(request: Request, draws: np.random.Generator, skeleton_mv: np.n
     noise_uv = None
     if parts:
         gain = np.sqrt(beats.sum() / (10 ** (snr_db / 10) * max(power.sum(), TINY)))
-        noise_uv, power = np.rint((gain / MV_PER_UV) * noise_mv).astype(np.int32), np.square(gain) * power
+        rounded = np.rint((gain / MV_PER_UV) * noise_mv)
+        noise_uv, power = rounded.astype(np.int32), power_of_leads(above(rounded, request.fs_hz))  # as it is stored
     rail_uv = RAIL_UV
     if "clipped" in kinds:
         low, high = CLIPPED_SHARE
         shown = np.abs(skeleton_mv / MV_PER_UV + (0 if noise_uv is None else noise_uv)).max()
         rail_uv = int(min((low + numbers[5] * (high - low)) * shown, RAIL_UV))
     off = ELECTRODES[int(numbers[6] * len(ELECTRODES))] if "lead_off" in kinds else None
-    scale = 1 / MV_PER_UV**2
-    return Episode(kinds, snr_db if parts else None, noise_uv, scale * beats, scale * power, off, numbers[7] < 0.5, rail_uv)
+    return Episode(kinds, snr_db if parts else None, noise_uv, beats / MV_PER_UV**2, power, off, numbers[7] < 0.5, rail_uv)
 
 
 def _kinds(asked: Noise, numbers: np.ndarray) -> tuple[tuple[str, ...], float]:
@@ -211,8 +211,7 @@ def _made(request: Request, kind: str, draws: np.random.Generator, samples: int,
 
 def _powers(request: Request, skeleton_mv: np.ndarray, parts: list[np.ndarray], shares: tuple[float, float]):
     """(power of the beats (12,), power of what is added (12,), and that (8, time)), of parts with these shares of its power."""
-    fast = np.concatenate([skeleton_mv, *parts])
-    fast -= low_pass(fast, COUNTED_HZ, request.fs_hz)
+    fast = above(np.concatenate([skeleton_mv, *parts]), request.fs_hz)
     fast = fast.reshape(1 + len(parts), *skeleton_mv.shape)
     power = power_of_leads(fast)
     if not parts:
@@ -222,6 +221,11 @@ def _powers(request: Request, skeleton_mv: np.ndarray, parts: list[np.ndarray], 
     scales = np.sqrt(shares / power[1:].sum(axis=1).clip(TINY))
     fast = scales[0] * fast[1] + scales[1] * fast[2]
     return power[0], power_of_leads(fast), scales[0] * parts[0] + scales[1] * parts[1]
+
+
+def above(x: np.ndarray, fs_hz: float) -> np.ndarray:
+    """What of x (lead, time) counts: all above COUNTED_HZ."""
+    return x - low_pass(x, COUNTED_HZ, fs_hz)
 
 
 def power_of_leads(modelled: np.ndarray) -> np.ndarray:

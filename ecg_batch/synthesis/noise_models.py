@@ -32,7 +32,7 @@ MOTION_HZ = (0.7, 8.0)
 WANDER_HZ, WANDER_SLOPE = (0.05, 0.12, 4.0), -3.2  # lowest; where the slope begins; highest
 MAINS_HZ = (50.0, 60.0)
 MAINS_MOVES_HZ = 0.02  # SD of a grid's frequency
-EVENTS_PER_S = 0.6  # steps and pops of an electrode that moves
+EVENTS_PER_S = 0.8  # steps and pops of an electrode that moves
 
 
 def electrode_noise(kind: str, draws: np.random.Generator, samples: int, fs_hz: float) -> np.ndarray:
@@ -50,7 +50,7 @@ def electrode(draws: np.random.Generator, samples: int, fs_hz: float) -> np.ndar
     """One electrode moves, in every second case another one by less, and all a trace, together."""
     share = 0.05 * weights(draws, 0.5)
     first, second = draws.permutation(len(ELECTRODES))[:2]
-    bursts = np.exp(0.8 * unit(shaped(draws, 1, samples, fs_hz, slow)))
+    bursts = np.exp(0.5 * unit(shaped(draws, 1, samples, fs_hz, slow)))
     waves = bursts * unit(shaped(draws, 3, samples, fs_hz, motion))
     out = share[:, None] * waves[2]
     out[first] = waves[0] + events(draws, samples, fs_hz)
