@@ -35,6 +35,10 @@ SWAPPED = np.array([LEADS.index(lead) for lead in ("I", "III", "II", "aVL", "aVR
 # By how much each chest lead moves where Wilson's terminal is the mean of two limbs: half the lost one's potential, of I and II.
 TERMINAL = {"RA": np.array([-1, -1]) / 6, "LA": np.array([2, -1]) / 6, "LL": np.array([-1, 2]) / 6}
 LIMB_ROWS = {"RA": (0, 1), "LA": (0,), "LL": (1,)}  # which of I and II a limb's electrode feeds
+MODELLED_ROWS = list(MODELLED_INDEX)
+TWELVE = np.zeros((9, 12))  # squares of twelve leads of those of the modelled ones and the product of I and II, by the identities
+TWELVE[[0, 1, 8], :6] = np.array([[1, 0, 0], [0, 1, 0], [1, 1, -2], [0.25, 0.25, 0.5], [1, 0.25, -1], [0.25, 1, -1]]).T
+TWELVE[2:8, 6:] = np.eye(6)
 TINY = 1e-30  # instead of a division by nothing
 DRAWN = 8  # numbers that say what a stretch gets
 
@@ -100,7 +104,7 @@ def _known(request: Request, made: "Episode", ecg: np.ndarray, masked: list[Mask
 
 def arms_exchanged(ecg: np.ndarray) -> None:
     """The electrodes of both arms exchanged, in stored integers (12, time), in place: I turns, II and III change places."""
-    modelled = ecg[list(MODELLED_INDEX)].astype(np.int32)
+    modelled = ecg[MODELLED_ROWS].astype(np.int32)
     modelled[1] -= modelled[0]
     modelled[0] *= -1
     ecg[...] = twelve_leads(modelled)
@@ -128,9 +132,8 @@ class Episode:
     def put_over(self, ecg: np.ndarray, at: int) -> np.ndarray:
         """Puts its samples from `at` on over stored integers int16 (12, time) without noise, in place; bool (12, time): masked."""
         now = slice(at, at + ecg.shape[1])
-        modelled = ecg[list(MODELLED_INDEX)].astype(np.int32)
         added = 0 if self.added_uv is None else self.added_uv[:, now]
-        modelled += added
+        modelled = np.add(ecg[MODELLED_ROWS], added, dtype=np.int32)
         masked = np.zeros(modelled.shape, bool)
         if self.off:
             self._switch_off(modelled, added, masked)
@@ -229,12 +232,11 @@ def above(x: np.ndarray, fs_hz: float) -> np.ndarray:
 
 
 def power_of_leads(modelled: np.ndarray) -> np.ndarray:
-    """Sums of squares of all twelve leads (..., 12), by the identities, from the modelled ones (..., 8, time)."""
-    squares = np.einsum("...lt,...lt->...l", modelled, modelled)
-    product = np.einsum("...t,...t->...", modelled[..., 0, :], modelled[..., 1, :])
-    i, ii = squares[..., 0], squares[..., 1]
-    limb = [i, ii, i + ii - 2 * product, (i + ii + 2 * product) / 4, i + ii / 4 - product, ii + i / 4 - product]
-    return np.concatenate([np.stack(limb, axis=-1), squares[..., 2:]], axis=-1)
+    """Sums of squares of all twelve leads (..., 12) from the modelled ones (..., 8, time)."""
+    products = np.empty((*modelled.shape[:-2], 9))
+    np.einsum("...lt,...lt->...l", modelled, modelled, out=products[..., :8])
+    np.einsum("...t,...t->...", modelled[..., 0, :], modelled[..., 1, :], out=products[..., 8])
+    return products @ TWELVE
 
 
 # What is masked -------------------------------------------------------------------------------------------------------

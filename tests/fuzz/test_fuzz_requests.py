@@ -30,13 +30,14 @@ SOUND = (
      "judge": {"steps": 5, "below": 0.4}, "lowpass_hz": 30, "attempts": 2, "temperature": 0.9, "prd_limit_pct": 8.0},
     {"records": 3, "duration_s": 3600, "mix": {"labels": {"MI": 1}, "hr_bpm": 70, "sex": "male"},
      "rhythm": {"start_hour": 3, "variability": 0.5, "rr_low_s": 0.3, "lf_hz": 0.09}},
-    {"records": 64, "mix": {"labels": {"NORM": 1}}, "noise": {"snr_db": {"uniform": [-6, 24]}, "kinds": {"muscle": 1, "lead_off": 0.1},
-     "length_s": {"normal": [6, 2], "within": [2, 10]}}},
+    {"records": 64, "mix": {"labels": {"NORM": 1}}, "noise": {"snr_db": {"uniform": [-6, 24]}, "length_s": {"normal": [6, 2],
+     "within": [2, 10]}, "kinds": {"muscle": 1, "lead_off": 0.1}}},
     {"records": 2, "duration_s": 600, "mix": {"labels": {"NORM": 1}}, "noise": {"snr_db": 3, "per_hour": 6.5, "length_s": 20}},
 )  # fmt: skip
 KEYS = sorted(schema(AskedRequest)["properties"])
 BELOW = ("mix.hr_bpm", "mix.labels", "mix.labels.NORM", "mix.sex", "mix.age.within", "variation.rr_cv", "judge.steps",
-         "rhythm.lf_hz", "noise", "noise.snr_db", "noise.kinds", "noise.kinds.muscle", "noise.length_s.uniform", "noise.per_hour")  # fmt: skip
+         "rhythm.lf_hz",
+         "noise", "noise.snr_db", "noise.kinds", "noise.kinds.muscle", "noise.length_s.uniform", "noise.per_hour")  # fmt: skip
 
 
 @st.composite
