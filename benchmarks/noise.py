@@ -37,7 +37,7 @@ LABELS = {"NORM": 0.3, "MI": 0.15, "STTC": 0.15, "CD": 0.1, "HYP": 0.1, "AFIB": 
 LEVELS_DB = (24, 12, 6, 0, -6)
 SPECTRUM_HZ = (0.2, 0.5, 1, 2, 5, 10, 15, 20, 30, 40, 45)
 # kind, dB, and a seed with which it is seen in the leads that are shown
-SHOWN = (("muscle", 6, 3), ("electrode", 0, 24), ("baseline", 6, 0), ("mains", 0, 0), ("lead_off", 12, 2), ("lead_off", 12, 7),
+SHOWN = (("muscle", 6, 3), ("electrode", 0, 3), ("baseline", 6, 0), ("mains", 0, 0), ("lead_off", 12, 2), ("lead_off", 12, 7),
          ("swapped", 30, 0), ("clipped", 12, 3))  # fmt: skip
 SEED, SECONDS = 5, 8
 

@@ -239,7 +239,7 @@ def test_where_the_power_of_each_kind_lies():
         return power[(hz >= low) & (hz < high)].sum() / power.sum()
 
     assert share("muscle", 5, 110) > 0.9 and share("muscle", 0, 2) < 0.01
-    assert share("electrode", 0, 10) > 0.9 and share("electrode", 0.5, 10) > 0.25
+    assert share("electrode", 0, 10) > 0.9 and share("electrode", 0.5, 10) > 0.15
     assert share("baseline", 0, 0.5) > 0.9
     assert share("mains", 49, 51) + share("mains", 59, 61) > 0.9
 
