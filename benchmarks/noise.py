@@ -176,6 +176,19 @@ def cost(records: int) -> None:
     rates = {name: records / np.median(each) for name, each in spent.items()}
     print(f"{rates['without']:.0f} records/s of processor time without, {rates['with']:.0f} with noise: "
           f"{100 * (rates['without'] / rates['with'] - 1):.0f} % more")  # fmt: skip
+    long = {"records": 8, "duration_s": 600, "seed": SEED, "batch": 8, "mix": {"labels": LABELS, "hr_bpm": 75}}
+    took: dict[str, list[float]] = {"without": [], "with": []}
+    for turn in range(4):
+        for name, more in (("without", {}), ("with", {"noise": {}})):
+            synthesizer, queries_of = opened(long | more)
+            began = time.process_time()
+            batch = LongBatch(synthesizer, queries_of(0, 8), lambda done: None)
+            for _ in batch.blocks():
+                pass
+            took[name] += [time.process_time() - began] * (turn > 0)
+    without, noisy = (float(np.median(each)) for each in took.values())
+    more = 100 * (noisy / without - 1)
+    print(f"8 records of 10 min: {without:.2f} s of processor time without, {noisy:.2f} with: {more:.0f} % more")
 
 
 # Strips ---------------------------------------------------------------------------------------------------------------
