@@ -104,7 +104,7 @@ class AskedKinds:
 class AskedNoise:
     """Noise that is added to finished records; {} takes the defaults."""
 
-    snr_db: _drawn(*SNR_LIMITS_DB, "beats to noise, dB; left out: uniform from 0 to 24, in long records -3 to 15") | None = None
+    snr_db: _drawn(*SNR_LIMITS_DB, "beats to noise, dB; left out: uniform from 0 to 24, in long records to 18") | None = None
     kinds: Annotated[AskedKinds, Meaning("which kinds come, as weights; left out: all that the record can have")] | None = None
     length_s: (
         _drawn(*NOISE_LIMITS_S, "how long noise lasts, s; left out: all of a record of 10 s, 5 to 60 s in long records") | None
@@ -113,7 +113,7 @@ class AskedNoise:
 
 
 USUAL_KINDS = AskedKinds(muscle=1, electrode=0.7, baseline=0.7, mains=0.5, lead_off=0.05, swapped=0.02, clipped=0.05)
-USUAL_SNR_DB = {False: Distribution(0.0, 24.0), True: Distribution(-3.0, 15.0)}  # of long records: docs/evidence/noise.md
+USUAL_SNR_DB = {False: Distribution(0.0, 24.0), True: Distribution(0.0, 18.0)}  # of long records: docs/evidence/noise.md
 USUAL_LENGTH_S = Distribution(5.0, 60.0)
 USUAL_PER_HOUR = 8.0
 

@@ -130,7 +130,7 @@ def test_resolved_requests_come_back_from_json(write_request):
 
 @pytest.mark.parametrize(
     ("changes", "snr_db", "length_s", "per_hour"),
-    [({}, (0, 24), None, None), ({"duration_s": 60, "batch": 64, "shard": 512}, (-3, 15), (5, 60), 8)],
+    [({}, (0, 24), None, None), ({"duration_s": 60, "batch": 64, "shard": 512}, (0, 18), (5, 60), 8)],
 )
 def test_noise_without_keys_takes_its_defaults_and_comes_back_from_json(write_request, changes, snr_db, length_s, per_hour):
     request = load_request(write_request(noise={}, **changes))
