@@ -361,6 +361,17 @@ def test_noise_is_measured_and_drawn(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "noise.png").stat().st_size > 50_000
 
 
+@pytest.mark.slow
+def test_recordings_of_mitbih_are_counted_by_their_marks(tmp_path, capsys):
+    beats = np.arange(200, 21_600, 300)
+    wave = 0.02 * np.random.default_rng(0).normal(size=21_600) + np.exp(-np.square(np.arange(-100, 21_500) % 300 - 100) / 30)
+    wfdb.wrsamp("100", 360, ["mV"], ["MLII"], wave[:, None], fmt=["16"], write_dir=str(tmp_path))
+    wfdb.wrann("100", "atr", beats, ["N"] * len(beats), write_dir=str(tmp_path))
+    noise.main(["mitbih", "--folder", str(tmp_path)])
+    (row,) = table(capsys.readouterr().out)
+    assert row[0] == "MIT-BIH, 1 recordings" and 50 < numbers(row[1])[0] < len(beats) and float(row[2]) > 0.99
+
+
 def test_beats_missed_and_invented_by_hand(monkeypatch):
     """Six beats from 5 to 15 s, of which one is found 0.2 s off: missed, and one invented. Those at the ends do not count."""
     beats = np.array([100, 600, 700, 800, 900, 1000, 1100, 1900])
