@@ -25,11 +25,12 @@ class Stream(IntEnum):
     LONG_BEATS = 9
     UNITS = 10
     DRIFT = 11
+    NOISE = 12
 
 
-def generator(seed: int, record: int, stream: Stream) -> np.random.Generator:
-    """The generator of one use of one record. seed and record are 0 .. 2**64 - 1."""
-    return np.random.Generator(np.random.Philox(key=np.array([seed, record], np.uint64), counter=[0, 0, 0, stream]))
+def generator(seed: int, record: int, stream: Stream, part: int = 0) -> np.random.Generator:
+    """The generator of one use of one record, or of one part of it. seed and record are 0 .. 2**64 - 1, part 0 .. 2**32 - 1."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed, record], np.uint64), counter=[0, 0, part, stream]))
 
 
 def uniforms(seed: int, records: np.ndarray, stream: Stream, count: int) -> np.ndarray:

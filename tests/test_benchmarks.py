@@ -14,7 +14,7 @@ from places import ROOT
 from threadpoolctl import threadpool_limits
 
 from benchmarks import __main__ as everything
-from benchmarks import cost, decode, detect, holter, reader, repetition, rhythm, runs, splices, stages, texture, turns
+from benchmarks import cost, decode, detect, holter, noise, reader, repetition, rhythm, runs, splices, stages, texture, turns
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.dataset.verify import verify
 from ecg_batch.donors.bank import read_bank
@@ -24,7 +24,7 @@ from ecg_batch.models.vqvae import VqVaeConfig
 from ecg_batch.reading.synthetic import open_dataset
 from ecg_batch.synthesis.long.donor import long_donor
 
-COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm")  # beside python -m benchmarks itself
+COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise")  # beside python -m benchmarks itself
 NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 
 
@@ -342,6 +342,46 @@ def test_public_detectors_find_the_beats_of_a_donor(detector):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_noise_is_measured_and_drawn(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(noise, "LEVELS_DB", (24, -6))
+    noise.main(["detect", "--records", "2", "--seconds", "61"])
+    rows = table(capsys.readouterr().out)
+    assert [row[0] for row in rows[1:4]] == ["muscle", "electrode", "baseline"]
+    assert float(rows[1][1]) > 0.98 and float(rows[1][1]) >= float(rows[1][2])
+    noise.main(["holters", "--records", "2", "--seconds", "61"])
+    rows = table(capsys.readouterr().out)
+    assert rows[1][0] == "without noise" and float(rows[1][2]) > 0.98 and len(rows) == 3
+    noise.main(["spectra"])
+    rows = table(capsys.readouterr().out)
+    assert [row[0] for row in rows[1::2]] == ["recorded, static_noise", "recorded, baseline_drift"]
+    noise.main(["cost", "--records", "64"])
+    assert len(numbers(capsys.readouterr().out)) >= 3
+    noise.main(["figure", "--out", str(tmp_path / "noise.png")])
+    assert (tmp_path / "noise.png").stat().st_size > 50_000
+
+
+@pytest.mark.slow
+def test_recordings_of_mitbih_are_counted_by_their_marks(tmp_path, capsys):
+    beats = np.arange(200, 21_600, 300)
+    wave = 0.02 * np.random.default_rng(0).normal(size=21_600) + np.exp(-np.square(np.arange(-100, 21_500) % 300 - 100) / 30)
+    wfdb.wrsamp("100", 360, ["mV"], ["MLII"], wave[:, None], fmt=["16"], write_dir=str(tmp_path))
+    wfdb.wrann("100", "atr", beats, ["N"] * len(beats), write_dir=str(tmp_path))
+    noise.main(["mitbih", "--folder", str(tmp_path)])
+    (row,) = table(capsys.readouterr().out)
+    assert row[0] == "MIT-BIH, 1 recordings" and 50 < numbers(row[1])[0] < len(beats) and float(row[2]) > 0.99
+
+
+def test_beats_missed_and_invented_by_hand(monkeypatch):
+    """Six beats from 5 to 15 s, of which one is found 0.2 s off: missed, and one invented. Those at the ends do not count."""
+    beats = np.array([100, 600, 700, 800, 900, 1000, 1100, 1900])
+    found = np.array([120, 605, 690, 820, 900, 1000, 1115])
+    monkeypatch.setattr(noise, "xqrs", lambda lead_mv, fs_hz: found)
+    assert noise.counted(np.zeros(2000), beats, 100) == (6, 1, 1)
+    f1, sensitivity, precision, count, each = noise.rates(np.array([(6, 1, 1), (4, 0, 0)]))
+    assert (f1, sensitivity, precision, count) == (pytest.approx(0.9), 0.9, 0.9, 10) and each.tolist() == [pytest.approx(5 / 6), 1]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_says_what_it_does(command):
     done = subprocess.run([sys.executable, "-m", f"benchmarks.{command}", "--help"], cwd=ROOT, capture_output=True, text=True)

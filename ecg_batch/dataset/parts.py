@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ecg_batch.dataset.layout import RECORDS, Shard
 from ecg_batch.dataset.plan import BEATS, Plan
-from ecg_batch.dataset.rows import ROW_COLUMNS, SOURCE_COLUMNS
+from ecg_batch.dataset.rows import NOISE_COLUMNS, ROW_COLUMNS, SOURCE_COLUMNS
 from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.tables import open_table
 from ecg_batch.files import sync
@@ -58,7 +58,8 @@ def write_parts(plan: Plan, shard: Shard, rows: pa.Table, beats: Iterable[pa.Tab
 
 
 def _check_rows(shard: Shard, rows: pa.Table) -> None:
-    if tuple(rows.column_names) not in (ROW_COLUMNS, ROW_COLUMNS + SOURCE_COLUMNS):
+    further = (NOISE_COLUMNS, SOURCE_COLUMNS, NOISE_COLUMNS + SOURCE_COLUMNS)
+    if tuple(rows.column_names) not in (ROW_COLUMNS, *(ROW_COLUMNS + more for more in further)):
         raise ValueError(f"shard {shard.index}: the rows have the columns {rows.column_names}; needed {ROW_COLUMNS}")
     if not np.array_equal(rows["record"].to_numpy(), np.arange(shard.start, shard.stop)):
         raise ValueError(f"shard {shard.index}: the rows are not those of records {shard.start} to {shard.stop - 1} in order")

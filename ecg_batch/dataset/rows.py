@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from ecg_batch.donors.bank import DonorTable
+from ecg_batch.leads import LEADS
 from ecg_batch.statements import SUPERCLASSES
 
 ROW_COLUMNS = (
@@ -16,6 +17,8 @@ ROW_COLUMNS = (
 )  # fmt: skip
 # where the bank is not of PTB-XL alone: the registry of each donor, and the record's name there
 SOURCE_COLUMNS = ("donor_source", "donor_record", "blend_source", "blend_record", "texture_source", "texture_record")
+# where the request asks for noise
+NOISE_COLUMNS = ("snr_db", "snr_db_by_lead", "noise_kinds", "masked")
 FURTHER = pa.list_(pa.int32())  # donors beside the first: of a blend none, one or two; of recorded texture none or more
 
 
@@ -45,7 +48,30 @@ def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
         "alpha": pa.array(batch.alpha, pa.float32()),
         "flags": pa.array([",".join(flags) for flags in batch.flags], pa.string()),
     }
-    return pa.table(columns | _sources(donors, batch))
+    return pa.table(columns | _noise(batch) | _sources(donors, batch))
+
+
+def _noise(batch) -> dict[str, pa.Array]:
+    """NOISE_COLUMNS; none where no noise was asked for."""
+    if batch.noise is None:
+        return {}
+    return {
+        "snr_db": pa.array([one.snr_db for one in batch.noise], pa.float32()),
+        "snr_db_by_lead": pa.array([one.snr_db_by_lead for one in batch.noise], pa.list_(pa.float32())),
+        "noise_kinds": pa.array([list(one.kinds) for one in batch.noise], pa.list_(pa.string())),
+        "masked": pa.array([[f"{lead}:{start}-{stop}" for lead, start, stop in one.masked] for one in batch.noise],
+                           pa.list_(pa.string())),
+    }  # fmt: skip
+
+
+def mask_of(masked: list[str], samples: int) -> np.ndarray:
+    """Where a record does not show the heart, by its row's `masked`: bool (12, time)."""
+    mask = np.zeros((len(LEADS), samples), bool)
+    for place in masked:
+        lead, _, interval = place.partition(":")
+        start, stop = map(int, interval.split("-"))
+        mask[LEADS.index(lead), start:stop] = True
+    return mask
 
 
 def _sources(donors: DonorTable, batch) -> dict[str, pa.Array]:

@@ -36,6 +36,7 @@ PTBXL_COLUMNS = (
 OWN_COLUMNS = ("synthetic", "record", "run_id", "donor_ecg_id", "donor_patient_id", "label", "hr_bpm_requested", "hr_bpm_measured",
                "prd_pct", "alpha", "flags")  # fmt: skip
 SOURCES = ("donor_source", "donor_record")  # of a bank that is not of PTB-XL alone
+NOISE = ("snr_db", "noise_kinds", "masked")  # where noise was asked for
 
 units = even_units
 
@@ -121,11 +122,13 @@ def write_beats(path: Path, beats: dict, fs_hz: int, samples: int) -> bool:
 def _with_ends(rows: list[tuple], samples: int, minute: int) -> list[tuple]:
     """(sample, symbol, aux, subtype) with the end of each stretch of minutes that failed the gate.
 
-    To WFDB each bit of the subtype of "~" is a noisy signal, and 0 says that signals are clean from here on.
+    To WFDB each bit of the subtype of "~" is a noisy signal, and 0 says that signals are clean from here on. Noise that was asked
+    for has its ends already.
     """
-    noisy = {sample for sample, symbol, _ in rows if symbol == "~"}
+    noisy = {sample for sample, symbol, aux in rows if symbol == "~" and not aux.startswith("noise ")}
     ends = [(at + minute, "~", "", 0) for at in noisy if at + minute not in noisy and at + minute < samples]
-    return sorted([*((*row, NOISY * (row[1] == "~")) for row in rows), *ends], key=lambda row: row[0])
+    marked = [(*row, NOISY * (row[1] == "~" and row[2] != "noise ends")) for row in rows]
+    return sorted([*marked, *ends], key=lambda row: row[0])
 
 
 def end(dataset: OpenDataset, folder: Path) -> None:
@@ -134,7 +137,7 @@ def end(dataset: OpenDataset, folder: Path) -> None:
     (folder / "RECORDS").write_text(names, "utf-8")
     shutil.copyfile(BUNDLED / STATEMENTS, folder / STATEMENTS)
     with open(folder / TABLE, "w", newline="", encoding="utf-8") as file:
-        sources = [name for name in SOURCES if name in row_columns(dataset.path / RECORDS)]
+        sources = [name for name in (*NOISE, *SOURCES) if name in row_columns(dataset.path / RECORDS)]
         writer = csv.DictWriter(file, (*PTBXL_COLUMNS, *OWN_COLUMNS, *sources), restval="")
         writer.writeheader()
         for rows in _rows(dataset):
@@ -154,7 +157,7 @@ def table_row(row: dict, dataset: OpenDataset) -> dict:
     Empty is what a synthetic record does not have: no date, no device of its own, no cardiologist who has seen it.
     """
     record = row["record"]
-    stated = {name: _text(row[name]) for name in (*OWN_COLUMNS, *SOURCES) if name in row}
+    stated = {name: _text(row[name]) for name in (*OWN_COLUMNS, *NOISE, *SOURCES) if name in row}
     return stated | {
         "ecg_id": FIRST_ID + record, "patient_id": float(row["donor_patient_id"]), "age": row["age"], "sex": row["sex"],
         "device": "ecg-batch", "report": f"synthetic: {row['label']}", "scp_codes": _scp_codes(row["scp_codes"]),

@@ -101,7 +101,7 @@ def _row(ecg_mv: np.ndarray, row: dict, fs_hz: int, bank: Bank | None, named: st
              f"age {_number(row['age_requested'])} asked, {_number(row['age'])} of the donor   "
              f"sex {SEXES[row['sex_requested']]} asked, {SEXES[row['sex']]} of the donor   "
              f"noise {row['prd_pct']:.0f} % of the beats' RMS (PRD)   flags: {row['flags'] or 'none'}")  # fmt: skip
-    synthetic = Sheet(ecg_mv, fs_hz, f"Synthetic record {row['record']}: {row['label']} asked", facts)
+    synthetic = Sheet(ecg_mv, fs_hz, f"Synthetic record {row['record']}: {row['label']} asked{_noise(row)}", facts)
     if bank is None:
         return (synthetic,)
     donor = int(np.flatnonzero(bank.table.ecg_id == row["donor_ecg_id"])[0])
@@ -109,6 +109,13 @@ def _row(ecg_mv: np.ndarray, row: dict, fs_hz: int, bank: Bank | None, named: st
     codes = ", ".join(f"{code} {percent} %" if percent else code for code, percent in json.loads(row["scp_codes"]).items())
     title = f"Its donor: {_donor(row, named)}, patient {row['donor_patient_id']}, fold {row['donor_fold']}"
     return synthetic, Sheet(twelve_leads(modelled) * MV_PER_UV, fs_hz, title, f"HR {bank.table.hr_bpm[donor]:.1f}   {codes}")
+
+
+def _noise(row: dict) -> str:
+    """The noise that was asked for."""
+    if not row.get("noise_kinds"):
+        return ""
+    return f", with {' and '.join(row['noise_kinds'])}" + ("" if row["snr_db"] is None else f" at {row['snr_db']:.1f} dB")
 
 
 def _donor(row: dict, named: str) -> str:

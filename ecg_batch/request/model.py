@@ -20,10 +20,14 @@ LOOP_S = 10  # as long as a donor: up to here a record is its donor's loop; beyo
 MINUTE_S = 60  # a chunk of a long record; a record that is longer is a Zarr shard file of its own
 
 LATER_DEFAULTS = (("batch_on_oom", "fail"), ("format", "zarr"), ("rhythm", None), ("start_hour", None), ("variation", None),
-                  ("judge", None), ("cohort", None), ("min_likelihood", 0), ("texture", "decoded"))  # fmt: skip
+                  ("judge", None), ("cohort", None), ("min_likelihood", 0), ("texture", "decoded"), ("noise", None))  # fmt: skip
 PATHS = {"bank", "models", "table", "source"}  # enter the run id by what is there
 HR_LIMITS_BPM = (20.0, 300.0)
 AGE_LIMITS = (0.0, 120.0)
+SNR_LIMITS_DB = (-20.0, 30.0)
+NOISE_LIMITS_S = (1.0, 300.0)  # an episode is made in one piece
+ADDED = ("muscle", "electrode", "baseline", "mains")  # kinds of noise that are added to the beats, at a ratio to them
+FAULTS = ("lead_off", "swapped", "clipped")  # kinds that take beats away, or show them elsewhere
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,19 @@ class Refinement:
     below: Annotated[float, Range(0, 1, "it doubts a record to whose label it gives less than this")] = 0.5
 
 
+@dataclass(frozen=True)
+class Noise:
+    """Noise that is added to finished records. What the kinds are: synthesis/noise_models.py; the ratio: synthesis/noise.py.
+
+    kinds: weights, sorted by name, that sum to 1. length_s: None = all of a record of 10 s. per_hour: of long records only.
+    """
+
+    snr_db: Distribution
+    kinds: tuple[tuple[str, float], ...]
+    length_s: Distribution | None = None
+    per_hour: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A checked request. Exactly one of mix, table and cohort is set; records may be None until the table is counted."""
@@ -127,6 +144,7 @@ class Request:
         Literal["units", "decoded"],
         Meaning("units: other patients' recorded noise, laid in time with the beats; decoded: by the models, as published"),
     ] = "units"
+    noise: Noise | None = None
 
     @property
     def samples(self) -> int:
@@ -169,7 +187,8 @@ def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
         drawn = {key: None if mix[key] is None else Distribution(**mix[key]) for key in ("hr_bpm", "age")}
         mix = Mix(**{**mix, "labels": tuple((label, share) for label, share in mix["labels"]), **drawn})
     resolved = {**dict(LATER_DEFAULTS), **resolved}  # what is not there was always done so
-    options = {"variation": Variation, "judge": Refinement, "rhythm": RhythmParameters, "cohort": _cohort_from_resolved}
+    options = {"variation": Variation, "judge": Refinement, "rhythm": RhythmParameters, "cohort": _cohort_from_resolved,
+               "noise": _noise_from_resolved}  # fmt: skip
     options = {key: kind(**resolved[key]) for key, kind in options.items() if resolved.get(key) is not None}
     values = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix, **options}
     request = Request(**values, bank=bank, models=models, table=None)
@@ -191,3 +210,8 @@ def _holds(request: Request, resolved: Mapping) -> bool:
 
 def _cohort_from_resolved(labels, hr_spread: float) -> Cohort:
     return Cohort(labels and tuple((label, share) for label, share in labels), hr_spread)
+
+
+def _noise_from_resolved(snr_db, kinds, length_s, per_hour) -> Noise:
+    shares = tuple((name, share) for name, share in kinds)
+    return Noise(Distribution(**snr_db), shares, length_s and Distribution(**length_s), per_hour)

@@ -10,14 +10,18 @@ from ecg_batch.bundled import BUNDLED
 from ecg_batch.errors import shown
 from ecg_batch.keys import Meaning, Needs, Range
 from ecg_batch.request.model import (
+    ADDED,
     AGE_LIMITS,
     CHUNK_RECORDS,
     HR_LIMITS_BPM,
     LOOP_S,
     MINUTE_S,
+    NOISE_LIMITS_S,
+    SNR_LIMITS_DB,
     Cohort,
     Distribution,
     Mix,
+    Noise,
     Request,
 )
 from ecg_batch.request.rhythm_parameters import RhythmParameters, rate_limits_bpm
@@ -80,6 +84,40 @@ class AskedRhythm(RhythmParameters):
     start_hour: Annotated[float, Range(0, 24, "time of day at which the record begins; left out: drawn from 8 to 18")] | None = None
 
 
+Weight = Annotated[float, Range(0, 1000)]
+
+
+@dataclass(frozen=True)
+class AskedKinds:
+    """Kinds of noise and how often each comes, as weights; a kind that is not named does not come."""
+
+    muscle: Annotated[Weight, Meaning("muscles, from 8 Hz up, in bursts")] = 0.0
+    electrode: Annotated[Weight, Meaning("electrodes that move: steps, pops, slow recoveries")] = 0.0
+    baseline: Annotated[Weight, Meaning("a baseline that wanders, with breathing and posture")] = 0.0
+    mains: Annotated[Weight, Meaning("50 or 60 Hz; with fs_hz 500 only")] = 0.0
+    lead_off: Annotated[Weight, Meaning("an electrode off: its leads are flat, or noise without beats")] = 0.0
+    swapped: Annotated[Weight, Meaning("the electrodes of both arms exchanged; in records of 10 s only")] = 0.0
+    clipped: Annotated[Weight, Meaning("a converter whose range is too small")] = 0.0
+
+
+@dataclass(frozen=True)
+class AskedNoise:
+    """Noise that is added to finished records; {} takes the defaults."""
+
+    snr_db: _drawn(*SNR_LIMITS_DB, "beats to noise, dB; left out: uniform from 0 to 24, in long records to 18") | None = None
+    kinds: Annotated[AskedKinds, Meaning("which kinds come, as weights; left out: all that the record can have")] | None = None
+    length_s: (
+        _drawn(*NOISE_LIMITS_S, "how long noise lasts, s; left out: all of a record of 10 s, 5 to 60 s in long records") | None
+    ) = None
+    per_hour: Annotated[float, Range(0.01, 360, "how often noise comes in long records, times an hour; left out: 8")] | None = None
+
+
+USUAL_KINDS = AskedKinds(muscle=1, electrode=0.7, baseline=0.7, mains=0.5, lead_off=0.05, swapped=0.02, clipped=0.05)
+USUAL_SNR_DB = {False: Distribution(0.0, 24.0), True: Distribution(0.0, 18.0)}  # of long records: docs/evidence/noise.md
+USUAL_LENGTH_S = Distribution(5.0, 60.0)
+USUAL_PER_HOUR = 8.0
+
+
 def _or_none(low: float, high: float, meaning: str):
     words = f"a number from {low:g} to {high:g}, or none"
     return Annotated[Annotated[float, Range(low, high)] | Literal["none"], Needs(words), Meaning(meaning)]
@@ -95,6 +133,7 @@ class AskedRequest(Request):
     mix: AskedMix | None = None
     cohort: AskedCohort | None = None
     rhythm: AskedRhythm | None = None
+    noise: AskedNoise | None = None
     start_hour: None = field(default=None, init=False)  # below rhythm
     source: str = field(default="", init=False)
 
@@ -131,6 +170,7 @@ def parse_request(written: Written, folder: Path) -> Request:
             "table": _path(asked.table, "table", written, folder) if asked.table is not None else None,
             "mix": _mix(asked.mix, written) if asked.mix else None,
             "cohort": _cohort(asked.cohort, written) if asked.cohort else None,
+            "noise": _noise(asked, written) if asked.noise else None,
             "rhythm": RhythmParameters(**rhythm) if long else None,
             "start_hour": start_hour if long else None,
             "source": written.source,
@@ -286,6 +326,49 @@ def _mix(asked: AskedMix, written: Written) -> Mix:
 def _cohort(asked: AskedCohort, written: Written) -> Cohort:
     labels = None if asked.labels is None else _shares(asked.labels, ("cohort", "labels"), written)
     return Cohort(labels, asked.hr_spread)
+
+
+def _noise(asked: AskedRequest, written: Written) -> Noise:
+    noise, long = asked.noise, asked.is_long
+    if noise.per_hour is not None and not long:
+        raise written.error(
+            ("noise", "per_hour"),
+            f"noise.per_hour is given, but a record of {asked.duration_s} s has noise once. Ask for a duration_s over {LOOP_S}, or "
+            "say with noise.length_s how much of the record is noisy",
+        )
+    length_s = _distribution(noise.length_s, NOISE_LIMITS_S, ("noise", "length_s"), written)
+    return Noise(
+        snr_db=_distribution(noise.snr_db, SNR_LIMITS_DB, ("noise", "snr_db"), written) or USUAL_SNR_DB[long],
+        kinds=_kinds(asked, written),
+        length_s=length_s or (USUAL_LENGTH_S if long else None),
+        per_hour=(USUAL_PER_HOUR if noise.per_hour is None else float(noise.per_hour)) if long else None,
+    )
+
+
+def _kinds(asked: AskedRequest, written: Written) -> tuple[tuple[str, float], ...]:
+    """Weights as shares of 1, sorted by name. What a record cannot have is refused where it is named, and else left out."""
+    weights = vars(asked.noise.kinds or USUAL_KINDS)
+    never = {"mains": asked.fs_hz == 100, "swapped": asked.is_long}
+    why = {"mains": "at fs_hz 100 nothing is left of it: recorders take away what is above 45 Hz before they sample so slowly. "
+                    "Leave it out, or use a bank of 500 Hz",
+           "swapped": "electrodes are exchanged for all of a recording, and long records have noise in episodes. "
+                      "Leave it out"}  # fmt: skip
+    held = {name: weight for name, weight in weights.items() if weight}
+    for name in [name for name in held if never.get(name)]:
+        if asked.noise.kinds:
+            raise written.error(("noise", "kinds", name), f"noise.kinds.{name} is {held[name]:g}, but {why[name]}")
+        del held[name]
+    if not held:
+        words = f"noise.kinds has no kind with a weight; needed one or more of {', '.join(weights)}"
+        raise written.error(("noise", "kinds"), words)
+    if asked.noise.snr_db is not None and not set(held) & set(ADDED):
+        raise written.error(
+            ("noise", "snr_db"),
+            f"noise.snr_db is given, but nothing is added to the beats: noise.kinds has none of {', '.join(ADDED)}. Leave snr_db "
+            "out, or name one of them",
+        )
+    whole = math.fsum(held.values())
+    return tuple((name, held[name] / whole) for name in sorted(held))
 
 
 def _shares(shares: dict[str, float], key: Key, written: Written) -> tuple[tuple[str, float], ...]:

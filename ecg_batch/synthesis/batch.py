@@ -36,7 +36,8 @@ class Batch:
     blended_rows: list[tuple[int, ...]]  # of the donors after the first
     texture_rows: list[tuple[int, ...]]  # of the donors of recorded texture
     timings: list[Timing]
-    skeleton_mv: np.ndarray | None  # low-passed, float64 (record, 8, time), where the request refines
+    skeleton_mv: np.ndarray | list | None  # low-passed, float64 (record, 8, time), where the request refines or adds noise
+    noise: list | None = None  # noise.NoiseOf of each record, where the request adds noise
 
 
 OF_RECORD = tuple(field.name for field in fields(Batch) if field.name != "queries")
@@ -182,7 +183,7 @@ def checked(synthesizer, queries: Queries, ranked, made: list[Skeleton], compose
         blended_rows=[skeleton.donor_rows[1:] for skeleton in made],
         texture_rows=texture_rows,
         timings=timings,
-        skeleton_mv=skeleton_mv if synthesizer.request.judge else None,
+        skeleton_mv=skeleton_mv if synthesizer.request.judge else list(skeleton_mv) if synthesizer.request.noise else None,
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from ecg_batch.draws import Stream, uniforms
 from ecg_batch.leads import MV_PER_UV
 from ecg_batch.models import decode
-from ecg_batch.signal.filters import low_pass_matrix
+from ecg_batch.signal.filters import low_pass, low_pass_matrix
 from ecg_batch.synthesis.batch import Batch, candidate_rows, checked, draw_again, draw_tokens, skeletons
 from ecg_batch.synthesis.compose import Composed, compose
 from ecg_batch.synthesis.queries import Queries
@@ -86,7 +86,11 @@ def complete(synthesizer: Synthesizer, begun: Begun) -> Batch:
     queries, count = begun.queries, len(begun.queries)
     ecg, prd_pct, alpha = (tensor[:count].numpy() for tensor in (begun.ecg, begun.prd_pct, begun.alpha))
     composed = Composed(ecg.astype(np.int32), prd_pct.copy(), alpha.copy())  # copies: the pinned memory serves the next batch
-    batch = checked(synthesizer, queries, begun.candidates, begun.skeletons, composed, None, [()] * count)
+    skeleton_mv = None
+    if synthesizer.request.noise:  # it is measured against the beats
+        ecg_uv = np.stack([skeleton.ecg_uv for skeleton in begun.skeletons])
+        skeleton_mv = low_pass(ecg_uv * MV_PER_UV, synthesizer.request.lowpass_hz, synthesizer.request.fs_hz)
+    batch = checked(synthesizer, queries, begun.candidates, begun.skeletons, composed, skeleton_mv, [()] * count)
     return draw_again(synthesizer, begun.candidates, begun.beat_draws, batch, partial(fetched, begun))
 
 

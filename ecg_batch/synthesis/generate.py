@@ -41,7 +41,17 @@ def make_shard(synthesizer: Synthesizer, shard: Shard, batch: int, queries_of: C
 
 
 def make_batches(synthesizer: Synthesizer, asked: Iterable[Queries]) -> Iterator[Batch]:
-    """The batch of each of these queries. On a GPU the next is begun before the last is finished; refining goes batch by batch."""
+    """The batch of each of these queries, with the noise that is asked for. Noise comes last: it is not what the gate judges."""
+    batches = make_clean_batches(synthesizer, asked)
+    if synthesizer.request.noise is None:
+        return batches
+    from ecg_batch.synthesis.noise import with_noise
+
+    return (with_noise(synthesizer, batch) for batch in batches)
+
+
+def make_clean_batches(synthesizer: Synthesizer, asked: Iterable[Queries]) -> Iterator[Batch]:
+    """The same without noise. On a GPU the next is begun before the last is finished; refining goes batch by batch."""
     if synthesizer.request.judge:
         from ecg_batch.synthesis.refine import make_refined_batch
 

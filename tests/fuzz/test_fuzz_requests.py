@@ -30,10 +30,14 @@ SOUND = (
      "judge": {"steps": 5, "below": 0.4}, "lowpass_hz": 30, "attempts": 2, "temperature": 0.9, "prd_limit_pct": 8.0},
     {"records": 3, "duration_s": 3600, "mix": {"labels": {"MI": 1}, "hr_bpm": 70, "sex": "male"},
      "rhythm": {"start_hour": 3, "variability": 0.5, "rr_low_s": 0.3, "lf_hz": 0.09}},
+    {"records": 64, "mix": {"labels": {"NORM": 1}}, "noise": {"snr_db": {"uniform": [-6, 24]}, "length_s": {"normal": [6, 2],
+     "within": [2, 10]}, "kinds": {"muscle": 1, "lead_off": 0.1}}},
+    {"records": 2, "duration_s": 600, "mix": {"labels": {"NORM": 1}}, "noise": {"snr_db": 3, "per_hour": 6.5, "length_s": 20}},
 )  # fmt: skip
 KEYS = sorted(schema(AskedRequest)["properties"])
 BELOW = ("mix.hr_bpm", "mix.labels", "mix.labels.NORM", "mix.sex", "mix.age.within", "variation.rr_cv", "judge.steps",
-         "rhythm.lf_hz")  # fmt: skip
+         "rhythm.lf_hz",
+         "noise", "noise.snr_db", "noise.kinds", "noise.kinds.muscle", "noise.length_s.uniform", "noise.per_hour")  # fmt: skip
 
 
 @st.composite
@@ -145,11 +149,23 @@ def same_options(value, said: dict, folder=None) -> bool:
     return all(getattr(value, key) == number(text) for key, text in said.items() if key != "start_hour")
 
 
+def same_noise(value, said: dict, folder=None) -> bool:
+    """Shares of weights, and spreads; what is not said has a default."""
+    if weights := {} if is_null(kinds := said.get("kinds") or {}) else {name: number(text) for name, text in kinds.items()}:
+        whole = math.fsum(weights.values())
+        if value.kinds != tuple((name, weights[name] / whole) for name in sorted(weights) if weights[name]):
+            return False
+    spreads = ((key, said.get(key)) for key in ("snr_db", "length_s"))
+    spread = all(same_spread(getattr(value, key), text) for key, text in spreads if text is not None and not is_null(text))
+    rate = said.get("per_hour")
+    return spread and (rate is None or is_null(rate) or value.per_hour == number(rate))
+
+
 MEANT = {field.name: same_number for field in fields(Request)} | {
     **dict.fromkeys(("device", "batch_on_oom", "format"), same_text),
     **dict.fromkeys(("bank", "models", "table"), same_path),
     **dict.fromkeys(("variation", "judge", "rhythm"), same_options),
-    "donor_folds": same_folds, "mix": same_mix, "cohort": same_cohort,
+    "donor_folds": same_folds, "mix": same_mix, "cohort": same_cohort, "noise": same_noise,
 }  # fmt: skip
 
 

@@ -23,3 +23,11 @@ def test_a_donor_is_said_to_be_of_ptbxl_only_where_it_is(make_dataset, monkeypat
     assert [donor.title.startswith(f"{said}{record}, patient") for record, (_, donor) in zip((3, 5), drawn, strict=True)] == [
         True
     ] * 2
+
+
+@pytest.mark.parametrize(("row", "said"), [
+    ({}, ""), ({"noise_kinds": [], "snr_db": None}, ""), ({"noise_kinds": ["lead_off"], "snr_db": None}, ", with lead_off"),
+    ({"noise_kinds": ["muscle", "clipped"], "snr_db": 5.96}, ", with muscle and clipped at 6.0 dB"),
+])  # fmt: skip
+def test_noise_that_was_added_is_said(row, said):
+    assert records._noise(row) == said

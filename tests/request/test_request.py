@@ -69,6 +69,18 @@ def refusal(path, *overrides) -> str:
         ({"mix": None, "cohort": "donors"}, ["cohort is 'donors'; needed keys below it: hr_spread, labels"]),
         ({"mix": None, "cohort": {"hr_sd": 0.1}}, ["unknown key 'cohort.hr_sd'"]),
         ({"mix": None, "cohort": {"hr_spread": 2}}, ["cohort.hr_spread is 2; needed a number from 0 to 0.5"]),
+        ({"noise": {"snr": 6}}, ["unknown key 'noise.snr' (did you mean snr_db?)", "known keys: kinds, length_s, per_hour"]),
+        ({"noise": True}, ["noise is True; needed keys below it: kinds, length_s, per_hour, snr_db"]),
+        ({"noise": {"snr_db": 40}}, ["noise.snr_db is 40; needed a number from -20 to 30"]),
+        ({"noise": {"snr_db": {"uniform": [20, 10]}}}, ["noise.snr_db.uniform is [20, 10]; the lower number comes first"]),
+        ({"noise": {"kinds": {"hum": 1}}}, ["unknown key 'noise.kinds.hum'", "known keys: baseline, clipped, electrode"]),
+        ({"noise": {"kinds": {"muscle": -1}}}, ["noise.kinds.muscle is -1; needed a number from 0 to 1,000"]),
+        ({"noise": {"kinds": {"muscle": 0}}}, ["noise.kinds has no kind with a weight", "one or more of muscle"]),
+        ({"noise": {"kinds": {"mains": 1}}}, ["noise.kinds.mains is 1, but at fs_hz 100 nothing is left", "500 Hz"]),
+        ({"noise": {"kinds": {"lead_off": 1}, "snr_db": 3}}, ["nothing is added to the beats", "Leave snr_db out"]),
+        ({"noise": {"per_hour": 3}}, ["noise.per_hour is given, but a record of 10 s has noise once"]),
+        ({"noise": {"length_s": 900}}, ["noise.length_s is 900; needed a number from 1 to 300"]),
+        ({"duration_s": 60, "noise": {"kinds": {"swapped": 1}}}, ["noise.kinds.swapped is 1", "noise in episodes"]),
         ({"mix": None, "records": None, "cohort": {}}, ["records is missing: a cohort has no length"]),
     ],
 )
@@ -114,6 +126,34 @@ def test_resolved_requests_come_back_from_json(write_request):
     back = request_from_resolved(json.loads(json.dumps(request.resolved())), request.bank, request.models)
     assert back.resolved() == request.resolved()
     assert back.mix == request.mix
+
+
+@pytest.mark.parametrize(
+    ("changes", "snr_db", "length_s", "per_hour"),
+    [({}, (0, 24), None, None), ({"duration_s": 60, "batch": 64, "shard": 512}, (0, 18), (5, 60), 8)],
+)
+def test_noise_without_keys_takes_its_defaults_and_comes_back_from_json(write_request, changes, snr_db, length_s, per_hour):
+    request = load_request(write_request(noise={}, **changes))
+    assert (request.noise.snr_db.low, request.noise.snr_db.high) == snr_db
+    assert (request.noise.length_s and (request.noise.length_s.low, request.noise.length_s.high)) == length_s
+    assert request.noise.per_hour == per_hour
+    names = {name for name, _ in request.noise.kinds}
+    assert "mains" not in names and ("swapped" in names) == (not request.is_long)  # what they cannot have
+    assert sum(share for _, share in request.noise.kinds) == pytest.approx(1)
+    back = request_from_resolved(json.loads(json.dumps(request.resolved())), request.bank, request.models)
+    assert back.noise == request.noise and back.resolved() == request.resolved()
+
+
+def test_a_request_without_noise_keeps_its_run_id(write_request):
+    assert "noise" not in load_request(write_request()).resolved()
+    asked = {"snr_db": {"normal": [6, 3], "within": [0, 12]}, "kinds": {"baseline": 2, "muscle": 6}, "length_s": 4}
+    noise = load_request(write_request(noise=asked)).resolved()["noise"]
+    assert noise["kinds"] == (("baseline", 0.25), ("muscle", 0.75)) and noise["snr_db"]["sd"] == 3 and noise["length_s"]["low"] == 4
+
+
+def test_mains_are_for_500_hz(write_request):
+    names = dict(load_request(write_request(noise={}, fs_hz=500)).noise.kinds)
+    assert names["mains"] > 0
 
 
 def test_paths_are_relative_to_the_request(write_request, tmp_path):

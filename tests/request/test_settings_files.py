@@ -272,7 +272,7 @@ def test_each_key_of_a_schema_says_what_it_means(kind):
 def test_the_guide_states_the_ranges_and_defaults_of_the_code():
     """The tables of docs/requests.md against the schema, which is made of the fields."""
     held = schema(AskedRequest)
-    below = {"variation": "Variation", "judge": "Refinement", "cohort": "AskedCohort"}
+    below = {"variation": "Variation", "judge": "Refinement", "cohort": "AskedCohort", "noise": "AskedNoise"}
     rows = re.findall(r"^\| `([\w.]+)` \| ([^|]*) \| ([^|]*) \| [^|]*\|$", (ROOT / "docs/requests.md").read_text(), re.MULTILINE)
     assert len(rows) > 45
     for key, default, range_ in rows:

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import prd
@@ -12,10 +13,12 @@ from making import PUBLISHED, plan_of
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors import bank
 from ecg_batch.leads import MV_PER_UV, identity_residual
+from ecg_batch.request.model import Distribution, Noise
 from ecg_batch.signal.filters import low_pass, low_pass_matrix
 from ecg_batch.synthesis.batch import make_batch
 from ecg_batch.synthesis.compose import compose
 from ecg_batch.synthesis.cuda import make_batches_on_device, two_in_flight
+from ecg_batch.synthesis.noise import with_noise
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
 
@@ -50,6 +53,18 @@ def test_records_are_those_of_a_cpu(run):
         np.testing.assert_allclose(ours.prd_pct, theirs.prd_pct, rtol=1e-6)
         np.testing.assert_allclose(ours.alpha, theirs.alpha, rtol=1e-6)
         assert ours.prd_pct.max() <= synthesizer.request.prd_limit_pct
+
+
+@pytest.mark.slow
+def test_noise_is_that_of_a_cpu(run):
+    """Records drawn again among them."""
+    synthesizer, asked = run
+    noise = Noise(Distribution(0, 12), (("electrode", 0.5), ("muscle", 0.5)))
+    synthesizer = replace(synthesizer, request=replace(synthesizer.request, noise=noise))
+    (ours,) = (with_noise(synthesizer, batch) for batch in make_batches_on_device(synthesizer, asked[:1]))
+    theirs = with_noise(synthesizer, make_batch(synthesizer, asked[0]))
+    assert np.abs(ours.ecg.astype(int) - theirs.ecg).max() <= 3
+    np.testing.assert_allclose([one.snr_db for one in ours.noise], [one.snr_db for one in theirs.noise], atol=1e-3)
 
 
 @pytest.mark.slow

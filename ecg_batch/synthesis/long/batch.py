@@ -8,6 +8,7 @@ stitch   skeleton of this minute; breathing and posture move it                 
 texture  the next minute of the stream                                               texture_stream.py
 compose  together, under the PRD limit in every minute, as stored integers           compose.py
 check    beats found against beats placed; a minute that fails is marked             check.py
+noise    where it is asked for, in episodes                                          noise_episodes.py
 """
 
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from ecg_batch.synthesis.batch import Batch
 from ecg_batch.synthesis.compose import allowed_alpha, compose, norm
 from ecg_batch.synthesis.long.begin import begin_records
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
+from ecg_batch.synthesis.long.noise_episodes import NoiseEpisodes
 from ecg_batch.synthesis.long.texture_stream import TextureStream, filtered_with
 from ecg_batch.synthesis.long.unit_stream import UnitStreams
 from ecg_batch.synthesis.queries import Queries
@@ -66,6 +68,10 @@ class LongBatch:
         self._recorded = None
         if synthesizer.units:
             self._recorded = UnitStreams(synthesizer.units, self._request, queries.record, self._records)
+        self._noise = None
+        if self._request.noise:
+            each = zip(queries.record, self._records, strict=True)
+            self._noise = [NoiseEpisodes(self._request, int(number), record.skeleton) for number, record in each]
         self._error, self._power, self._alpha = (np.zeros(len(self._records)) for _ in range(3))
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -107,6 +113,8 @@ class LongBatch:
             self._alpha[record] += alpha[record].sum()
             out[record] = np.clip(ecg_uv, -32768, 32767)
         check_minute(self._checks, out)
+        for noise, ecg in zip(self._noise or (), out, strict=bool(self._noise)):  # last: it is not what the gate judges
+            noise.put_over(ecg, now.start)
         return out
 
     def tables(self, shard_index: int) -> tuple:
@@ -127,17 +135,19 @@ class LongBatch:
             texture_rows=self._recorded.rows() if self._recorded else [()] * len(self._records),
             timings=[],
             skeleton_mv=None,
+            noise=self._noise and [noise.known() for noise in self._noise],
         )
         beats = (beats_table(int(record), self._annotations(at)) for at, record in enumerate(self._queries.record))
         return rows_table(self._synthesizer.bank.table, batch, shard_index), beats
 
     def _annotations(self, record: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(samples, symbols, aux) of rhythm changes, of minutes that failed the gate ("~", as WFDB marks quality), of beats."""
+        """(samples, symbols, aux) of rhythm changes, of minutes that failed the gate and noise ("~", quality in WFDB), of beats."""
         each, placed = self._records[record], self._records[record].placed
         beats, kinds = placed.r[1:-1], each.donor.symbol[placed.source[1:-1]]
         changes = [(round(time_s * self._request.fs_hz), "+", aux) for time_s, aux in each.changes]
         failed = [(start, "~", ",".join(flags)) for start, flags in self._checks[record].failed]
-        samples, symbols, aux = zip(*changes, *failed, strict=True)
+        noise = self._noise[record].annotations() if self._noise else ()
+        samples, symbols, aux = zip(*changes, *failed, *noise, strict=True)
         return [(np.array(samples), np.array(symbols), np.array(aux)), (beats, kinds, np.full(len(beats), ""))]
 
 
