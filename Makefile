@@ -61,8 +61,8 @@ bundled: .venv/installed
 	$(BIN)/python jobs/train.py vqvae --bank runs/bank --out runs/models
 	$(BIN)/python jobs/train.py mamba --bank runs/bank --out runs/models
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt scikit-learn
-	$(BIN)/python jobs/train.py judge --ptbxl "$(PTBXL)" --out runs/models --set augment=1
-	$(BIN)/python jobs/train.py judge --ptbxl "$(PTBXL)" --out runs/models --name encoder --set augment=1
+	$(BIN)/python jobs/train.py judge --ptbxl "$(PTBXL)" --out runs/models
+	$(BIN)/python jobs/train.py judge --ptbxl "$(PTBXL)" --out runs/models --name encoder
 	rm -rf ecg_batch/bundled/donors.zarr
 	cp -r runs/bank/donors.zarr runs/bank/donors.sha256 runs/models/units.safetensors* runs/models/vqvae.safetensors* runs/models/mamba.safetensors* \
 		runs/models/judge.safetensors* runs/models/encoder.safetensors* ecg_batch/bundled/

@@ -50,7 +50,7 @@ def _report(parser: ArgumentParser) -> None:
 def _judge(parser: ArgumentParser) -> None:
     parser.add_argument("--ptbxl", type=Path, required=True, metavar="DIR", help="PTB-XL in its original layout")
     parser.add_argument("--fs", type=int, choices=(100, 500), default=100, help="which of its records to read, Hz (default: 100)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for weights, curve and report")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for weights, curves and report")
     parser.add_argument("--name", choices=("judge", "encoder"), default="judge", help="encoder: the network that measures fidelity "
                         "(default: judge)")  # fmt: skip
     _set(parser)
@@ -129,12 +129,14 @@ def judge(arguments: Namespace) -> int:
     from ecg_batch.models.judge import ENCODER, JudgeConfig
 
     sizes, training = (ENCODER, JudgeTraining(seed=1)) if arguments.name == "encoder" else (JudgeConfig(), JudgeTraining())
-    config, training = settings(arguments.set, sizes, training)
-    result = train_judge(from_ptbxl(arguments.ptbxl, arguments.fs), arguments.out, config, training, arguments.name)
-    auroc, low, high = result["fold 10"]["macro AUROC"]
+    config, training = settings(arguments.set, sizes, training, fixed=("outputs",))
+    records = from_ptbxl(arguments.ptbxl, arguments.fs, every=True)
+    result = train_judge(records, arguments.out, config, training, arguments.name)
+    (auroc, low, high), (of_statements, *_) = (result[name]["macro AUROC"] for name in ("fold 10", "fold 10, statements"))
     left_out = result["classes left out"]
     without = f", without {', '.join(left_out)}: all or none of the records of a part hold it" if left_out else ""
-    print(f"{arguments.out}/{arguments.name}.safetensors: macro AUROC {auroc:.3f} ({low:.3f} to {high:.3f}) on fold 10{without}")
+    print(f"{arguments.out}/{arguments.name}.safetensors: macro AUROC {auroc:.3f} ({low:.3f} to {high:.3f}) on fold 10{without}; "
+          f"of {len(result['fold 10, statements']['by class'])} statements {of_statements:.3f}")  # fmt: skip
     return 0
 
 
@@ -154,7 +156,7 @@ JOBS = {
         "--bank runs/bank --models runs/models --out runs/texture", _report, report,
     ),
     "judge": (
-        "Train the judge, a classifier of the five superclasses, or the encoder that measures fidelity.",
-        "--ptbxl PTBXL --out MODELS --set steps=600 widths=64,64,128,256 blocks=2", _judge, judge,
+        "Train the judge, a classifier of superclasses and statements, or the encoder that measures fidelity.",
+        "--ptbxl PTBXL --out MODELS --set steps=600 widths=64,64,128,256", _judge, judge,
     ),
 }  # fmt: skip

@@ -14,6 +14,7 @@ from ecg_batch.leads import LEADS, MV_PER_UV
 from ecg_batch.statements import SUPERCLASSES
 
 SHOWN = ("I", "II", "V1", "V5")
+NAMED = 0.9  # AUROC from which on statements are too many to name
 COLOURS = {"synthetic": "C3", "real": "0.5", "held-out": "k"}
 
 
@@ -36,6 +37,24 @@ def judge(section: dict) -> bytes:
     right.plot(rows[:, 0], rows[:, 1], "o-", color="C0")
     right.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability said", ylabel="share that holds the class")
     right.set(title=f"Calibration of all class decisions, error {error:.3f}")
+    return png(figure)
+
+
+def auroc_by_class(report: dict) -> bytes:
+    """AUROC on fold 10 of each superclass and statement over the number of its records, from a judge's report."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, colour in (("fold 10, statements", "C0"), ("fold 10", "C3")):
+        held = report[name]["by class"]
+        records, aurocs = ([row[key] for row in held.values()] for key in ("records", "AUROC"))
+        kind = "statements" if "statements" in name else "superclasses"
+        axes.plot(records, aurocs, "o", color=colour, ms=4, label=f"{len(held)} {kind}, mean {report[name]['macro AUROC'][0]:.3f}")
+        for label, x, y in zip(held, records, aurocs, strict=True):
+            if kind == "superclasses" or y < NAMED:
+                axes.annotate(label, (x, y), xytext=(3, 2), textcoords="offset points", fontsize=6.5, color=colour)
+    title = f"Fold 10, class by class; statements under {NAMED:g} by name"
+    axes.set(xscale="log", xlabel="records of fold 10 that hold it", ylabel="AUROC", title=title)
+    axes.legend(frameon=False, loc="lower right")
     return png(figure)
 
 

@@ -1,5 +1,6 @@
 """Labelled ECGs in memory, real or synthetic: what the judge learns from and the evaluation compares."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,19 +53,28 @@ class Labelled:
             return self.labels[:, SUPERCLASSES.index(code)]
         return np.array([code in held for held in self.codes], bool)
 
+    def hold(self, codes: Sequence[str]) -> np.ndarray:
+        """The same of several: bool (record, code)."""
+        return np.stack([self.holds(code) for code in codes], axis=1)
 
-def from_ptbxl(folder: Path, fs_hz: int = 100, folds: tuple[int, ...] | None = None) -> Labelled:
+
+def from_ptbxl(folder: Path, fs_hz: int = 100, folds: tuple[int, ...] | None = None, every: bool = False) -> Labelled:
     """Every readable record of a PTB-XL folder that has a diagnostic superclass, as the published benchmark counts them.
+
+    A record holds a statement, and a diagnostic one's superclass, whatever its likelihood, 0 too. every: also those without
+    any superclass, which the benchmark counts for all statements.
 
     Raises UserError where training, choice or test fold would be empty. (Strodthoff et al. 2020, doi:10.1109/JBHI.2020.3022989)
     """
     from ecg_batch.donors.ptbxl import read_records, read_release
 
     release = read_release(Path(folder), fs_hz)
-    chosen, ecgs = [], []
-    wanted = [entry for entry in release.entries if _superclasses(entry, release).any() and (not folds or entry.fold in folds)]
-    for entry, ecg in read_records(release, track(wanted, "reading PTB-XL", "records")):  # says which are missing from N
-        ecgs.append(ecg)
+    chosen, ecg = [], np.empty(0)
+    asked = [entry for entry in release.entries if not folds or entry.fold in folds]
+    wanted = [entry for entry in asked if every or _superclasses(entry, release).any()]
+    for entry, one in read_records(release, track(wanted, "reading PTB-XL", "records")):  # says which are missing from N
+        ecg = ecg if chosen else np.empty((len(wanted), *one.shape), one.dtype)  # a list and its stack are twice the memory
+        ecg[len(chosen)] = one
         chosen.append(entry)
     if not chosen:
         raise UserError(
@@ -79,7 +89,7 @@ def from_ptbxl(folder: Path, fs_hz: int = 100, folds: tuple[int, ...] | None = N
             "choose on and of fold 10 to test on. Give a fuller PTB-XL"
         )
     return Labelled(
-        ecg=np.stack(ecgs),
+        ecg=ecg[: len(chosen)],
         labels=np.stack([_superclasses(entry, release) for entry in chosen]),
         patient_id=np.array([entry.patient_id for entry in chosen]),
         ecg_id=np.array([entry.ecg_id for entry in chosen]),

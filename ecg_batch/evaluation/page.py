@@ -196,7 +196,7 @@ def judge(section: dict, figures) -> list[str]:
                for name, held in section.items() for label, row in held["fold 10"]["by class"].items()]  # fmt: skip
     return [
         note(
-            "Two networks of different shape, both trained on folds 1-8. Intervals: 95 %, bootstrap over test records. On "
+            "Two networks of different shape, both trained on folds 1-8. Intervals: 95 %, bootstrap over test patients. On "
             "all of PTB-XL the published benchmark reaches 0.925 to 0.930 (Strodthoff et al. 2020). The last column: do the "
             "synthetic labels mean what real ones do?"
         ),

@@ -55,9 +55,19 @@ def calibration(truth: np.ndarray, probability: np.ndarray) -> tuple[float, np.n
     return float((np.abs(rows[:, 0] - rows[:, 1]) * rows[:, 2]).sum()), rows
 
 
-def bootstrap(score, *arrays: np.ndarray, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of score(*arrays) over records drawn with replacement, of the draws that have a score."""
+def bootstrap(
+    score, *arrays: np.ndarray, draws: int = 1000, seed: int = 0, of: np.ndarray | None = None
+) -> tuple[float, float]:
+    """95 % percentile interval of score(*arrays) over records drawn with replacement, of the draws that have a score.
+
+    of: the patient of each record; patients are drawn then, each with all records.
+    """
     rng, count = np.random.default_rng(seed), len(arrays[0])
-    drawn = [score(*(x[rows] for x in arrays)) for rows in (rng.integers(0, count, count) for _ in range(draws))]
+    groups = np.arange(count) if of is None else np.unique(of, return_inverse=True)[1]
+    order, sizes = np.argsort(groups, kind="stable"), np.bincount(groups)
+    rows_of = np.split(order, np.cumsum(sizes)[:-1]) if count else []
+    picked = (rng.integers(0, len(sizes), len(sizes)) for _ in range(draws))
+    rows = (np.concatenate([rows_of[at] for at in one]) if len(one) else one for one in picked)
+    drawn = [score(*(x[at] for x in arrays)) for at in rows]
     known = [x for x in drawn if np.isfinite(x)]
     return tuple(float(x) for x in np.percentile(known, [2.5, 97.5])) if known else (float("nan"), float("nan"))

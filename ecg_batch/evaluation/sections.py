@@ -22,8 +22,9 @@ from ecg_batch.evaluation.scores import macro_auroc
 from ecg_batch.evaluation.train_judge import judged
 from ecg_batch.keys import Range
 from ecg_batch.leads import MV_PER_UV
-from ecg_batch.models.judge import Judge, embed, filtered, load_judge, predict
+from ecg_batch.models.judge import Judge, embed, filtered, load_judge, superclasses
 from ecg_batch.request.model import Cohort, Variation
+from ecg_batch.statements import SUPERCLASSES
 
 VARIED_ALONE = {"rr_cv": 0.05, "axis_deg": 10.0, "electrode": 0.25, "gain_sd": 0.12, "blend": 0.4}  # each has a row of its own
 ALL_VARIATION = Variation(**{name: value for name, value in VARIED_ALONE.items() if name != "blend"})
@@ -289,11 +290,11 @@ def judge_section(sets: Sets, nets: dict[str, tuple[Judge, dict]]) -> dict:
             raise UserError(
                 f"{name}: its weights were trained on patients of this test fold. Train it on this PTB-XL: ecg-batch train judge"
             )
-        thresholds = np.array(json.loads(stated["thresholds"]))
-        p = predict(judge, filtered(sets.test.ecg, sets.test.fs_hz))
-        predicted = predict(judge, filtered(sets.made.ecg, sets.made.fs_hz))
+        thresholds = np.array(json.loads(stated["thresholds"]))[: len(SUPERCLASSES)]
+        p = superclasses(judge, filtered(sets.test.ecg, sets.test.fs_hz))
+        predicted = superclasses(judge, filtered(sets.made.ecg, sets.made.fs_hz))
         out[name] = {
-            "fold 10": judged(sets.test.labels, p, thresholds),
+            "fold 10": judged(sets.test.labels, p, thresholds, sets.test.patient_id),
             "AUROC on synthetic labels": macro_auroc(sets.made.labels, predicted),
             "thresholds": thresholds.tolist(),
             "probabilities": p.round(4).tolist(),

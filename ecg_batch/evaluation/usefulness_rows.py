@@ -101,7 +101,7 @@ def donors_of(made: Labelled, train: Labelled) -> Labelled:
 def summary(sets: Sets, settings: Settings, jobs: list[tuple[Row, int, int]], runs: list[dict]) -> dict:
     labels = {
         LABEL_SETS[0]: sets.real.labels,
-        LABEL_SETS[1]: np.stack([sets.real.holds(code) for code in sets.rare_statements or ("",)], 1),
+        LABEL_SETS[1]: sets.real.hold(sets.rare_statements or ("",)),
     }
     classes = {LABEL_SETS[0]: SUPERCLASSES, LABEL_SETS[1]: sets.rare_statements}
     truth = {task: {fold: y[sets.real.fold == fold] for fold in (*TRAIN_FOLDS, TEST_FOLD)} for task, y in labels.items()}

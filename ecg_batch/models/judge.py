@@ -1,4 +1,5 @@
-"""The judge: a ResNet-1D that reads the five superclasses from a whole 12-lead ECG. Multi-label: a record may hold several.
+"""The judge: a ResNet-1D that reads the five superclasses, and all statements, from a whole 12-lead ECG. Multi-label: a record may
+hold several.
 
 Architecture: basic blocks after He et al. 2016 (arXiv:1512.03385) with wide kernels as in resnet1d_wang (Wang et al. 2017,
 arXiv:1611.06455), mean and maximum over time at the end. Everything from millivolts on is one differentiable function, so the
@@ -9,6 +10,7 @@ Glossary
     lead    twelve leads (leads.LEADS)
     time    samples at 100 Hz
     c       channels
+    output  the five superclasses (statements.SUPERCLASSES), then the statements that the judge has learned
 """
 
 from pathlib import Path
@@ -22,19 +24,20 @@ from ecg_batch.errors import UserError
 from ecg_batch.leads import LEADS, MV_PER_UV
 from ecg_batch.models.networks import JUDGE_HZ, JudgeConfig
 from ecg_batch.models.weights import frozen, load_network
+from ecg_batch.statements import SUPERCLASSES
 
 BAND_HZ = (0.5, 40.0)
 PAD_S = 1.0  # reflected at both ends before filtering
 BATCH = 128
 
-# For the many trainings of the usefulness study: a third of the judge's work, half a point of AUROC less.
-SMALL = JudgeConfig(widths=(24, 32, 48, 64), stem_stride=4)
+# For the many trainings of the usefulness study.
+SMALL = JudgeConfig(widths=(24, 32, 48, 64), blocks=1, stem_stride=4)
 # The network whose features measure fidelity: another shape, other kernels, another seed than the judge that refines.
-ENCODER = JudgeConfig(widths=(32, 48, 64), kernel=5, stem_kernel=21, stem_stride=4)
+ENCODER = JudgeConfig(widths=(64, 128, 64), kernel=5, stem_kernel=21, stem_stride=4)
 
 
 class Judge(nn.Module):
-    """Filtered leads (b, lead, time) -> logits (b, 5). `mean` and `scale` are each lead's, over the training records."""
+    """Filtered leads (b, lead, time) -> logits (b, output). `mean` and `scale` are each lead's, over the training records."""
 
     def __init__(self, config: JudgeConfig):
         super().__init__()
@@ -55,7 +58,7 @@ class Judge(nn.Module):
         return torch.cat([x.mean(-1), x.amax(-1)], dim=1)  # (b, 2c)
 
     def forward(self, filtered: torch.Tensor) -> torch.Tensor:
-        return self.head(self.dropout(self.features(filtered)))  # (b, 5)
+        return self.head(self.dropout(self.features(filtered)))  # (b, output)
 
     def pieces(self, filtered: torch.Tensor) -> torch.Tensor:
         """Whole records (b, lead, time) -> pieces half overlapped, the last one to the end: (b, piece, lead, window)."""
@@ -64,7 +67,7 @@ class Judge(nn.Module):
         return torch.stack([filtered[..., start : start + window] for start in starts], dim=1)
 
     def probabilities(self, filtered: torch.Tensor) -> torch.Tensor:
-        """Whole records (b, lead, time) -> mean over pieces, (b, 5)."""
+        """Whole records (b, lead, time) -> mean over pieces, (b, output)."""
         pieces = self.pieces(filtered)  # (b, piece, lead, window)
         return torch.sigmoid(self(pieces.flatten(0, 1))).unflatten(0, pieces.shape[:2]).mean(1)
 
@@ -119,9 +122,14 @@ def _parts(x) -> list:
 
 @torch.inference_mode()
 def predict(judge: Judge, x: torch.Tensor) -> np.ndarray:
-    """Probabilities (record, 5) of filtered records."""
+    """Probabilities (record, output) of filtered records, float32 or float16."""
     judge.eval()
-    return torch.cat([judge.probabilities(part.to(judge.mean.device)).cpu() for part in _parts(x)]).double().numpy()
+    return torch.cat([judge.probabilities(part.to(judge.mean.device).float()).cpu() for part in _parts(x)]).double().numpy()
+
+
+def superclasses(judge: Judge, x: torch.Tensor) -> np.ndarray:
+    """Of these the superclasses: (record, 5)."""
+    return predict(judge, x)[:, : len(SUPERCLASSES)]
 
 
 @torch.inference_mode()

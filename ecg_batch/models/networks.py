@@ -145,14 +145,14 @@ class VqVaeConfig:
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """Sizes. Defaults are for a few thousand records; for all of PTB-XL widths=64,64,128,256 blocks=2.
+    """Sizes. outputs: the five superclasses, and any statements after them.
 
     It learns on pieces of window_s seconds at random and judges by the mean over pieces half overlapped, as the published
     benchmark does (Strodthoff et al. 2020): a quarter of the work, and every piece is a new example.
     """
 
-    widths: tuple[Annotated[int, Range(1, 4096)], ...] = (32, 48, 64, 96)
-    blocks: Annotated[int, Range(1, 64, "at each width")] = 1
+    widths: tuple[Annotated[int, Range(1, 4096)], ...] = (48, 64, 96, 128)
+    blocks: Annotated[int, Range(1, 64, "at each width")] = 2
     kernel: Annotated[int, Range(1, 999, "odd")] = 7
     stem_kernel: Annotated[int, Range(1, 999)] = 15
     stem_stride: Annotated[int, Range(1, 64)] = 2

@@ -87,15 +87,18 @@ def labels_of(path: Path, metadata: dict[str, str]) -> tuple[tuple[str, ...], di
 
 def _check_judge(path: Path, metadata: dict[str, str]) -> None:
     outputs = read_sizes(JudgeConfig, metadata["config"]).outputs
-    if outputs != len(SUPERCLASSES):
-        raise UserError(f"{path}: a judge of {outputs} classes; needed {len(SUPERCLASSES)}. Run ecg-batch train judge again")
     try:
-        thresholds, patients = (json.loads(metadata[name]) for name in ("thresholds", "patients"))
-        if len(thresholds) == outputs and all(map(math.isfinite, thresholds)) and all(type(one) is int for one in patients):
+        classes, thresholds, patients = (json.loads(metadata[name]) for name in ("classes", "thresholds", "patients"))
+        named = tuple(classes[: len(SUPERCLASSES)]) == SUPERCLASSES and all(isinstance(one, str) for one in classes)
+        fits = named and len(classes) == len(thresholds) == outputs
+        if fits and all(map(math.isfinite, thresholds)) and all(type(one) is int for one in patients):
             return
     except (KeyError, TypeError, ValueError, RecursionError):
         pass
-    raise UserError(f"{path}: damaged: its metadata have no list of thresholds or of patients. Run ecg-batch train judge again")
+    raise UserError(
+        f"{path}: damaged: its metadata have no list of patients, or no class and threshold for each of its {outputs} outputs, "
+        f"{', '.join(SUPERCLASSES)} first. Run ecg-batch train judge again"
+    )
 
 
 def _refuse_other_tensors(needed: dict[str, tuple[int, ...]], found: Tensors) -> None:

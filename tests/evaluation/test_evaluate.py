@@ -22,7 +22,7 @@ from ecg_batch.evaluation.report import evaluate_dataset
 from ecg_batch.evaluation.scores import macro_auroc
 from ecg_batch.evaluation.train_judge import JudgeTraining, train_judge
 from ecg_batch.leads import twelve_leads
-from ecg_batch.models.judge import JudgeConfig, embed, filtered, load_judge, predict
+from ecg_batch.models.judge import JudgeConfig, embed, filtered, load_judge, superclasses
 from ecg_batch.reading.synthetic import open_dataset
 from ecg_batch.request.parse import load_request
 from ecg_batch.run.local import synthesize
@@ -94,7 +94,7 @@ def test_white_noise_is_exposed_by_frechet_kid_and_coverage(encoder, features, m
 
 @pytest.mark.slow
 def test_shuffled_labels_are_exposed_by_the_judge(made):
-    predicted = predict(load_judge(BUNDLED / "judge.safetensors")[0], filtered(made.ecg, 100))
+    predicted = superclasses(load_judge(BUNDLED / "judge.safetensors")[0], filtered(made.ecg, 100))
     assert macro_auroc(made.labels, predicted) > 0.8
     assert abs(macro_auroc(made.labels[rng.permutation(len(made))], predicted) - 0.5) < 0.1
 
@@ -217,7 +217,7 @@ def ptbxl(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judges(ptbxl, tmp_path_factory):
-    folder, tiny = tmp_path_factory.mktemp("judges"), JudgeConfig(widths=(8, 12), stem_stride=4)
+    folder, tiny = tmp_path_factory.mktemp("judges"), JudgeConfig(widths=(8, 12), blocks=1, stem_stride=4)
     for seed, name in enumerate(("judge", "encoder")):
         train_judge(from_ptbxl(ptbxl), folder, tiny, JudgeTraining(steps=4, look_every=2, seed=seed), name)
     return folder

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 SIZES = {"vqvae": VqVaeConfig(codes=4, dim=3, channels=3, dilations=(1, 2), noise_channels=8, drift_tokens=2),
          "mamba": MambaConfig(texture_tokens=4, condition_tokens=2, d_model=4, n_layer=1, d_state=2, d_conv=2),
-         "judge": replace(JudgeConfig(), widths=(2, 2), blocks=1)}  # fmt: skip
+         "judge": replace(JudgeConfig(), widths=(2, 2), blocks=1, outputs=76)}  # fmt: skip
 NETWORKS = {"vqvae": VqVae, "mamba": MambaLM, "judge": Judge}
 LOADERS = {"vqvae": load_vqvae, "judge": load_judge, "mamba": lambda path: load_models(path.parent)}
 

@@ -121,9 +121,9 @@ def test_weights_whose_tensors_are_not_those_that_they_state_are_refused(write_r
     *(("vqvae", sized(**{key: value})) for key, value in (("noise_channels", 8), ("codes", -1), ("leads", 4))),
     *(("mamba", sized(**{key: value})) for key, value in (("d_model", 32), ("n_layer", 3), ("d_conv", 5), ("d_state", 0))),
     *(("mamba", sized(**{key: value})) for key, value in (("texture_tokens", 511), ("condition_tokens", 1), ("expand", 4))),
-    *(("judge", sized(**{key: value})) for key, value in (("widths", [32]), ("blocks", 2), ("kernel", 5), ("outputs", 4))),
+    *(("judge", sized(**{key: value})) for key, value in (("widths", [32]), ("blocks", 3), ("kernel", 5), ("outputs", 4))),
     ("mamba", without("conditions")), ("mamba", stating("superclass_of", "3")), ("judge", stating("thresholds", "[1]")),
-    ("judge", without("patients")),
+    ("judge", without("patients")), ("judge", without("classes")), ("judge", stating("classes", '["MI"]')),
 ])  # fmt: skip
 def test_weights_of_other_sizes_than_they_state_are_refused(write_request, tmp_path, name, change):
     assert_refused(write_request, tmp_path, name, change)
