@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,3 +248,11 @@ def test_the_bundled_networks_read_patients_they_have_never_seen_as_their_report
         assert found == pytest.approx(STATED[name], abs=5e-4)
     else:
         assert found[0] > 0.88
+
+
+def test_the_bundled_networks_are_what_their_page_says():
+    page = (Path(__file__).parents[2] / "docs" / "evidence" / "evaluation.md").read_text(encoding="utf-8")
+    for name, (first, statements) in STATED.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| {name} | {first:.3f} ("))
+        assert f"| {statements:.3f} (" in row
+        assert json.loads(load_judge(BUNDLED / f"{name}.safetensors")[1]["classes"]) == list(CLASSES)
