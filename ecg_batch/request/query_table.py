@@ -76,7 +76,7 @@ def _read_columns(path: str, source: str) -> dict:
         if not Path(path).is_file():
             raise OSError("no such file" if not Path(path).exists() else "not a regular file")
         table = _read_parquet(path) if path.endswith((".parquet", ".pq")) else _read_csv(path)
-    except (OSError, pa.ArrowException) as error:
+    except (*DAMAGE, pa.ArrowException) as error:
         raise UserError(
             f"{source}: cannot read table {clipped(path)}: {clipped(str(error))}. Needed: CSV with a header, or Parquet"
         ) from None
