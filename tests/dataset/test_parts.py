@@ -10,9 +10,9 @@ from fakes import fake_rows
 from making import plan_of
 
 from ecg_batch.dataset import parts
+from ecg_batch.dataset.beats import beats_table
 from ecg_batch.dataset.layout import PLAN, RECORDS, STAGING
 from ecg_batch.dataset.plan import BEATS, plan_to_json, read_plan, run_id_of
-from ecg_batch.dataset.rows import beats_table
 from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.verify import _records
 from ecg_batch.errors import UserError
@@ -21,8 +21,10 @@ MIX = {"labels": {"NORM": 1.0}, "hr_bpm": 70}
 
 
 def beats_of(record: int) -> pa.Table:
-    samples = np.arange(record + 2) * 100
-    return beats_table(record, [(samples, np.full(len(samples), "N"), np.full(len(samples), ""))])
+    count = record + 2
+    samples, wave_ms = np.arange(count) * 100, np.arange(8) * 50.0 - 200 + record + np.arange(count)[:, None] % 3
+    wave_ms[::4, :3] = np.nan
+    return beats_table(np.full(count, record), samples, np.full(count, "N"), np.full(count, ""), wave_ms)
 
 
 @pytest.fixture

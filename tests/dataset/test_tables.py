@@ -135,6 +135,7 @@ def test_whose_recordings_the_donors_are_is_said_as_the_bank_says_it(of_a_hospit
 def test_a_dataset_names_its_tables_for_those_who_load_a_folder(small_dataset):
     head = (small_dataset / "README.md").read_text().split("---\n")[1]
     configs = yaml.safe_load(head)["configs"]
-    assert configs == [{"config_name": "records", "data_files": "records.parquet", "default": True}]
+    assert configs == [{"config_name": "records", "data_files": "records.parquet", "default": True},
+                       {"config_name": "beats", "data_files": "beats.parquet"}]  # fmt: skip
     assert all((small_dataset / one["data_files"]).is_file() for one in configs)
     assert "  README.md\n" in (small_dataset / "SHA256SUMS").read_text()

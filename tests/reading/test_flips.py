@@ -12,11 +12,12 @@ from flips import FLIPS, flipped, survey
 from making import plan_of
 
 import ecg_batch
+from ecg_batch.dataset.beats import beats_table
 from ecg_batch.dataset.finalise import finalise
 from ecg_batch.dataset.layout import FOLDERS, PLAN
 from ecg_batch.dataset.manifest import read_manifest
 from ecg_batch.dataset.plan import BEATS, plan_to_json
-from ecg_batch.dataset.rows import ROW_COLUMNS, beats_table
+from ecg_batch.dataset.rows import ROW_COLUMNS
 from ecg_batch.dataset.run import Run
 from ecg_batch.errors import UserError
 from ecg_batch.export import ptbxl as export_ptbxl
@@ -135,9 +136,10 @@ class Made:
 
 
 def beats_of(record: int) -> pa.Table:
-    samples = np.arange(150) * 86
-    return beats_table(record, [(np.array([0]), np.array(["+"]), np.array(["(N"])),
-                                (samples, np.full(150, "N"), np.full(150, ""))])  # fmt: skip
+    samples, symbols, aux = np.arange(150) * 86, np.full(150, "N"), np.full(150, "")
+    symbols[0], aux = "+", np.where(np.arange(150) == 0, "(N", "")
+    return beats_table(np.full(150, record), samples, symbols, aux, np.where(np.arange(8) == 2, np.nan, np.arange(8) * 50.0 - 200)
+                       + np.zeros((150, 1)))  # fmt: skip
 
 
 @pytest.mark.slow
