@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from ecg_batch.bundled import BUNDLED
-from ecg_batch.dataset.layout import RECORDS
-from ecg_batch.dataset.plan import BEATS
+from ecg_batch.dataset.beats import AFTER, BEFORE, FAILED, WAVE_COLUMNS, waves_ms
+from ecg_batch.dataset.layout import BEATS, RECORDS
 from ecg_batch.dataset.tables import read_beats, row_batches, row_columns
 from ecg_batch.donors.ptbxl import STATEMENTS, TABLE
+from ecg_batch.export.annotations import encoded, wave_annotations
 from ecg_batch.export.pieces import even_units, pieces
 from ecg_batch.leads import LEADS
 from ecg_batch.reading.synthetic import OpenDataset
@@ -25,6 +26,7 @@ from ecg_batch.request.model import MINUTE_S
 
 FIRST_ID = 1_000_001
 STEPS_PER_MV = 1000.0
+BEATS_IN, WAVES_IN = "atr", "waves"  # annotators: beats and rhythms; the waves of all leads together
 NOISY = 127  # the most that wfdb writes: a bit for each of the first signals
 SIGNAL_NAMES = [lead.upper() if lead.startswith("a") else lead for lead in LEADS]  # as PTB-XL writes them
 PTBXL_COLUMNS = (
@@ -50,7 +52,9 @@ def record_name(record: int, fs_hz: int) -> str:
 def names(dataset: OpenDataset, first: int, stop: int) -> tuple[set[str], set[str]]:
     """Annotations only where there are some."""
     records = [record_name(int(record), dataset.fs_hz) for record in dataset.indices[first:stop]]
-    return {f"{name}{suffix}" for name in records for suffix in (".dat", ".hea")}, {f"{name}.atr" for name in records}
+    return {f"{name}{suffix}" for name in records for suffix in (".dat", ".hea")}, {
+        f"{name}.{suffix}" for name in records for suffix in (BEATS_IN, WAVES_IN)
+    }
 
 
 def begin(dataset: OpenDataset, folder: Path) -> None:
@@ -68,8 +72,9 @@ def unit(dataset: OpenDataset, folder: Path, first: int, stop: int) -> list[str]
         ecg = pieces(dataset, int(record)) if long else [whole[at]]
         write_wfdb(folder / name, ecg, dataset.fs_hz, f"synthetic, ecg-batch run {dataset.manifest['run_id']} record {record}")
         names += [f"{name}.dat", f"{name}.hea"]
-        if beats is not None and write_beats(folder / name, beats[int(record)], dataset.fs_hz, dataset.duration_s * dataset.fs_hz):
-            names.append(f"{name}.atr")
+        if beats is not None:
+            written = write_annotations(folder / name, beats[int(record)], dataset.fs_hz, dataset.duration_s * dataset.fs_hz)
+            names += [f"{name}.{suffix}" for suffix in written]
     return names
 
 
@@ -95,28 +100,31 @@ def header(name: str, fs_hz: int, samples: int, first: list[int], checksum: list
     return "\n".join([f"{name} {len(LEADS)} {fs_hz} {samples}", *signals, f"# {comment}"]) + "\n"
 
 
-def _beats(dataset: OpenDataset, records: np.ndarray) -> dict[int, dict] | None:
-    """Annotations of some records: record -> columns; None where the dataset has none."""
+def _beats(dataset: OpenDataset, records: np.ndarray) -> dict[int, dict[str, np.ndarray]] | None:
+    """Annotations of some records: record -> columns, the waves as `wave_ms`; None where the dataset has none."""
     if not (dataset.path / BEATS).exists():
         return None
     table = read_beats(dataset.path, records.tolist())
+    columns = {name: table[name].to_numpy() for name in ("sample", "symbol", "aux")}
+    columns |= {"wave_ms": waves_ms(table)} if WAVE_COLUMNS[0] in table.column_names else {}
     of = table["record"].to_numpy()
-    bounds = {int(record): np.searchsorted(of, [record, record + 1]) for record in records}
-    return {record: table.slice(start, stop - start).to_pydict() for record, (start, stop) in bounds.items()}
+    bounds = {int(record): slice(*np.searchsorted(of, [record, record + 1])) for record in records}
+    return {record: {name: values[rows] for name, values in columns.items()} for record, rows in bounds.items()}
 
 
-def write_beats(path: Path, beats: dict, fs_hz: int, samples: int) -> bool:
-    """NAME.atr. False where there is nothing to annotate, of which wfdb can write no file."""
-    import wfdb
-
-    if not beats["sample"]:
-        return False
-    aux = [text or "" for text in beats.get("aux", [""] * len(beats["sample"]))]
-    rows = _with_ends(list(zip(beats["sample"], beats["symbol"], aux, strict=True)), samples, MINUTE_S * fs_hz)
-    sample, symbol, aux, subtype = (list(column) for column in zip(*rows, strict=True))
-    wfdb.wrann(path.name, "atr", np.array(sample, np.int64), symbol=symbol, subtype=np.array(subtype), aux_note=aux, fs=fs_hz,
-               write_dir=str(path.parent))  # fmt: skip
-    return True
+def write_annotations(path: Path, beats: dict[str, np.ndarray], fs_hz: int, samples: int) -> list[str]:
+    """NAME.atr, and NAME.waves where waves are known; their suffixes. None where there is nothing to annotate."""
+    files = {}
+    if "wave_ms" in beats:
+        files[WAVES_IN] = encoded(*wave_annotations(beats["sample"], beats["wave_ms"], samples, fs_hz), fs_hz)
+    own = ~np.isin(beats["symbol"].astype(str), (BEFORE, AFTER))
+    if own.any():
+        rows = zip(*(beats[name][own].tolist() for name in ("sample", "symbol", "aux")), strict=True)
+        sample, symbol, aux, subtype = map(np.array, zip(*_with_ends(list(rows), samples, MINUTE_S * fs_hz), strict=True))
+        files[BEATS_IN] = encoded(sample, symbol, fs_hz, aux, subtype)
+    for suffix, data in files.items():
+        path.with_suffix(f".{suffix}").write_bytes(data)
+    return list(files)
 
 
 def _with_ends(rows: list[tuple], samples: int, minute: int) -> list[tuple]:
@@ -125,9 +133,9 @@ def _with_ends(rows: list[tuple], samples: int, minute: int) -> list[tuple]:
     To WFDB each bit of the subtype of "~" is a noisy signal, and 0 says that signals are clean from here on. Noise that was asked
     for has its ends already.
     """
-    noisy = {sample for sample, symbol, aux in rows if symbol == "~" and not aux.startswith("noise ")}
-    ends = [(at + minute, "~", "", 0) for at in noisy if at + minute not in noisy and at + minute < samples]
-    marked = [(*row, NOISY * (row[1] == "~" and row[2] != "noise ends")) for row in rows]
+    noisy = {sample for sample, symbol, aux in rows if symbol == FAILED and not aux.startswith("noise ")}
+    ends = [(at + minute, FAILED, "", 0) for at in noisy if at + minute not in noisy and at + minute < samples]
+    marked = [(*row, NOISY * (row[1] == FAILED and row[2] != "noise ends")) for row in rows]
     return sorted([*marked, *ends], key=lambda row: row[0])
 
 

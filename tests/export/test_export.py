@@ -16,9 +16,13 @@ from places import TESTS
 
 import ecg_batch
 from ecg_batch.cli.main import build_parser
+from ecg_batch.dataset.beats import BEAT_SYMBOLS, RHYTHM
+from ecg_batch.dataset.manifest import sums_text
+from ecg_batch.dataset.run import read_run
 from ecg_batch.donors.ptbxl import read_record, read_release
 from ecg_batch.errors import UserError
 from ecg_batch.export import ptbxl as export_ptbxl
+from ecg_batch.export.annotations import CODES, encoded
 from ecg_batch.export.formats import NOTES, export, formats
 from ecg_batch.leads import LEADS
 
@@ -223,18 +227,66 @@ def test_a_day_in_one_record_takes_bounded_memory(tmp_path):
     assert stated.sig_len == 8_640_000 and stated.checksum == (total % 65536).tolist()
 
 
+@pytest.mark.slow
+def test_annotations_and_waves_are_those_of_the_table(dataset, layout):
+    """The waves as LUDB has them: an onset, a peak and an end each; those that the record's ends cut are left out."""
+    for record in (0, 7, 539):
+        rows = dataset.beats(record).to_pandas()
+        name = str(layout / export_ptbxl.record_name(record, 100))
+        found, waves, beats = wfdb.rdann(name, "atr"), wfdb.rdann(name, "waves"), rows[rows.symbol.isin([*BEAT_SYMBOLS, RHYTHM])]
+        assert (found.sample.tolist(), found.symbol) == (beats["sample"].tolist(), beats["symbol"].tolist())
+        assert found.aux_note[0].rstrip("\x00") == rows["aux"][0] == "(N" and found.fs == waves.fs == 100
+        stated = []
+        for row in rows.itertuples():
+            for on, peak, end, letter in ((row.p_on_ms, row.p_peak_ms, row.p_end_ms, "p"), (row.qrs_on_ms, 0, row.qrs_end_ms, "N"),
+                                          (row.t_on_ms, row.t_peak_ms, row.t_end_ms, "t")):  # fmt: skip
+                at = [row.sample + ms / 10 for ms in (on, peak, end)]
+                stated += [(round(each), symbol) for each, symbol in zip(at, ("(", letter, ")"), strict=True)
+                           if all(0 <= round(one) <= 999 for one in at)] if not np.isnan(at).any() else []  # fmt: skip
+        assert list(zip(waves.sample.tolist(), waves.symbol, strict=True)) == sorted(stated, key=lambda each: each[0])
+        assert waves.symbol.count("p") < waves.symbol.count("N") == 10 and waves.symbol.count("(") == waves.symbol.count(")") > 25
+
+
+def test_annotation_files_are_the_bytes_of_wfdb_itself(tmp_path):
+    draws = np.random.default_rng(2)
+    for far in (40, 3000, 90_000):
+        sample = np.cumsum(draws.integers(0, far, 200))
+        symbol, aux = draws.choice(list(CODES), 200), np.where(draws.random(200) < 0.2, "(AFIB", "")
+        aux[:4], subtype = ["", "(N", "beats,flat", ""], np.where(draws.random(200) < 0.3, 127, 0)
+        wfdb.wrann("own", "atr", sample, symbol=symbol.tolist(), subtype=subtype, aux_note=aux.tolist(), fs=500,
+                   write_dir=str(tmp_path))  # fmt: skip
+        assert encoded(sample, symbol, 500, aux, subtype) == (tmp_path / "own.atr").read_bytes()
+        wfdb.wrann("own", "waves", sample, symbol=symbol.tolist(), fs=100, write_dir=str(tmp_path))
+        assert encoded(sample, symbol, 100) == (tmp_path / "own.waves").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["hdf5", "npy"])
+def test_beats_go_with_the_records(dataset, tmp_path, format, monkeypatch):
+    monkeypatch.setattr("ecg_batch.export.pieces.BEATS_UNITS", 1)
+    monkeypatch.setattr("ecg_batch.export.pieces.UNIT_SAMPLES", 3000)
+    export(dataset, tmp_path / "all", format, 1)
+    assert (tmp_path / "all/beats.parquet").read_bytes() == (dataset.path / "beats.parquet").read_bytes()
+    chosen = dataset.select([500, 3, 200, 199])
+    export(chosen, tmp_path / "few", format, 1)
+    few, whole = (pandas.read_parquet(folder / "beats.parquet") for folder in (tmp_path / "few", dataset.path))
+    pandas.testing.assert_frame_equal(few, whole[whole.record.isin([3, 199, 200, 500])].reset_index(drop=True))
+
+
 def test_annotations_are_written_where_there_are_beats(dataset, tmp_path):
+    """Of a table of before 0.5, without waves."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     beats = {"record": [0, 0, 0, 0, 2], "sample": [0, 80, 170, 250, 33], "symbol": ["+", "N", "V", "N", "N"],
              "aux": ["(AFIB", "", "", "", ""]}  # fmt: skip
     pq.write_table(pa.table(beats), dataset.path / "beats.parquet")
+    (dataset.path / "SHA256SUMS").write_bytes(sums_text(read_run(dataset.path), {}))
     export(dataset.select(slice(0, 5)), tmp_path / "out", "ptbxl", 1)
     found = wfdb.rdann(str(tmp_path / "out" / export_ptbxl.record_name(0, 100)), "atr")
     assert (found.sample.tolist(), found.symbol) == ([0, 80, 170, 250], ["+", "N", "V", "N"]) and found.fs == 100
     assert found.aux_note[0].rstrip("\x00") == "(AFIB"
-    assert len(list((tmp_path / "out").rglob("*.atr"))) == 2
+    assert len(list((tmp_path / "out").rglob("*.atr"))) == 2 and not list((tmp_path / "out").rglob("*.waves"))
 
 
 @pytest.mark.parametrize(("failed", "marks"), [
@@ -244,8 +296,8 @@ def test_annotations_are_written_where_there_are_beats(dataset, tmp_path):
 def test_minutes_that_failed_are_noise_to_wfdb_until_they_end(tmp_path, failed, marks):
     """A "~" of subtype 0 says that all signals are clean from there on."""
     rows = sorted([(0, "+", "(N"), *((at, "~", "flat") for at in failed), *((at, "N", "") for at in range(40, 24000, 900))])
-    beats = dict(zip(("sample", "symbol", "aux"), map(list, zip(*rows, strict=True)), strict=True))
-    assert export_ptbxl.write_beats(tmp_path / "r", beats, 100, 24_000)
+    beats = dict(zip(("sample", "symbol", "aux"), map(np.array, zip(*rows, strict=True)), strict=True))
+    assert export_ptbxl.write_annotations(tmp_path / "r", beats, 100, 24_000) == ["atr"]
     found = wfdb.rdann(str(tmp_path / "r"), "atr")
     read = list(zip(found.sample.tolist(), found.symbol, found.subtype.tolist(), strict=True))
     assert [(at, subtype) for at, symbol, subtype in read if symbol == "~"] == marks
@@ -282,7 +334,7 @@ def test_a_long_dataset_is_exported_in_every_format(tmp_path):
         export(dataset, tmp_path / format, format, 1)
         np.testing.assert_array_equal(read(tmp_path / format), dataset.raw[:])
     found = wfdb.rdann(str(tmp_path / "ptbxl" / export_ptbxl.record_name(1, 100)), "atr")
-    stated = pandas.read_parquet(tmp_path / "long/beats.parquet").query("record == 1")
+    stated = pandas.read_parquet(tmp_path / "long/beats.parquet").query("record == 1 and symbol not in ['t', 'p']")
     assert found.sample.tolist() == stated["sample"].tolist() and found.symbol == stated["symbol"].tolist()
 
 

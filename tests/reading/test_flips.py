@@ -158,7 +158,7 @@ def test_beats_and_long_records_are_right_or_refused(long_dataset, tmp_path):
         with pytest.raises(UserError, match=r"c.3.0.0: absent.*ecg-batch verify"):
             read()
     found = export_ptbxl._beats(open_it(long_dataset), np.array([1, 5]))
-    assert sorted(found) == [1, 5] and found[5]["sample"] == beats_of(5)["sample"].to_pylist()
+    assert sorted(found) == [1, 5] and found[5]["sample"].tolist() == beats_of(5)["sample"].to_pylist()
 
 
 @pytest.mark.slow

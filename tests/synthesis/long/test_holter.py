@@ -129,6 +129,7 @@ def test_wfdb_reads_the_same_samples_and_annotations(dataset, tmp_path):
         np.testing.assert_array_equal(samples.d_signal.T, opened.raw[record])
         marks = wfdb.rdann(str(name.with_suffix("")), "atr")
         clean_again = (np.array(marks.symbol) == "~") & (marks.subtype == 0)  # where minutes that failed end, which WFDB wants said
+        beats = beats.filter(np.isin(beats["symbol"].to_pylist(), [*BEAT_SYMBOLS, RHYTHM, FAILED]))
         np.testing.assert_array_equal(marks.sample[~clean_again], beats["sample"].to_numpy())
         assert np.array(marks.symbol)[~clean_again].tolist() == beats["symbol"].to_pylist()
         assert marks.aux_note[0].startswith("(")
