@@ -11,6 +11,7 @@ WAVE_COLUMNS = tuple(f"{name}_ms" for name in WAVES)
 BEAT_COLUMNS = ("record", "sample", "symbol", "aux", *WAVE_COLUMNS)
 BEAT_SYMBOLS = ("N", "V", "A", "/", "Q")  # normal, ventricular, atrial, paced, none of these
 RHYTHM, FAILED = "+", "~"
+RHYTHMS = ("(N", "(AFIB", "(AFL", "(SVTA", "(B", "(P", "(SBR")  # WFDB's words that records have in `aux`
 BEFORE, AFTER = "t", "p"  # a beat outside the record of which something is inside, most often its T wave, or its P wave
 
 

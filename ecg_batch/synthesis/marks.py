@@ -17,7 +17,7 @@ VENTRICULAR, ATRIAL, IRREGULAR = frozenset({"PVC", "BIGU", "TRIGU"}), frozenset(
 LONGEST_P_MS, OF_PR = 110.0, 0.4  # the P wave of banks that know its onset only; PR at most this share of the RR before
 OF_BANK = [0, 1, 2, 3, 5, 6, 7, 8]  # of the bank's nine marks all but R, which a row's sample is
 # WFDB rhythm annotations of statements that say more than the rhythm model does; the first that a donor holds
-RHYTHMS = {"AFIB": "(AFIB", "AFLT": "(AFL", "SVTAC": "(SVTA", "PSVT": "(SVTA", "BIGU": "(B", "PACE": "(P", "SBRAD": "(SBR"}
+RHYTHM_OF = {"AFIB": "(AFIB", "AFLT": "(AFL", "SVTAC": "(SVTA", "PSVT": "(SVTA", "BIGU": "(B", "PACE": "(P", "SBRAD": "(SBR"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def held(table: DonorTable, donors: np.ndarray, codes: frozenset[str] | set[str]
 
 def rhythms_of(table: DonorTable, donors: np.ndarray) -> np.ndarray:
     """The rhythm of records of each donor: str (donor,)."""
-    return np.select([held(table, donors, {code}) for code in RHYTHMS], list(RHYTHMS.values()), "(N")
+    return np.select([held(table, donors, {code}) for code in RHYTHM_OF], list(RHYTHM_OF.values()), "(N")
 
 
 def symbols_of(table: DonorTable, donors: np.ndarray, r: np.ndarray, types: np.ndarray) -> np.ndarray:
