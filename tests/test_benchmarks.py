@@ -194,7 +194,8 @@ def test_reading_is_timed(make_dataset, capsys):
         "zarr-python in blocks of 64, random order", "our chunks, random order, one process",
         "ECGLoader, int16, 0 workers", "ECGLoader, int16, 1 workers", "ECGLoader, float32 mV, 0 workers",
         "ECGLoader, float32 mV, 1 workers",
-        *(f"ECGLoader, int16, 0 workers, targets {name}" for name in ("labels", "waves", "beats", "rhythm")), "WFDB export in PTB-XL's layout, 1 processes"]  # fmt: skip
+        *(f"ECGLoader, int16, 0 workers, targets {name}" for name in ("labels", "waves", "beats", "rhythm")),
+        "WFDB export in PTB-XL's layout, 1 processes"]  # fmt: skip
     assert all(wall > 0 and cpu > 0 for wall, cpu in rates.values())
     assert rates["our chunks, random order, one process"][0] > rates["naive Dataset of zarr[i], one process"][0]
     peaks = [numbers(line[58:]) for line in lines if line.startswith("peak memory")]

@@ -18,7 +18,7 @@ from ecg_batch.dataset.beats import AFTER, BEFORE, FAILED, WAVE_COLUMNS, waves_m
 from ecg_batch.dataset.layout import BEATS, RECORDS
 from ecg_batch.dataset.tables import read_beats, row_batches, row_columns
 from ecg_batch.donors.ptbxl import STATEMENTS, TABLE
-from ecg_batch.export.annotations import encoded, wave_annotations
+from ecg_batch.export.annotations import annotation_files, wave_annotations
 from ecg_batch.export.pieces import even_units, pieces
 from ecg_batch.leads import LEADS
 from ecg_batch.reading.synthetic import OpenDataset
@@ -64,7 +64,7 @@ def begin(dataset: OpenDataset, folder: Path) -> None:
 
 def unit(dataset: OpenDataset, folder: Path, first: int, stop: int) -> list[str]:
     names = []
-    beats = _beats(dataset, dataset.indices[first:stop])
+    annotations = _annotations(dataset, dataset.indices[first:stop])
     long = dataset.duration_s > 60
     whole = None if long else dataset.raw[first:stop]
     for at, record in enumerate(dataset.indices[first:stop]):
@@ -72,9 +72,10 @@ def unit(dataset: OpenDataset, folder: Path, first: int, stop: int) -> list[str]
         ecg = pieces(dataset, int(record)) if long else [whole[at]]
         write_wfdb(folder / name, ecg, dataset.fs_hz, f"synthetic, ecg-batch run {dataset.manifest['run_id']} record {record}")
         names += [f"{name}.dat", f"{name}.hea"]
-        if beats is not None:
-            written = write_annotations(folder / name, beats[int(record)], dataset.fs_hz, dataset.duration_s * dataset.fs_hz)
-            names += [f"{name}.{suffix}" for suffix in written]
+        for suffix, files in annotations.items():
+            if int(record) in files:  # WFDB knows no file without annotations
+                (folder / f"{name}.{suffix}").write_bytes(files[int(record)])
+                names.append(f"{name}.{suffix}")
     return names
 
 
@@ -100,43 +101,42 @@ def header(name: str, fs_hz: int, samples: int, first: list[int], checksum: list
     return "\n".join([f"{name} {len(LEADS)} {fs_hz} {samples}", *signals, f"# {comment}"]) + "\n"
 
 
-def _beats(dataset: OpenDataset, records: np.ndarray) -> dict[int, dict[str, np.ndarray]] | None:
-    """Annotations of some records: record -> columns, the waves as `wave_ms`; None where the dataset has none."""
+def _annotations(dataset: OpenDataset, records: np.ndarray) -> dict[str, dict[int, bytes]]:
+    """Suffix -> record -> its file of annotations. Empty where the dataset has none."""
     if not (dataset.path / BEATS).exists():
-        return None
-    table = read_beats(dataset.path, records.tolist())
-    columns = {name: table[name].to_numpy() for name in ("sample", "symbol", "aux")}
-    columns |= {"wave_ms": waves_ms(table)} if WAVE_COLUMNS[0] in table.column_names else {}
-    of = table["record"].to_numpy()
-    bounds = {int(record): slice(*np.searchsorted(of, [record, record + 1])) for record in records}
-    return {record: {name: values[rows] for name, values in columns.items()} for record, rows in bounds.items()}
+        return {}
+    return annotations_of(read_beats(dataset.path, records.tolist()), dataset.duration_s * dataset.fs_hz, dataset.fs_hz)
 
 
-def write_annotations(path: Path, beats: dict[str, np.ndarray], fs_hz: int, samples: int) -> list[str]:
-    """NAME.atr, and NAME.waves where waves are known; their suffixes. None where there is nothing to annotate."""
-    files = {}
-    if "wave_ms" in beats:
-        files[WAVES_IN] = encoded(*wave_annotations(beats["sample"], beats["wave_ms"], samples, fs_hz), fs_hz)
-    own = ~np.isin(beats["symbol"].astype(str), (BEFORE, AFTER))
-    if own.any():
-        rows = zip(*(beats[name][own].tolist() for name in ("sample", "symbol", "aux")), strict=True)
-        sample, symbol, aux, subtype = map(np.array, zip(*_with_ends(list(rows), samples, MINUTE_S * fs_hz), strict=True))
-        files[BEATS_IN] = encoded(sample, symbol, fs_hz, aux, subtype)
-    for suffix, data in files.items():
-        path.with_suffix(f".{suffix}").write_bytes(data)
-    return list(files)
+def annotations_of(table, samples: int, fs_hz: int) -> dict[str, dict[int, bytes]]:
+    """As _annotations, of rows of beats.parquet: NAME.atr, and NAME.waves where waves are known."""
+    record, sample = (table[name].to_numpy() for name in ("record", "sample"))
+    symbol, aux = (table[name].to_numpy().astype(str) for name in ("symbol", "aux"))
+    own = (symbol != BEFORE) & (symbol != AFTER)
+    rows = (record[own], sample[own], symbol[own], aux[own])
+    found = {BEATS_IN: annotation_files(fs_hz, *_with_ends(*rows, samples, MINUTE_S * fs_hz))}
+    if WAVE_COLUMNS[0] in table.column_names:
+        found[WAVES_IN] = annotation_files(fs_hz, *wave_annotations(record, sample, waves_ms(table), samples, fs_hz))
+    return found
 
 
-def _with_ends(rows: list[tuple], samples: int, minute: int) -> list[tuple]:
-    """(sample, symbol, aux, subtype) with the end of each stretch of minutes that failed the gate.
+def _with_ends(record, sample, symbol, aux, samples: int, minute: int) -> tuple[np.ndarray, ...]:
+    """These columns and the subtype of each row, with the end of each stretch of minutes that failed the gate.
 
     To WFDB each bit of the subtype of "~" is a noisy signal, and 0 says that signals are clean from here on. Noise that was asked
     for has its ends already.
     """
-    noisy = {sample for sample, symbol, aux in rows if symbol == FAILED and not aux.startswith("noise ")}
-    ends = [(at + minute, FAILED, "", 0) for at in noisy if at + minute not in noisy and at + minute < samples]
-    marked = [(*row, NOISY * (row[1] == FAILED and row[2] != "noise ends")) for row in rows]
-    return sorted([*marked, *ends], key=lambda row: row[0])
+    remark = symbol == FAILED
+    failed = remark & ~np.char.startswith(aux, "noise ")
+    subtype, noisy = NOISY * (remark & (aux != "noise ends")), set(zip(record[failed].tolist(), sample[failed].tolist(), strict=True))
+    ends = [(of, at + minute) for of, at in noisy if (of, at + minute) not in noisy and at + minute < samples]
+    if ends:
+        of, at = map(np.array, zip(*ends, strict=True))
+        added = (of, at, np.full(len(at), FAILED), np.full(len(at), ""), np.zeros_like(at))
+        columns = [np.append(*each) for each in zip((record, sample, symbol, aux, subtype), added, strict=True)]
+        order = np.lexsort((columns[1], columns[0]))
+        return tuple(column[order] for column in columns)
+    return record, sample, symbol, aux, subtype
 
 
 def end(dataset: OpenDataset, folder: Path) -> None:

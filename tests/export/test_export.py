@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas
+import pyarrow as pa
 import pytest
 import wfdb
 from places import TESTS
@@ -22,7 +23,7 @@ from ecg_batch.dataset.run import read_run
 from ecg_batch.donors.ptbxl import read_record, read_release
 from ecg_batch.errors import UserError
 from ecg_batch.export import ptbxl as export_ptbxl
-from ecg_batch.export.annotations import CODES, encoded
+from ecg_batch.export.annotations import CODES, annotation_files
 from ecg_batch.export.formats import NOTES, export, formats
 from ecg_batch.leads import LEADS
 
@@ -253,11 +254,13 @@ def test_annotation_files_are_the_bytes_of_wfdb_itself(tmp_path):
         sample = np.cumsum(draws.integers(0, far, 200))
         symbol, aux = draws.choice(list(CODES), 200), np.where(draws.random(200) < 0.2, "(AFIB", "")
         aux[:4], subtype = ["", "(N", "beats,flat", ""], np.where(draws.random(200) < 0.3, 127, 0)
-        wfdb.wrann("own", "atr", sample, symbol=symbol.tolist(), subtype=subtype, aux_note=aux.tolist(), fs=500,
-                   write_dir=str(tmp_path))  # fmt: skip
-        assert encoded(sample, symbol, 500, aux, subtype) == (tmp_path / "own.atr").read_bytes()
+        record = np.repeat([2, 9, 11], [50, 100, 50])
+        files, own = annotation_files(500, record, np.where(record == 9, sample - sample[50], 7), symbol, aux, subtype), record == 9
+        wfdb.wrann("own", "atr", sample[own] - sample[50], symbol=symbol[own].tolist(), subtype=subtype[own], fs=500,
+                   aux_note=aux[own].tolist(), write_dir=str(tmp_path))  # fmt: skip
+        assert sorted(files) == [2, 9, 11] and files[9] == (tmp_path / "own.atr").read_bytes()
         wfdb.wrann("own", "waves", sample, symbol=symbol.tolist(), fs=100, write_dir=str(tmp_path))
-        assert encoded(sample, symbol, 100) == (tmp_path / "own.waves").read_bytes()
+        assert annotation_files(100, np.full(200, 7), sample, symbol) == {7: (tmp_path / "own.waves").read_bytes()}
 
 
 @pytest.mark.slow
@@ -275,7 +278,6 @@ def test_beats_go_with_the_records(dataset, tmp_path, format, monkeypatch):
 
 def test_annotations_are_written_where_there_are_beats(dataset, tmp_path):
     """Of a table of before 0.5, without waves."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     beats = {"record": [0, 0, 0, 0, 2], "sample": [0, 80, 170, 250, 33], "symbol": ["+", "N", "V", "N", "N"],
@@ -296,8 +298,10 @@ def test_annotations_are_written_where_there_are_beats(dataset, tmp_path):
 def test_minutes_that_failed_are_noise_to_wfdb_until_they_end(tmp_path, failed, marks):
     """A "~" of subtype 0 says that all signals are clean from there on."""
     rows = sorted([(0, "+", "(N"), *((at, "~", "flat") for at in failed), *((at, "N", "") for at in range(40, 24000, 900))])
-    beats = dict(zip(("sample", "symbol", "aux"), map(np.array, zip(*rows, strict=True)), strict=True))
-    assert export_ptbxl.write_annotations(tmp_path / "r", beats, 100, 24_000) == ["atr"]
+    beats = dict(zip(("sample", "symbol", "aux"), map(list, zip(*rows, strict=True)), strict=True))
+    files = export_ptbxl.annotations_of(pa.table({"record": [5] * len(rows), **beats}), 24_000, 100)
+    assert list(files) == ["atr"]
+    (tmp_path / "r.atr").write_bytes(files["atr"][5])
     found = wfdb.rdann(str(tmp_path / "r"), "atr")
     read = list(zip(found.sample.tolist(), found.symbol, found.subtype.tolist(), strict=True))
     assert [(at, subtype) for at, symbol, subtype in read if symbol == "~"] == marks

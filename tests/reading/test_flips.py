@@ -157,8 +157,8 @@ def test_beats_and_long_records_are_right_or_refused(long_dataset, tmp_path):
     for read in (lambda: open_it(long_dataset).raw[2:4], lambda: open_it(long_dataset).window(3, 1, 2)):
         with pytest.raises(UserError, match=r"c.3.0.0: absent.*ecg-batch verify"):
             read()
-    found = export_ptbxl._beats(open_it(long_dataset), np.array([1, 5]))
-    assert sorted(found) == [1, 5] and found[5]["sample"].tolist() == beats_of(5)["sample"].to_pylist()
+    found = export_ptbxl._annotations(open_it(long_dataset), np.array([1, 5]))
+    assert sorted(found["atr"]) == [1, 5] and found == export_ptbxl._annotations(open_it(long_dataset), np.array([5, 1]))
 
 
 @pytest.mark.slow
