@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecg_batch.dataset.beats import BEAT_COLUMNS
+from ecg_batch.dataset.beats import BEAT_COLUMNS, WAVE_COLUMNS
 from ecg_batch.dataset.layout import RECORDS, Shard
 from ecg_batch.dataset.plan import BEATS, Plan
 from ecg_batch.dataset.rows import NOISE_COLUMNS, ROW_COLUMNS, SOURCE_COLUMNS
@@ -29,6 +29,8 @@ from ecg_batch.files import sync
 # Without Arrow's own copy of the schema: it holds the names inside lists, which change when a file is read and written
 # again, and a repaired dataset splits records.parquet into the very bytes of its parts.
 PARQUET = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
+# Numbers of beats by themselves, and statistics of the record only, by which groups are found: 20 % less time to write, 1 % smaller
+BEATS_PARQUET = {"use_dictionary": ["record", "symbol", "aux"], "write_statistics": ["record"]}
 # Each row group of records.parquet takes memory wherever the file is opened (38 kB: 21 columns), and time wherever it is written
 ROW_GROUPS = 1024
 ROW_GROUP_RECORDS = 2**18  # held in memory at once, at most
@@ -90,7 +92,9 @@ def write_groups(path: Path | BytesIO, groups: Iterable[pa.Table]) -> int:
     first, written, options = next(groups, None), 0, PARQUET
     if first is None:
         raise ValueError(f"{path}: no rows; needed one row group at least")
-    if "sample" in first.column_names:  # a beat's sample comes once: their dictionary would take 40 MB for three days
+    if WAVE_COLUMNS[0] in first.column_names:
+        options = PARQUET | BEATS_PARQUET
+    elif "sample" in first.column_names:  # of before 0.5: a dictionary of samples would take 40 MB for three days
         options = PARQUET | {"use_dictionary": [name for name in first.column_names if name != "sample"]}
     with pq.ParquetWriter(path, first.schema, **options) as writer:
         for rows in chain([first], groups):

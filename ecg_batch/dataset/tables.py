@@ -41,6 +41,19 @@ def hold_against_sums(folder: Path, name: str) -> None:
         raise damaged(folder / name, "its sha256 is not that in SHA256SUMS", folder)
 
 
+def is_there(folder: Path, name: str) -> bool:
+    """Whether a dataset has a file that only some have. UserError where it is named in SHA256SUMS and absent."""
+    if (folder / name).exists():
+        return True
+    try:
+        stated = _sums(folder, _state(folder / SUMS))
+    except OSError:
+        return False
+    if name in stated:
+        raise damaged(folder / name, "it is absent", folder)
+    return False
+
+
 def _state(path: Path) -> tuple[int, ...]:
     """What tells another state of a file from this one, without reading it."""
     stat = os.stat(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ecg_batch.dataset.layout import BEATS, RECORDS
-from ecg_batch.dataset.tables import read_beats, schema_of
+from ecg_batch.dataset.tables import is_there, read_beats, schema_of
 from ecg_batch.reading.synthetic import OpenDataset
 
 UNIT_SAMPLES = 256 * 1000  # about as many samples a lead are one unit: 256 records of 10 s at 100 Hz, or one long one
@@ -31,7 +31,7 @@ def write_rows(dataset: OpenDataset, folder: Path) -> None:
     """records.parquet and, where there is one, beats.parquet: the very files where all records are exported, the chosen rows
     otherwise.
     """
-    tables = [name for name in (RECORDS, BEATS) if (dataset.path / name).exists()]
+    tables = [RECORDS, *([BEATS] if is_there(dataset.path, BEATS) else [])]
     if dataset.chosen is None:
         for name in tables:
             schema_of(dataset.path / name)  # held against its sums

@@ -16,7 +16,7 @@ import numpy as np
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.dataset.beats import AFTER, BEFORE, FAILED, WAVE_COLUMNS, waves_ms
 from ecg_batch.dataset.layout import BEATS, RECORDS
-from ecg_batch.dataset.tables import read_beats, row_batches, row_columns
+from ecg_batch.dataset.tables import is_there, read_beats, row_batches, row_columns
 from ecg_batch.donors.ptbxl import STATEMENTS, TABLE
 from ecg_batch.export.annotations import annotation_files, wave_annotations
 from ecg_batch.export.pieces import even_units, pieces
@@ -103,7 +103,7 @@ def header(name: str, fs_hz: int, samples: int, first: list[int], checksum: list
 
 def _annotations(dataset: OpenDataset, records: np.ndarray) -> dict[str, dict[int, bytes]]:
     """Suffix -> record -> its file of annotations. Empty where the dataset has none."""
-    if not (dataset.path / BEATS).exists():
+    if not is_there(dataset.path, BEATS):
         return {}
     return annotations_of(read_beats(dataset.path, records.tolist()), dataset.duration_s * dataset.fs_hz, dataset.fs_hz)
 

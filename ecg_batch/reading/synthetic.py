@@ -15,6 +15,7 @@ from ecg_batch.dataset.tables import (
     beat_groups,
     damaged,
     hold_against_sums,
+    is_there,
     read_beats,
     read_rows,
     row_columns,
@@ -167,7 +168,7 @@ class OpenDataset(Records):
         return beat_groups(self.path, records)
 
     def _refuse_without_beats(self) -> None:
-        if not (self.path / BEATS).exists():
+        if not is_there(self.path, BEATS):
             raise UserError(f"{self.path}: no {BEATS}: before 0.5, records of 10 s came without annotations. Make the "
                             "dataset again, or detect beats")  # fmt: skip
 

@@ -39,6 +39,13 @@ def batches_of(folder: Path) -> list[dict]:
     return [{name: value.numpy() for name, value in batch.items()} for batch in loader]
 
 
+def targets_of(folder: Path) -> list[dict]:
+    from ecg_batch import ECGIterable
+
+    stream = ECGIterable(ecg_batch.open_dataset(folder), batch=128, targets=("waves", "beats", "rhythm"))
+    return [{name: batch[name].numpy() for name in ("waves", "beats", "rhythm")} for batch in stream]
+
+
 def drawn(folder: Path, tmp_path: Path, record: int) -> bytes:
     plot_dataset(folder, tmp_path / "plot.png", [record])
     return (tmp_path / "plot.png").read_bytes()
@@ -67,6 +74,15 @@ def test_rows_are_right_or_refused_through_every_reader(small_dataset, tmp_path,
     for format in ("npy", "ptbxl"):
         assert survey(path, lambda format=format: exported(small_dataset, tmp_path, format), FLIPS // 6) == (FLIPS // 6, 0)
     survey(path, lambda: drawn(small_dataset, tmp_path, 0), 3)
+
+
+@pytest.mark.slow
+def test_beats_and_targets_are_right_or_refused(small_dataset, tmp_path):
+    path = small_dataset / BEATS
+    assert survey(path, lambda: targets_of(small_dataset), FLIPS // 3) == (FLIPS // 3, 0)
+    assert survey(path, lambda: [ecg_batch.open_dataset(small_dataset).beats(record) for record in (0, 300)], FLIPS) == (FLIPS, 0)
+    for format in ("npy", "ptbxl"):
+        assert survey(path, lambda format=format: exported(small_dataset, tmp_path, format), 5) == (5, 0)
 
 
 @pytest.mark.slow
