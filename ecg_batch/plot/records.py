@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecg_batch.dataset.beats import BEAT_SYMBOLS
 from ecg_batch.dataset.layout import PLAN
 from ecg_batch.dataset.plan import Plan, read_plan
 from ecg_batch.donors.bank import Bank, bank_digest, read_bank
@@ -61,7 +62,8 @@ def _plot_long(dataset: OpenDataset, out: Path, record: int, at_s: float | None)
     row = dataset.records.slice(record, 1).to_pylist()[0]
     annotations = dataset.beats(record)
     symbols = np.array(annotations["symbol"].to_pylist())
-    samples, beats = annotations["sample"].to_numpy(), np.isin(symbols, ("N", "V", "A"))
+    samples, beats = annotations["sample"].to_numpy(), np.isin(symbols, BEAT_SYMBOLS)
+    symbols = np.where(symbols == "/", "N", symbols)  # drawn as the main rhythm, which it is
     aux = next(text for text in annotations["aux"].to_pylist() if text.startswith("("))
     donor = f"donor {_donor(row, '' if _plan_of(dataset.path).source else 'PTB-XL ')}"
     facts = f"Synthetic record {record}: {row['label']} asked, {donor}   flags: {row['flags'] or 'none'}"
