@@ -6,11 +6,13 @@ A row is an annotation as WFDB has it. Times of waves are milliseconds from its 
 import numpy as np
 import pyarrow as pa
 
-WAVES = ("p_on", "p_peak", "p_end", "qrs_on", "qrs_end", "t_on", "t_peak", "t_end")  # in the order of time
+from ecg_batch.signal.marks import MARKS
+
+WAVES = tuple(name for name in MARKS if name != "r")  # in the order of time; R is the row's sample
 WAVE_COLUMNS = tuple(f"{name}_ms" for name in WAVES)
 BEAT_COLUMNS = ("record", "sample", "symbol", "aux", *WAVE_COLUMNS)
 BEAT_SYMBOLS = ("N", "V", "A", "/", "Q")  # normal, ventricular, atrial, paced, none of these
-RHYTHM, FAILED = "+", "~"
+RHYTHM, QUALITY = "+", "~"
 RHYTHMS = ("(N", "(AFIB", "(AFL", "(SVTA", "(B", "(P", "(SBR")  # WFDB's words that records have in `aux`
 BEFORE, AFTER = "t", "p"  # a beat outside the record of which something is inside, most often its T wave, or its P wave
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ecg_batch.bundled import BUNDLED
-from ecg_batch.dataset.beats import AFTER, BEFORE, FAILED, WAVE_COLUMNS, waves_ms
+from ecg_batch.dataset.beats import AFTER, BEFORE, QUALITY, WAVE_COLUMNS, waves_ms
 from ecg_batch.dataset.layout import BEATS, RECORDS
 from ecg_batch.dataset.tables import is_there, read_beats, row_batches, row_columns
 from ecg_batch.donors.ptbxl import STATEMENTS, TABLE
@@ -126,13 +126,14 @@ def _with_ends(record, sample, symbol, aux, samples: int, minute: int) -> tuple[
     To WFDB each bit of the subtype of "~" is a noisy signal, and 0 says that signals are clean from here on. Noise that was asked
     for has its ends already.
     """
-    remark = symbol == FAILED
+    remark = symbol == QUALITY
     failed = remark & ~np.char.startswith(aux, "noise ")
-    subtype, noisy = NOISY * (remark & (aux != "noise ends")), set(zip(record[failed].tolist(), sample[failed].tolist(), strict=True))
+    subtype = NOISY * (remark & (aux != "noise ends"))
+    noisy = set(zip(record[failed].tolist(), sample[failed].tolist(), strict=True))
     ends = [(of, at + minute) for of, at in noisy if (of, at + minute) not in noisy and at + minute < samples]
     if ends:
         of, at = map(np.array, zip(*ends, strict=True))
-        added = (of, at, np.full(len(at), FAILED), np.full(len(at), ""), np.zeros_like(at))
+        added = (of, at, np.full(len(at), QUALITY), np.full(len(at), ""), np.zeros_like(at))
         columns = [np.append(*each) for each in zip((record, sample, symbol, aux, subtype), added, strict=True)]
         order = np.lexsort((columns[1], columns[0]))
         return tuple(column[order] for column in columns)

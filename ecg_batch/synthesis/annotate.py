@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ecg_batch.dataset.beats import AFTER, BEFORE, RHYTHM, WAVES, beats_table
 from ecg_batch.synthesis.batch import Batch
-from ecg_batch.synthesis.marks import Marks
+from ecg_batch.synthesis.donor_marks import Marks
 from ecg_batch.synthesis.retime import CORNERS, Timing
 from ecg_batch.synthesis.synthesizer import Synthesizer
 

@@ -11,7 +11,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.kernels.build import why_plain
 from ecg_batch.models.unit_model import UnitModel, load_unit_model
 from ecg_batch.request.model import Request
-from ecg_batch.synthesis.marks import Marks, bank_marks
+from ecg_batch.synthesis.donor_marks import Marks, bank_marks
 from ecg_batch.synthesis.retime import DonorLoop, donor_loop
 from ecg_batch.synthesis.retrieve import DonorIndex, donors_for
 from ecg_batch.synthesis.units import UnitIndex, unit_index

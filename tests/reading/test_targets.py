@@ -8,7 +8,7 @@ import ecg_batch
 from ecg_batch.dataset.beats import BEAT_SYMBOLS, RHYTHMS
 from ecg_batch.errors import UserError
 from ecg_batch.reading.targets import AAMI, BEAT_CLASSES, TARGETS, make_targets
-from ecg_batch.synthesis.marks import RHYTHM_OF
+from ecg_batch.synthesis.donor_marks import RHYTHM_OF
 
 
 @pytest.fixture

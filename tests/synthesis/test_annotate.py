@@ -13,7 +13,7 @@ from ecg_batch.signal.beats import beat_types
 from ecg_batch.signal.interpolate import catmull_rom
 from ecg_batch.synthesis.annotate import batch_beats, carried, stated
 from ecg_batch.synthesis.batch import make_batch
-from ecg_batch.synthesis.marks import bank_marks, rhythms_of
+from ecg_batch.synthesis.donor_marks import bank_marks, rhythms_of
 from ecg_batch.synthesis.retime import donor_loop, read_loop, time_beats
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
@@ -86,7 +86,7 @@ def test_a_record_shows_at_each_mark_what_its_donor_shows_there(real, marks, rat
         off_uv += [*np.abs(catmull_rom(made.T, where).T - donors_own).max(axis=0)]
         later_uv += [*np.abs(catmull_rom(made.T, where + 1).T - donors_own).max(axis=0)]
     assert np.median(off_uv) < 1 and np.quantile(off_uv, 0.99) < 40
-    assert np.median(later_uv) > 15 and np.quantile(later_uv, 0.99) > 200, "a mark that is a sample off would be noticed"
+    assert np.median(later_uv) > 15 and np.quantile(later_uv, 0.99) > 150, "a mark that is a sample off would be noticed"
 
 
 def test_marks_of_the_whole_bank_are_in_order_and_of_each_beat(real, marks):
@@ -105,7 +105,7 @@ def test_marks_of_the_whole_bank_are_in_order_and_of_each_beat(real, marks):
 def test_a_bank_without_types_of_beats_has_the_same_marks(real, marks):
     names = ("skeleton", "r_sample", "loop_start", "p_on", "qrs_on", "qrs_off", "t_end")
     table = replace(real.table, ecg_id=real.table.ecg_id[:60])
-    few = replace(real, beat_type=None, table=table, **{name: getattr(real, name)[:60] for name in names})
+    few = replace(real, beat_type=None, wave_ms=None, table=table, **{name: getattr(real, name)[:60] for name in names})
     found = bank_marks(few)
     width = found.symbol.shape[1]
     there = real.r_sample[:60, :width] >= 0
@@ -116,8 +116,7 @@ def test_a_bank_that_knows_its_waves_gives_them(real):
     """Its column is int16 (donor, beat, 9), with R in the middle, -32768 where absent."""
     waves = np.tile(np.array([-200, -160, -120, -50, 3, 60, 150, 220, 300], np.int16), (*real.r_sample.shape, 1))
     waves[:, 1, :3] = -32768
-    bank = type("Bank", (), {**vars(real), "wave_ms": waves, "beats": real.beats})
-    found = bank_marks(bank).wave_ms
+    found = bank_marks(replace(real, wave_ms=waves)).wave_ms
     assert found[7, 0].tolist() == [-200, -160, -120, -50, 60, 150, 220, 300]
     assert np.isnan(found[:, 1, :3]).all() and not np.isnan(found[:, 1, 3:]).any()
 

@@ -7,27 +7,24 @@ interval after it, where it is the one that was (A). A wave that reaches beyond 
 import numpy as np
 import pyarrow as pa
 
-from ecg_batch.dataset.beats import FAILED, RHYTHM, WAVES, beats_table
+from ecg_batch.dataset.beats import QUALITY, RHYTHM, WAVES, beats_table
 from ecg_batch.request.model import Request
 from ecg_batch.synthesis.annotate import stated
+from ecg_batch.synthesis.donor_marks import stated_symbols
 from ecg_batch.synthesis.long.begin import LongRecord
 from ecg_batch.synthesis.long.donor import LongDonor
 from ecg_batch.synthesis.long.stitch import Placed, intervals
-from ecg_batch.synthesis.marks import stated_symbols
 
 BEFORE_R = WAVES.index("qrs_on") + 1  # marks that lie before R
 
 
-def record_beats(record: int, made: LongRecord, failed: list[tuple[int, list[str]]], request: Request) -> pa.Table:
-    """The rows of beats.parquet of one record: rhythm changes, minutes that failed the gate ("~", as WFDB marks quality), beats.
-
-    failed: (first sample, flags) of these minutes.
-    """
+def record_beats(record: int, made: LongRecord, quality: list[tuple[int, str]], request: Request) -> pa.Table:
+    """The rows of beats.parquet of one record: rhythm changes, remarks on quality ("~" in WFDB) with their first samples, beats."""
     r = made.placed.r.astype(np.int64)
     symbol = stated_symbols(made.donor.symbol[made.placed.source], "PACE" in made.donor.codes)
     _, sample, symbol, wave_ms = stated(r, symbol, carried(made.donor, made.placed), request.samples, request.fs_hz)
     rows = [(round(time_s * request.fs_hz), RHYTHM, aux) for time_s, aux in made.changes]
-    rows += [(start, FAILED, ",".join(flags)) for start, flags in failed]
+    rows += [(start, QUALITY, said) for start, said in quality]
     at, kinds, aux = zip(*rows, strict=True)
     return beats_table(
         np.full(len(rows) + len(sample), record),

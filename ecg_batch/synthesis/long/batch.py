@@ -138,13 +138,14 @@ class LongBatch:
             skeleton_mv=None,
             noise=self._noise and [noise.known() for noise in self._noise],
         )
-        each = zip(self._queries.record, self._records, map(self._failed, range(len(self._records))), strict=True)
-        beats = (record_beats(int(record), begun, failed, self._request) for record, begun, failed in each)
+        each = zip(self._queries.record, self._records, map(self._remarks, range(len(self._records))), strict=True)
+        beats = (record_beats(int(record), begun, remarks, self._request) for record, begun, remarks in each)
         return rows_table(self._synthesizer.bank.table, batch, shard_index), beats
 
-    def _failed(self, record: int) -> list[tuple[int, list[str]]]:
+    def _remarks(self, record: int) -> list[tuple[int, str]]:
+        """(first sample, what is said) of minutes that failed the gate and of noise."""
         noise = self._noise[record].annotations() if self._noise else ()
-        return [*self._checks[record].failed, *((start, [aux]) for start, _, aux in noise)]
+        return [*self._checks[record].remarks(), *((start, aux) for start, _, aux in noise)]
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from ecg_batch.signal.filters import low_pass_of
 from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.synthesis.batch import candidate_rows
 from ecg_batch.synthesis.check import check
+from ecg_batch.synthesis.donor_marks import rhythms_of
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor
 from ecg_batch.synthesis.long.respiration import Respiration, respiration_of, with_respiration
 from ecg_batch.synthesis.long.rhythm import VARIABILITY, DonorRhythm, make_rhythm
 from ecg_batch.synthesis.long.stitch import Placed, place, stitch
-from ecg_batch.synthesis.marks import rhythms_of
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions
 from ecg_batch.synthesis.synthesizer import Synthesizer

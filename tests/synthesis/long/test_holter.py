@@ -16,7 +16,7 @@ from half_done import kill_half_done
 from making import assert_memory_does_not_grow, finish, start, write_request
 from places import ROOT
 
-from ecg_batch.dataset.beats import BEAT_COLUMNS, BEAT_SYMBOLS, FAILED, RHYTHM
+from ecg_batch.dataset.beats import BEAT_COLUMNS, BEAT_SYMBOLS, QUALITY, RHYTHM
 from ecg_batch.dataset.layout import RECORDS, ecg_file, partial_of
 from ecg_batch.dataset.plan import BEATS
 from ecg_batch.dataset.verify import verify
@@ -129,7 +129,7 @@ def test_wfdb_reads_the_same_samples_and_annotations(dataset, tmp_path):
         np.testing.assert_array_equal(samples.d_signal.T, opened.raw[record])
         marks = wfdb.rdann(str(name.with_suffix("")), "atr")
         clean_again = (np.array(marks.symbol) == "~") & (marks.subtype == 0)  # where minutes that failed end, which WFDB wants said
-        beats = beats.filter(np.isin(beats["symbol"].to_pylist(), [*BEAT_SYMBOLS, RHYTHM, FAILED]))
+        beats = beats.filter(np.isin(beats["symbol"].to_pylist(), [*BEAT_SYMBOLS, RHYTHM, QUALITY]))
         np.testing.assert_array_equal(marks.sample[~clean_again], beats["sample"].to_numpy())
         assert np.array(marks.symbol)[~clean_again].tolist() == beats["symbol"].to_pylist()
         assert marks.aux_note[0].startswith("(")

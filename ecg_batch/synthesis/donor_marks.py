@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ecg_batch.dataset.beats import WAVES
 from ecg_batch.donors.bank import Bank, DonorTable
 from ecg_batch.donors.split import UNLOCKED_ATRIAL
 from ecg_batch.donors.usable import MIN_BEATS
 from ecg_batch.signal.beats import beat_types
 from ecg_batch.signal.delineate import T_BEGINS_S
+from ecg_batch.signal.marks import MARKS, read_marks
 
 PREMATURE = 0.85  # of the median RR: earlier beats of a donor with ectopic beats are those
 VENTRICULAR, ATRIAL, IRREGULAR = frozenset({"PVC", "BIGU", "TRIGU"}), frozenset({"PAC"}), frozenset({"AFIB", "AFLT"})
 LONGEST_P_MS, OF_PR = 110.0, 0.4  # the P wave of banks that know its onset only; PR at most this share of the RR before
-OF_BANK = [0, 1, 2, 3, 5, 6, 7, 8]  # of the bank's nine marks all but R, which a row's sample is
+OF_BANK = [MARKS.index(name) for name in WAVES]  # all but R, which a row's sample is
 # WFDB rhythm annotations of statements that say more than the rhythm model does; the first that a donor holds
 RHYTHM_OF = {"AFIB": "(AFIB", "AFLT": "(AFL", "SVTAC": "(SVTA", "PSVT": "(SVTA", "BIGU": "(B", "PACE": "(P", "SBRAD": "(SBR"}
 
@@ -95,11 +97,9 @@ def stated_symbols(symbol: np.ndarray, paced: np.ndarray | bool) -> np.ndarray:
 
 def waves_of(bank: Bank, donors: np.ndarray, symbol: np.ndarray) -> np.ndarray:
     """Milliseconds from R of each beat of these donors, (donor, beat, wave), NaN is absent. symbol (donor, beat): of symbols_of."""
-    found = getattr(bank, "wave_ms", None)
-    if found is None:
+    if bank.wave_ms is None:
         return _of_typical_beat(bank, donors, symbol)
-    marks = found[donors, : symbol.shape[1]][..., OF_BANK].astype(np.float64)
-    return np.where(marks == np.iinfo(np.int16).min, np.nan, marks)
+    return read_marks(bank.wave_ms[donors, : symbol.shape[1]][..., OF_BANK])
 
 
 def _of_typical_beat(bank: Bank, donors: np.ndarray, symbol: np.ndarray) -> np.ndarray:
