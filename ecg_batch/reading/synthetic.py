@@ -163,9 +163,14 @@ class OpenDataset(Records):
 
     def annotations(self, records: np.ndarray) -> Iterator["pa.Table"]:  # noqa: F821
         self._refuse_without_beats()
-        if WAVE_COLUMNS[0] not in schema_of(self.path / BEATS).names:
+        if not self.has_waves:
             raise UserError(f"{self.path / BEATS}: without waves, as before 0.5. Make the dataset again with this ecg-batch")
         return beat_groups(self.path, records)
+
+    @property
+    def has_waves(self) -> bool:
+        """Whether beats have their waves; before 0.5 they had not."""
+        return is_there(self.path, BEATS) and WAVE_COLUMNS[0] in schema_of(self.path / BEATS).names
 
     def _refuse_without_beats(self) -> None:
         if not is_there(self.path, BEATS):
