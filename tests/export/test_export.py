@@ -312,7 +312,8 @@ def test_minutes_that_failed_are_noise_to_wfdb_until_they_end(tmp_path, failed, 
 def test_noise_that_was_asked_for_ends_where_its_mark_says_beside_a_minute_that_failed(tmp_path):
     rows = [(0, "+", "(N"), (3000, "~", "noise muscle 6.0 dB"), (5200, "~", "noise ends"), (6000, "~", "beats"), (7000, "N", "")]
     beats = dict(zip(("sample", "symbol", "aux"), map(list, zip(*rows, strict=True)), strict=True))
-    assert export_ptbxl.write_beats(tmp_path / "r", beats, 100, 24_000)
+    files = export_ptbxl.annotations_of(pa.table({"record": [5] * len(rows), **beats}), 24_000, 100)
+    (tmp_path / "r.atr").write_bytes(files["atr"][5])
     found = wfdb.rdann(str(tmp_path / "r"), "atr")
     marks = [(at, subtype) for at, symbol, subtype in zip(found.sample, found.symbol, found.subtype, strict=True) if symbol == "~"]
     assert marks == [(3000, 127), (5200, 0), (6000, 127), (12_000, 0)]

@@ -80,6 +80,9 @@ def test_what_there_is_not_is_refused(dataset):
     with pytest.raises(UserError, match="targets names 'wave'; needed some of labels, waves, beats, rhythm"):
         ecg_batch.ECGIterable(dataset, targets=["wave"])
     (dataset.path / "beats.parquet").unlink()
+    with pytest.raises(UserError, match="beats.parquet: damaged: it is absent"):
+        ecg_batch.ECGIterable(dataset, targets=["waves"])
+    (dataset.path / "SHA256SUMS").unlink()  # which names it
     with pytest.raises(UserError, match="before 0.5, records of 10 s came without annotations"):
         ecg_batch.ECGIterable(dataset, targets=["waves"])
     assert len(list(ecg_batch.ECGIterable(dataset, batch=100, targets="labels"))) == 6, "of an older dataset, all else is read"
