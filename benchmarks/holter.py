@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.detect import neurokit, xqrs
 from benchmarks.repetition import highest
 from benchmarks.splices import told_apart, unspliced
+from ecg_batch.dataset.beats import BEAT_SYMBOLS
 from ecg_batch.dataset.plan import read_plan
 from ecg_batch.donors.bank import read_bank
 from ecg_batch.leads import MODELLED_INDEX, MV_PER_UV
@@ -89,7 +90,7 @@ class Record:
         self.age = dataset.records["age"][record].as_py()
         rows = dataset.beats(record)
         self.symbol = np.array(rows["symbol"].to_pylist())
-        is_beat = np.isin(self.symbol, ("N", "V", "A"))
+        is_beat = np.isin(self.symbol, BEAT_SYMBOLS)
         self.beats, self.symbol = rows["sample"].to_numpy()[is_beat], self.symbol[is_beat]
         assert np.array_equal(self.beats, each.placed.r[1:-1]), "made by another version of this program"
 

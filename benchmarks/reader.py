@@ -72,9 +72,18 @@ def _repeat(source: str, shard, batch, queries_of, on_batch):
     dataset, records = open_dataset(source), np.arange(shard.start, shard.stop)
     rows = dataset.records.take(records % len(dataset))
     rows = rows.set_column(0, "record", pa.array(records, pa.int64()))
-    return dataset.raw[records % len(dataset)], rows.set_column(
-        1, "shard", pa.array(np.full(len(records), shard.index), pa.int32())
-    )
+    rows = rows.set_column(1, "shard", pa.array(np.full(len(records), shard.index), pa.int32()))
+    return dataset.raw[records % len(dataset)], rows, list(_repeated_beats(dataset, records))
+
+
+def _repeated_beats(dataset, records: np.ndarray):
+    """The beats of the records that these repeat, a table for each time round."""
+    import pyarrow as pa
+
+    for turn in np.unique(records // len(dataset)):
+        now = records[records // len(dataset) == turn]
+        for table in dataset.annotations(now % len(dataset)):
+            yield table.set_column(0, "record", pa.array(table["record"].to_numpy() + turn * len(dataset)))
 
 
 def measure(large: Path, small: Path, workers: int, rounds: int, scratch: Path) -> None:
@@ -92,6 +101,8 @@ def measure(large: Path, small: Path, workers: int, rounds: int, scratch: Path) 
         shown(f"ECGLoader, {name}, 0 workers", *epochs(dataset, raw, 0, rounds))
         wall = shown(f"ECGLoader, {name}, {workers} workers", *epochs(dataset, raw, workers, rounds))
         print(f"{'':58}{wall / max(naive, both):5.0f} times the naive Dataset")
+    for targets in ("labels", "waves", "beats", "rhythm"):
+        shown(f"ECGLoader, int16, 0 workers, targets {targets}", *epochs(dataset, True, 0, rounds, targets))
     memory(large)
     memory(small)
     shown(f"WFDB export in PTB-XL's layout, {workers} processes", *export(small, scratch, workers))
@@ -164,11 +175,11 @@ def own_chunks(dataset) -> int:
     return sum(len(dataset.chunks.read(int(chunk))) for chunk in np.random.default_rng(0).permutation(len(dataset) // 64))
 
 
-def epochs(dataset, raw: bool, workers: int, rounds: int) -> tuple[float, float]:
+def epochs(dataset, raw: bool, workers: int, rounds: int, targets: str = "labels") -> tuple[float, float]:
     """Whole epochs of one loader, its workers kept: from asking for the first batch to having the last."""
     from ecg_batch import ECGIterable, ECGLoader
 
-    loader = ECGLoader(ECGIterable(dataset, raw=raw), num_workers=workers, persistent_workers=workers > 0)
+    loader = ECGLoader(ECGIterable(dataset, raw=raw, targets=targets), num_workers=workers, persistent_workers=workers > 0)
     return timed(lambda: sum(len(batch["signal"]) for batch in loader), rounds)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.detect import neurokit
+from ecg_batch.dataset.beats import BEAT_SYMBOLS
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED, MODELLED_INDEX
 from ecg_batch.reading.synthetic import open_dataset
@@ -24,7 +25,6 @@ WINDOW_S = 10
 PIECES_S = (300, 1500, 3600)
 SDNN_MS = (0, 20, 30, 40, 60, 1000)
 WIDTH_MS = (0, 60, 80, 1000)
-BEATS = ("N", "V", "A")
 Pieces = dict[tuple[str, str, int], list[tuple[float, float, float]]]  # (whose, leads, seconds) -> (highest, SDNN, width) of each
 
 
@@ -50,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> None:
             collect(found, "real", "eight leads", leads[[names.index(name) for name in MODELLED]], beats)
     for record, label in enumerate(opened.records["label"].to_pylist()):
         rows = opened.beats(record)
-        beats = rows["sample"].to_numpy()[np.isin(np.array(rows["symbol"].to_pylist()), BEATS)]
+        beats = rows["sample"].to_numpy()[np.isin(np.array(rows["symbol"].to_pylist()), BEAT_SYMBOLS)]
         leads = opened.raw[record][list(MODELLED_INDEX)]
         collect(found, label, "one lead", leads[[MODELLED.index("II")]], beats)
         collect(found, label, "eight leads", leads, beats)

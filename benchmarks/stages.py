@@ -20,6 +20,7 @@ from ecg_batch.request.parse import load_request
 from ecg_batch.run.planning import make_plan
 from ecg_batch.synthesis import batch as made_in
 from ecg_batch.synthesis import skeleton, units
+from ecg_batch.synthesis.annotate import batch_beats
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
 from ecg_batch.synthesis.units import UnitIndex
@@ -76,7 +77,8 @@ def _one(plan, synthesizer, queries, stages: dict) -> dict[str, float]:
         start = time.process_time()
         batch = made_in.make_batch(synthesizer, queries)
         rows = rows_table(synthesizer.bank.table, batch, 0)
-        _timed(build_shard, took, "write, read back, hash")(plan, plan.shards[0], batch.ecg, rows, Path(folder))
+        beats = _timed(batch_beats, took, "annotate")(synthesizer, batch)
+        _timed(build_shard, took, "write, read back, hash")(plan, plan.shards[0], batch.ecg, rows, Path(folder), [beats])
         took["all"] = time.process_time() - start
     return took
 

@@ -22,5 +22,6 @@ def ecg_files(out: Path) -> dict[str, bytes]:
 def assert_same_dataset(one: Path, two: Path) -> None:
     assert ecg_files(one) == ecg_files(two)
     assert read_manifest(one)["content_root"] == read_manifest(two)["content_root"]
-    assert (one / "records.parquet").read_bytes() == (two / "records.parquet").read_bytes()
+    for table in ("records.parquet", "beats.parquet"):
+        assert (one / table).read_bytes() == (two / table).read_bytes()
     assert list(verify(two)) == []

@@ -19,6 +19,7 @@ import yaml
 from ecg_batch.cli.logs import log_from
 from ecg_batch.cli.outcome import exit_status
 from ecg_batch.cli.synthesize import synthesize_job
+from ecg_batch.dataset.beats import BEFORE, RHYTHM, WAVES, beats_table
 from ecg_batch.dataset.rows import FURTHER, ROW_COLUMNS
 from ecg_batch.draws import Stream, generator
 from ecg_batch.errors import UserError
@@ -59,7 +60,7 @@ def make_fake_shard(plan, shard, batch, queries_of, on_batch, pause_s=0.0, poiso
         on_batch(stop - shard.start)
         time.sleep(pause_s)
     del eaten
-    return ecg, fake_rows(shard, labels, np.concatenate(rates))
+    return ecg, fake_rows(shard, labels, np.concatenate(rates)), [fake_beats(shard, plan.request.samples)]
 
 
 def fake_rows(shard, labels, rates):
@@ -73,6 +74,19 @@ def fake_rows(shard, labels, rates):
     rows |= {"scp_codes": [json.dumps({label: 100, "SR": 0}) for label in labels], "flags": [""] * len(labels)}
     rows |= {"sex": pa.array(records % 2, pa.int8()), "age": pa.array(20.0 + records % 70, pa.float32())}
     return pa.table(rows | {name: np.array(labels) == name for name in SUPERCLASSES})
+
+
+def fake_beats(shard, samples):
+    """A beat a second, every fifth without a P wave, and a T wave that hangs over from before the record."""
+    records, r = np.arange(shard.start, shard.stop), np.arange(40, samples, 100)
+    wave_ms = np.arange(len(WAVES)) * 70.0 - 270 + (records[:, None, None] % 50) + np.zeros((len(r) + 2, 1))
+    wave_ms[:, 0], wave_ms[:, 1, :7] = np.nan, np.nan
+    wave_ms[:, 2::5, :3] = np.nan
+    symbol = np.concatenate([[RHYTHM, BEFORE], np.where(np.arange(len(r)) % 7 == 6, "V", "N")])
+    aux = np.concatenate([["(N"], np.full(len(r) + 1, "")])
+    sample, each = np.concatenate([[0, 0], r]), len(r) + 2
+    rows = (np.repeat(records, each), *(np.tile(column, shard.records) for column in (sample, symbol, aux)))
+    return beats_table(*rows, wave_ms.reshape(-1, len(WAVES)))
 
 
 def open_fake(plan, **how):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import yaml
 from places import ROOT
 
@@ -35,10 +36,15 @@ def plan_of(folder: Path, **changes):
 
 def make(plan, shards=None):
     """(ecg, rows as columns) of some shards of a plan, in this process."""
+    return make_all(plan, shards)[:2]
+
+
+def make_all(plan, shards=None):
+    """(ecg, rows as columns, beats as a table) of some shards of a plan, in this process."""
     make_shard, queries_of = open_generator(plan), query_source(plan.request, Path("unused"))
     made = [make_shard(shard, plan.request.batch, queries_of, lambda done: None) for shard in shards or plan.shards]
-    columns = {name: sum((rows[name].to_pylist() for _, rows in made), []) for name in made[0][1].column_names}
-    return np.concatenate([ecg for ecg, _ in made]), columns
+    columns = {name: sum((rows[name].to_pylist() for _, rows, _ in made), []) for name in made[0][1].column_names}
+    return np.concatenate([ecg for ecg, _, _ in made]), columns, pa.concat_tables([each for _, _, beats in made for each in beats])
 
 
 def start(request: Path, out: Path, workers: int) -> subprocess.Popen:

@@ -180,6 +180,7 @@ def test_a_dataset_is_repeated_to_any_size(make_dataset, tmp_path):
     opened, once = open_dataset(large), open_dataset(source)
     assert len(opened) == 1100 and opened.records["record"].to_pylist() == list(range(1100))
     np.testing.assert_array_equal(opened.raw[[0, 539, 540, 1099]], once.raw[[0, 539, 0, 19]])
+    assert all(opened.beats(record).equals(once.beats(record % 540)) for record in (0, 539, 540, 1099))
 
 
 @pytest.mark.slow
@@ -192,7 +193,9 @@ def test_reading_is_timed(make_dataset, capsys):
         "naive Dataset of zarr[i], one process", "the same in a DataLoader with 1 workers",
         "zarr-python in blocks of 64, random order", "our chunks, random order, one process",
         "ECGLoader, int16, 0 workers", "ECGLoader, int16, 1 workers", "ECGLoader, float32 mV, 0 workers",
-        "ECGLoader, float32 mV, 1 workers", "WFDB export in PTB-XL's layout, 1 processes"]  # fmt: skip
+        "ECGLoader, float32 mV, 1 workers",
+        *(f"ECGLoader, int16, 0 workers, targets {name}" for name in ("labels", "waves", "beats", "rhythm")),
+        "WFDB export in PTB-XL's layout, 1 processes"]  # fmt: skip
     assert all(wall > 0 and cpu > 0 for wall, cpu in rates.values())
     assert rates["our chunks, random order, one process"][0] > rates["naive Dataset of zarr[i], one process"][0]
     peaks = [numbers(line[58:]) for line in lines if line.startswith("peak memory")]

@@ -48,7 +48,10 @@ MEANING = {
     "masked": "where leads do not show the heart, as V3:1200-3400: lead and samples",
     "prd_pct": "difference from the skeleton, percent", "alpha": "share of texture",
     "flags": "remarks, empty when all is well",
-    "sample": "sample of the record", "symbol": "WFDB annotation code", "aux": "WFDB rhythm change",
+    "sample": "sample of the record: of a beat its R", "symbol": "WFDB annotation code", "aux": "WFDB rhythm change",
+    **{f"{wave}_{end}_ms": f"{said} of the {name}, ms from the sample" for wave, name in (("p", "P wave"), ("t", "T wave"))
+       for end, said in (("on", "onset"), ("peak", "peak"), ("end", "end"))},
+    "qrs_on_ms": "onset of the QRS, ms from the sample", "qrs_end_ms": "end of the QRS, ms from the sample",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecg_batch.dataset.beats import BEAT_COLUMNS, WAVE_COLUMNS
 from ecg_batch.dataset.layout import RECORDS, Shard
 from ecg_batch.dataset.plan import BEATS, Plan
 from ecg_batch.dataset.rows import NOISE_COLUMNS, ROW_COLUMNS, SOURCE_COLUMNS
@@ -28,6 +29,8 @@ from ecg_batch.files import sync
 # Without Arrow's own copy of the schema: it holds the names inside lists, which change when a file is read and written
 # again, and a repaired dataset splits records.parquet into the very bytes of its parts.
 PARQUET = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
+# Numbers of beats by themselves, and statistics of the record only, by which groups are found: 20 % less time to write, 1 % smaller
+BEATS_PARQUET = {"use_dictionary": ["record", "symbol", "aux"], "write_statistics": ["record"]}
 # Each row group of records.parquet takes memory wherever the file is opened (38 kB: 21 columns), and time wherever it is written
 ROW_GROUPS = 1024
 ROW_GROUP_RECORDS = 2**18  # held in memory at once, at most
@@ -43,12 +46,14 @@ def row_groups(plan: Plan) -> list[tuple[Shard, ...]]:
 
 
 def write_parts(plan: Plan, shard: Shard, rows: pa.Table, beats: Iterable[pa.Table], staging: Path) -> None:
-    """The rows of a shard, and where records are long their beats: a table of each record, asked for when its turn comes.
+    """The rows of a shard and its beats: tables of whole records in order, each asked for when its turn comes.
 
-    A row group of beats.parquet holds whole records of a shard, a day of them or one. ValueError where rows are not the shard's.
+    A row group of beats.parquet holds a shard, or where records are streamed a day of them, or one. ValueError where rows are not
+    the shard's.
     """
     _check_rows(shard, rows)
-    tables = {RECORDS: [rows], BEATS: _in_groups(beats, max(1, BEATS_GROUP_S // plan.request.duration_s))}
+    size = max(1, BEATS_GROUP_S // plan.request.duration_s) if plan.request.is_streamed else shard.records
+    tables = {RECORDS: [rows], BEATS: _in_groups(beats, shard.start, size)}
     for whole, name in plan.part_files(shard).items():
         written = write_groups(staging / name, tables[whole])
         with pq.ParquetFile(staging / name, page_checksum_verification=True) as back:
@@ -65,10 +70,18 @@ def _check_rows(shard: Shard, rows: pa.Table) -> None:
         raise ValueError(f"shard {shard.index}: the rows are not those of records {shard.start} to {shard.stop - 1} in order")
 
 
-def _in_groups(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
-    tables = iter(tables)
-    while group := list(islice(tables, size)):
-        yield pa.concat_tables(group)
+def _in_groups(tables: Iterable[pa.Table], first: int, size: int) -> Iterator[pa.Table]:
+    """Tables of whole records, from record `first` on, as tables of so many records each, whatever batches they were made in."""
+    held: list[pa.Table] = []
+    for table in tables:
+        if tuple(table.column_names) != BEAT_COLUMNS:
+            raise ValueError(f"the beats have the columns {table.column_names}; needed {BEAT_COLUMNS}")
+        while (cut := np.searchsorted(table["record"].to_numpy(), first + size)) < table.num_rows:
+            yield pa.concat_tables([*held, table.slice(0, cut)])
+            held, table, first = [], table.slice(cut), first + size
+        held.append(table)
+    if held:
+        yield pa.concat_tables(held)
 
 
 def write_groups(path: Path | BytesIO, groups: Iterable[pa.Table]) -> int:
@@ -79,7 +92,9 @@ def write_groups(path: Path | BytesIO, groups: Iterable[pa.Table]) -> int:
     first, written, options = next(groups, None), 0, PARQUET
     if first is None:
         raise ValueError(f"{path}: no rows; needed one row group at least")
-    if "sample" in first.column_names:  # a beat's sample comes once: their dictionary would take 40 MB for three days
+    if WAVE_COLUMNS[0] in first.column_names:
+        options = PARQUET | BEATS_PARQUET
+    elif "sample" in first.column_names:  # of before 0.5: a dictionary of samples would take 40 MB for three days
         options = PARQUET | {"use_dictionary": [name for name in first.column_names if name != "sample"]}
     with pq.ParquetWriter(path, first.schema, **options) as writer:
         for rows in chain([first], groups):
@@ -89,24 +104,22 @@ def write_groups(path: Path | BytesIO, groups: Iterable[pa.Table]) -> int:
 
 
 def merge_parts(run: Run) -> None:
-    """records.parquet, and beats.parquet of long records, of the parts; each whole in one move."""
-    for whole, groups in ((RECORDS, _merged_rows), (BEATS, _merged_beats)):
-        if whole in run.plan.part_files(run.shards[0]):
-            tmp = run.staging / f"merged-{uuid4().hex}"
-            write_groups(tmp, groups(run))
-            sync(tmp)
-            os.replace(tmp, run.folder / whole)
+    """records.parquet and beats.parquet of the parts; each whole in one move."""
+    for whole in run.plan.part_files(run.shards[0]):
+        tmp = run.staging / f"merged-{uuid4().hex}"
+        write_groups(tmp, _merged(run, whole))
+        sync(tmp)
+        os.replace(tmp, run.folder / whole)
     sync(run.folder)
 
 
-def _merged_rows(run: Run) -> Iterator[pa.Table]:
+def _merged(run: Run, whole: str) -> Iterator[pa.Table]:
     for group in row_groups(run.plan):
-        yield pa.concat_tables([rows for shard in group for rows in _groups_of(run.folder / run.plan.part_files(shard)[RECORDS])])
-
-
-def _merged_beats(run: Run) -> Iterator[pa.Table]:
-    for shard in run.shards:
-        yield from _groups_of(run.folder / run.plan.part_files(shard)[BEATS])
+        parts = (rows for shard in group for rows in _groups_of(run.folder / run.plan.part_files(shard)[whole]))
+        if whole == BEATS and run.request.is_streamed:
+            yield from parts
+        else:
+            yield pa.concat_tables(list(parts))
 
 
 def _groups_of(path: Path) -> Iterator[pa.Table]:

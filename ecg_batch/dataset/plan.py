@@ -38,6 +38,7 @@ class Plan:
     shards: tuple[Shard, ...]
     versions: dict[str, str]
     digits: int = HDF5_DIGITS  # of names of HDF5 files
+    annotated: bool = True  # whether records of 10 s have their beats, as long ones always had; before 0.5 they had not
     source: str = ""  # whom the bank's recordings are from, where that is not PTB-XL; changes no sample
 
     def ecg_files(self, shard: Shard) -> list[str]:
@@ -45,9 +46,13 @@ class Plan:
         files = range(shard.start, shard.stop) if self.request.is_streamed else (shard.index,)
         return [ecg_file(index, self.request.format, self.digits) for index in files]
 
+    @property
+    def has_beats(self) -> bool:
+        return self.annotated or self.request.is_long
+
     def part_files(self, shard: Shard) -> dict[str, str]:
         """File of the finished dataset -> the part of it that a shard brings."""
-        beats = {BEATS: beats_part_file(shard.index)} if self.request.is_long else {}
+        beats = {BEATS: beats_part_file(shard.index)} if self.has_beats else {}
         return {RECORDS: part_file(shard.index), **beats}
 
     def shard_files(self, shard: Shard) -> list[str]:
@@ -105,6 +110,7 @@ def plan_to_json(plan: Plan) -> dict:
         "inputs_sha256": plan.inputs,
         "found_at": {"bank": plan.request.bank, "models": plan.request.models},
         "versions": plan.versions,
+        **({"annotated": True} if plan.annotated else {}),
         **({"source": plan.source} if plan.source else {}),
         **({"digits": plan.digits} if plan.request.format == "hdf5" else {}),
         "shards": [list(asdict(shard).values()) for shard in plan.shards],
@@ -120,7 +126,7 @@ def read_plan(folder: Path) -> Plan:
             raise UserError(f"{path}: format {raw['format']}; this ecg-batch reads up to {FORMAT}. Install a newer one")
         request = request_from_resolved(raw["request"], **raw["found_at"])
         plan = Plan(raw["run_id"], request, raw["inputs_sha256"], tuple(Shard(*row) for row in raw["shards"]), raw["versions"],
-                    raw.get("digits", 0), raw.get("source", ""))  # fmt: skip
+                    raw.get("digits", 0), raw.get("annotated", False), raw.get("source", ""))  # fmt: skip
         # of the request as it is written: a newer ecg-batch may know parameters that it does not name
         sound = run_id_of(raw["request"], plan.inputs) == plan.run_id and _is_sane(plan)
     except FileNotFoundError:
@@ -141,4 +147,4 @@ def _is_sane(plan: Plan) -> bool:
         return False
     numbers = [plan.digits, *(number for shard in plan.shards for number in (shard.index, shard.start, shard.stop))]  # 0.0 is 0 too
     whole = all(type(number) is int for number in numbers) and 0 <= plan.digits < 20
-    return whole and plan.shards == cut_shards(plan.request.records, plan.request.shard)
+    return whole and type(plan.annotated) is bool and plan.shards == cut_shards(plan.request.records, plan.request.shard)

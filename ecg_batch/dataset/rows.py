@@ -94,12 +94,3 @@ def _sources(donors: DonorTable, batch) -> dict[str, pa.Array]:
 def _asked(values: np.ndarray, absent: np.ndarray, kind: pa.DataType) -> pa.Array:
     """Values with nulls where nothing was asked, or nothing could be measured."""
     return pa.array(values.astype(kind.to_pandas_dtype()), kind, mask=absent)
-
-
-def beats_table(record: int, annotations: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> pa.Table:
-    """The rows of beats.parquet of one record: its annotations, several of (samples, symbols, aux), put in the order of time."""
-    sample, symbol, aux = (np.concatenate(arrays) for arrays in zip(*annotations, strict=True))
-    order = np.argsort(sample, kind="stable")
-    columns = {"record": np.full(len(sample), record, np.int64), "sample": sample[order].astype(np.int64),
-               "symbol": pa.array(symbol[order], pa.string()), "aux": pa.array(aux[order], pa.string())}  # fmt: skip
-    return pa.table(columns)

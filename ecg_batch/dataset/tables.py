@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from ecg_batch.dataset.layout import BEATS, SUMS
 from ecg_batch.dataset.sums import read_sums
 from ecg_batch.errors import UserError, clipped
@@ -37,6 +39,19 @@ def hold_against_sums(folder: Path, name: str) -> None:
         return
     if found != stated:
         raise damaged(folder / name, "its sha256 is not that in SHA256SUMS", folder)
+
+
+def is_there(folder: Path, name: str) -> bool:
+    """Whether a dataset has a file that only some have. UserError where it is named in SHA256SUMS and absent."""
+    if (folder / name).exists():
+        return True
+    try:
+        stated = _sums(folder, _state(folder / SUMS))
+    except OSError:
+        return False
+    if name in stated:
+        raise damaged(folder / name, "it is absent", folder)
+    return False
 
 
 def _state(path: Path) -> tuple[int, ...]:
@@ -155,6 +170,21 @@ def read_beats(folder: Path, records: Sequence[int]):
         return table.filter(pc.is_in(table["record"], wanted))
 
     return _read(folder / BEATS, read)
+
+
+def beat_groups(folder: Path, records: np.ndarray) -> Iterator["pa.Table"]:  # noqa: F821
+    """All columns of beats.parquet of these records, which ascend, a row group at a time."""
+    hold_against_sums(folder, BEATS)
+    try:
+        with open_table(folder / BEATS) as file:
+            for index in range(file.num_row_groups):
+                if _may_hold(file.metadata.row_group(index), records[0], records[-1]):
+                    table = file.read_row_group(index)
+                    of = table["record"].to_numpy()
+                    held = records[np.searchsorted(records, of).clip(max=len(records) - 1)] == of
+                    yield table if held.all() else table.filter(held)
+    except DAMAGE as error:
+        raise damaged(folder / BEATS, error) from None
 
 
 def _may_hold(group, first: int, last: int) -> bool:

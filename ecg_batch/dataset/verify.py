@@ -257,7 +257,7 @@ def _parts(run: Run, receipts: dict[int, dict], wrong: dict[str, str]) -> Iterat
 
 def _records(run: Run, wrong: dict[str, str]) -> Iterator[str]:
     """records.parquet holds each record once, in order."""
-    if run.request.is_long and BEATS not in wrong:
+    if run.plan.has_beats and BEATS not in wrong:
         yield from _beats(run)
     if RECORDS in wrong:
         return
@@ -276,12 +276,18 @@ def _records(run: Run, wrong: dict[str, str]) -> Iterator[str]:
 
 
 def _beats(run: Run) -> Iterator[str]:
-    """beats.parquet holds annotations of each record, in order, inside the record."""
+    """beats.parquet holds annotations of each record, in order, inside the record, and the waves of a beat in theirs."""
+    from ecg_batch.dataset.beats import BEAT_COLUMNS, WAVE_COLUMNS, in_order, waves_ms
+
     try:
         with open_table(run.folder / BEATS) as file:
+            waves = WAVE_COLUMNS if run.plan.annotated else ()
+            if run.plan.annotated and file.schema_arrow.names != list(BEAT_COLUMNS):
+                yield f"{BEATS}: its columns are {', '.join(file.schema_arrow.names)}; needed {', '.join(BEAT_COLUMNS)}"
+                return
             before, last = -1, 0  # record that was last, and its sample counted from the dataset's beginning
             for index in range(file.num_row_groups):
-                rows = file.read_row_group(index, columns=["record", "sample"])
+                rows = file.read_row_group(index, columns=["record", "sample", *waves])
                 record, sample = rows["record"].to_numpy(), rows["sample"].to_numpy()
                 if not len(record):
                     yield f"{BEATS}: row group {index} is empty"
@@ -290,6 +296,8 @@ def _beats(run: Run) -> Iterator[str]:
                 inside = (sample >= 0) & (sample < run.request.samples)
                 if not inside.all() or (np.diff(at) < 0).any() or (np.diff(record, prepend=before) > 1).any():
                     yield f"{BEATS}: row group {index} does not hold the beats of its records in order"
+                if waves and not in_order(waves_ms(rows)):
+                    yield f"{BEATS}: row group {index} holds a beat whose waves are not in order"
                 before, last = record[-1], at[-1]
             if before != run.request.records - 1:
                 yield f"{BEATS}: ends with record {before:,} of {run.request.records:,}"

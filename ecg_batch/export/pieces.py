@@ -1,16 +1,18 @@
 """What every export format needs of a dataset: where its units begin, its samples piece by piece, its rows."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from ecg_batch.dataset.layout import RECORDS
-from ecg_batch.dataset.tables import schema_of
+from ecg_batch.dataset.layout import BEATS, RECORDS
+from ecg_batch.dataset.tables import is_there, read_beats, schema_of
 from ecg_batch.reading.synthetic import OpenDataset
 
 UNIT_SAMPLES = 256 * 1000  # about as many samples a lead are one unit: 256 records of 10 s at 100 Hz, or one long one
+BEATS_UNITS = 16  # whose beats are in memory at once
 
 
 def even_units(dataset: OpenDataset) -> list[tuple[int, int]]:
@@ -26,11 +28,26 @@ def pieces(dataset: OpenDataset, record: int, minutes: int = 10) -> Iterator[np.
 
 
 def write_rows(dataset: OpenDataset, folder: Path) -> None:
-    """records.parquet: the very file where all records are exported, the chosen rows otherwise."""
+    """records.parquet and, where there is one, beats.parquet: the very files where all records are exported, the chosen rows
+    otherwise.
+    """
+    tables = [RECORDS, *([BEATS] if is_there(dataset.path, BEATS) else [])]
+    if dataset.chosen is None:
+        for name in tables:
+            schema_of(dataset.path / name)  # held against its sums
+            shutil.copyfile(dataset.path / name, folder / name)
+        return
+    _write(folder / RECORDS, [dataset.records])
+    if BEATS in tables:
+        each, records = even_units(dataset)[0][1] * BEATS_UNITS, np.unique(dataset.indices)
+        _write(folder / BEATS, (read_beats(dataset.path, records[at : at + each]) for at in range(0, len(records), each)))
+
+
+def _write(path: Path, tables: Iterable["pa.Table"]) -> None:  # noqa: F821
     import pyarrow.parquet as pq
 
-    if dataset.chosen is None:
-        schema_of(dataset.path / RECORDS)  # held against its sums
-        shutil.copyfile(dataset.path / RECORDS, folder / RECORDS)
-    else:
-        pq.write_table(dataset.records, folder / RECORDS, compression="zstd", write_page_checksum=True)
+    tables = iter(tables)
+    first = next(tables)
+    with pq.ParquetWriter(path, first.schema, compression="zstd", write_page_checksum=True) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)

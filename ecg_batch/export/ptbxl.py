@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from ecg_batch.bundled import BUNDLED
-from ecg_batch.dataset.layout import RECORDS
-from ecg_batch.dataset.plan import BEATS
-from ecg_batch.dataset.tables import read_beats, row_batches, row_columns
+from ecg_batch.dataset.beats import AFTER, BEFORE, QUALITY, WAVE_COLUMNS, waves_ms
+from ecg_batch.dataset.layout import BEATS, RECORDS
+from ecg_batch.dataset.tables import is_there, read_beats, row_batches, row_columns
 from ecg_batch.donors.ptbxl import STATEMENTS, TABLE
+from ecg_batch.export.annotations import annotation_files, wave_annotations
 from ecg_batch.export.pieces import even_units, pieces
 from ecg_batch.leads import LEADS
 from ecg_batch.reading.synthetic import OpenDataset
@@ -25,6 +26,7 @@ from ecg_batch.request.model import MINUTE_S
 
 FIRST_ID = 1_000_001
 STEPS_PER_MV = 1000.0
+BEATS_IN, WAVES_IN = "atr", "waves"  # annotators: beats and rhythms; the waves of all leads together
 NOISY = 127  # the most that wfdb writes: a bit for each of the first signals
 SIGNAL_NAMES = [lead.upper() if lead.startswith("a") else lead for lead in LEADS]  # as PTB-XL writes them
 PTBXL_COLUMNS = (
@@ -50,7 +52,9 @@ def record_name(record: int, fs_hz: int) -> str:
 def names(dataset: OpenDataset, first: int, stop: int) -> tuple[set[str], set[str]]:
     """Annotations only where there are some."""
     records = [record_name(int(record), dataset.fs_hz) for record in dataset.indices[first:stop]]
-    return {f"{name}{suffix}" for name in records for suffix in (".dat", ".hea")}, {f"{name}.atr" for name in records}
+    return {f"{name}{suffix}" for name in records for suffix in (".dat", ".hea")}, {
+        f"{name}.{suffix}" for name in records for suffix in (BEATS_IN, WAVES_IN)
+    }
 
 
 def begin(dataset: OpenDataset, folder: Path) -> None:
@@ -60,7 +64,7 @@ def begin(dataset: OpenDataset, folder: Path) -> None:
 
 def unit(dataset: OpenDataset, folder: Path, first: int, stop: int) -> list[str]:
     names = []
-    beats = _beats(dataset, dataset.indices[first:stop])
+    annotations = _annotations(dataset, dataset.indices[first:stop])
     long = dataset.duration_s > 60
     whole = None if long else dataset.raw[first:stop]
     for at, record in enumerate(dataset.indices[first:stop]):
@@ -68,8 +72,10 @@ def unit(dataset: OpenDataset, folder: Path, first: int, stop: int) -> list[str]
         ecg = pieces(dataset, int(record)) if long else [whole[at]]
         write_wfdb(folder / name, ecg, dataset.fs_hz, f"synthetic, ecg-batch run {dataset.manifest['run_id']} record {record}")
         names += [f"{name}.dat", f"{name}.hea"]
-        if beats is not None and write_beats(folder / name, beats[int(record)], dataset.fs_hz, dataset.duration_s * dataset.fs_hz):
-            names.append(f"{name}.atr")
+        for suffix, files in annotations.items():
+            if int(record) in files:  # WFDB knows no file without annotations
+                (folder / f"{name}.{suffix}").write_bytes(files[int(record)])
+                names.append(f"{name}.{suffix}")
     return names
 
 
@@ -95,40 +101,43 @@ def header(name: str, fs_hz: int, samples: int, first: list[int], checksum: list
     return "\n".join([f"{name} {len(LEADS)} {fs_hz} {samples}", *signals, f"# {comment}"]) + "\n"
 
 
-def _beats(dataset: OpenDataset, records: np.ndarray) -> dict[int, dict] | None:
-    """Annotations of some records: record -> columns; None where the dataset has none."""
-    if not (dataset.path / BEATS).exists():
-        return None
-    table = read_beats(dataset.path, records.tolist())
-    of = table["record"].to_numpy()
-    bounds = {int(record): np.searchsorted(of, [record, record + 1]) for record in records}
-    return {record: table.slice(start, stop - start).to_pydict() for record, (start, stop) in bounds.items()}
+def _annotations(dataset: OpenDataset, records: np.ndarray) -> dict[str, dict[int, bytes]]:
+    """Suffix -> record -> its file of annotations. Empty where the dataset has none."""
+    if not is_there(dataset.path, BEATS):
+        return {}
+    return annotations_of(read_beats(dataset.path, records.tolist()), dataset.duration_s * dataset.fs_hz, dataset.fs_hz)
 
 
-def write_beats(path: Path, beats: dict, fs_hz: int, samples: int) -> bool:
-    """NAME.atr. False where there is nothing to annotate, of which wfdb can write no file."""
-    import wfdb
-
-    if not beats["sample"]:
-        return False
-    aux = [text or "" for text in beats.get("aux", [""] * len(beats["sample"]))]
-    rows = _with_ends(list(zip(beats["sample"], beats["symbol"], aux, strict=True)), samples, MINUTE_S * fs_hz)
-    sample, symbol, aux, subtype = (list(column) for column in zip(*rows, strict=True))
-    wfdb.wrann(path.name, "atr", np.array(sample, np.int64), symbol=symbol, subtype=np.array(subtype), aux_note=aux, fs=fs_hz,
-               write_dir=str(path.parent))  # fmt: skip
-    return True
+def annotations_of(table, samples: int, fs_hz: int) -> dict[str, dict[int, bytes]]:
+    """As _annotations, of rows of beats.parquet: NAME.atr, and NAME.waves where waves are known."""
+    record, sample = (table[name].to_numpy() for name in ("record", "sample"))
+    symbol, aux = (table[name].to_numpy().astype(str) for name in ("symbol", "aux"))
+    own = (symbol != BEFORE) & (symbol != AFTER)
+    rows = (record[own], sample[own], symbol[own], aux[own])
+    found = {BEATS_IN: annotation_files(fs_hz, *_with_ends(*rows, samples, MINUTE_S * fs_hz))}
+    if WAVE_COLUMNS[0] in table.column_names:
+        found[WAVES_IN] = annotation_files(fs_hz, *wave_annotations(record, sample, waves_ms(table), samples, fs_hz))
+    return found
 
 
-def _with_ends(rows: list[tuple], samples: int, minute: int) -> list[tuple]:
-    """(sample, symbol, aux, subtype) with the end of each stretch of minutes that failed the gate.
+def _with_ends(record, sample, symbol, aux, samples: int, minute: int) -> tuple[np.ndarray, ...]:
+    """These columns and the subtype of each row, with the end of each stretch of minutes that failed the gate.
 
     To WFDB each bit of the subtype of "~" is a noisy signal, and 0 says that signals are clean from here on. Noise that was asked
     for has its ends already.
     """
-    noisy = {sample for sample, symbol, aux in rows if symbol == "~" and not aux.startswith("noise ")}
-    ends = [(at + minute, "~", "", 0) for at in noisy if at + minute not in noisy and at + minute < samples]
-    marked = [(*row, NOISY * (row[1] == "~" and row[2] != "noise ends")) for row in rows]
-    return sorted([*marked, *ends], key=lambda row: row[0])
+    remark = symbol == QUALITY
+    failed = remark & ~np.char.startswith(aux, "noise ")
+    subtype = NOISY * (remark & (aux != "noise ends"))
+    noisy = set(zip(record[failed].tolist(), sample[failed].tolist(), strict=True))
+    ends = [(of, at + minute) for of, at in noisy if (of, at + minute) not in noisy and at + minute < samples]
+    if ends:
+        of, at = map(np.array, zip(*ends, strict=True))
+        added = (of, at, np.full(len(at), QUALITY), np.full(len(at), ""), np.zeros_like(at))
+        columns = [np.append(*each) for each in zip((record, sample, symbol, aux, subtype), added, strict=True)]
+        order = np.lexsort((columns[1], columns[0]))
+        return tuple(column[order] for column in columns)
+    return record, sample, symbol, aux, subtype
 
 
 def end(dataset: OpenDataset, folder: Path) -> None:

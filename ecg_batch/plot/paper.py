@@ -15,17 +15,19 @@ ROW_MM, MOST_ROW_MM = 27, 45  # between middle lines of rows: more where a high 
 MOST_TOP_MM = 60  # from the grid's upper edge to the first middle line: half a row, more where a QRS would leave the grid
 NAME_MM, NAME_OVER_MM = 9, 7  # what the name of a lead takes of its trace; its least height over the middle line
 WIDTH_MM = PULSE_MM + 4 * COLUMN_S * MM_PER_S
+SHADE_MM, WAVE_COLOURS = 12, ("#2f9d5f", "#2f6fbf", "#e08a1b")  # of P, QRS, T
 PAPER, MINOR, MAJOR, INK = "#fffafa", "#f7d9d9", "#eda9a9", "#101018"
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """One ECG to draw: mV (12, time), a title and a line of facts."""
+    """One ECG to draw: mV (12, time), a title and a line of facts. waves (3, time): 1 inside P, QRS and T, shaded in the strip."""
 
     ecg_mv: np.ndarray
     fs_hz: float
     title: str
     facts: str
+    waves: np.ndarray | None = None
 
 
 def draw(rows: list[tuple[Sheet, ...]], path, dpi: int = 100) -> None:
@@ -87,6 +89,8 @@ def draw_sheet(axes, sheet: Sheet, top_mm: float = ROW_MM / 2, row_mm: float = R
         _pulse(axes, middle)
         for column, name in enumerate(names):
             _trace(axes, sheet, name, column * COLUMN_S, (column + 1) * COLUMN_S, middle)
+    if sheet.waves is not None:
+        _waves(axes, sheet, 0.5 * row_mm)
     _pulse(axes, 0.5 * row_mm)
     _trace(axes, sheet, STRIP_LEAD, 0, 4 * COLUMN_S, 0.5 * row_mm)
 
@@ -94,6 +98,15 @@ def draw_sheet(axes, sheet: Sheet, top_mm: float = ROW_MM / 2, row_mm: float = R
 def _pulse(axes, middle: float) -> None:
     """The calibration pulse: 1 mV for 200 ms."""
     axes.plot([1, 2, 2, 7, 7, 8], np.array([0, 0, 1, 1, 0, 0]) * MM_PER_MV + middle, color=INK, linewidth=0.9)
+
+
+def _waves(axes, sheet: Sheet, middle: float) -> None:
+    """The waves of the strip, shaded, and their names at the foot."""
+    for at, (name, colour, inside) in enumerate(zip(("P", "QRS", "T"), WAVE_COLOURS, sheet.waves, strict=True)):
+        edges = PULSE_MM + np.flatnonzero(np.diff(inside.astype(np.int8), prepend=0, append=0)) / sheet.fs_hz * MM_PER_S
+        spans = list(zip(edges[::2], np.diff(edges)[::2], strict=True))
+        axes.broken_barh(spans, (middle - SHADE_MM / 2, SHADE_MM), facecolor=colour, alpha=0.3, zorder=1.9, linewidth=0)
+        axes.text(PULSE_MM + 2 + 5 * at + 4 * (at > 1), 1, name, fontsize=8, color=colour, weight="bold")
 
 
 def _trace(axes, sheet: Sheet, name: str, start_s: float, stop_s: float, middle: float) -> None:

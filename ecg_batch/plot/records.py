@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecg_batch.dataset.beats import BEAT_SYMBOLS
 from ecg_batch.dataset.layout import PLAN
 from ecg_batch.dataset.plan import Plan, read_plan
 from ecg_batch.donors.bank import Bank, bank_digest, read_bank
@@ -14,6 +15,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_UV, twelve_leads
 from ecg_batch.plot.paper import Sheet, draw
 from ecg_batch.reading.synthetic import OpenDataset, open_dataset
+from ecg_batch.reading.targets import make_targets
 from ecg_batch.request.model import LOOP_S
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,9 @@ def plot_dataset(folder: Path, out: Path, records: list[int] | None = None, at_s
     bank = _bank_of(folder, plan)
     table = dataset.records.take(chosen).to_pylist()
     named = "" if plan.source else "PTB-XL "
-    sheets = [_row(dataset[record], row, dataset.fs_hz, bank, named) for record, row in zip(chosen, table, strict=True)]
+    waves = _waves(dataset, chosen)
+    each = zip(chosen, table, waves, strict=True)
+    sheets = [_row(dataset[record], row, dataset.fs_hz, bank, named, shaded) for record, row, shaded in each]
     draw(sheets, out)
     return chosen
 
@@ -61,7 +65,8 @@ def _plot_long(dataset: OpenDataset, out: Path, record: int, at_s: float | None)
     row = dataset.records.slice(record, 1).to_pylist()[0]
     annotations = dataset.beats(record)
     symbols = np.array(annotations["symbol"].to_pylist())
-    samples, beats = annotations["sample"].to_numpy(), np.isin(symbols, ("N", "V", "A"))
+    samples, beats = annotations["sample"].to_numpy(), np.isin(symbols, BEAT_SYMBOLS)
+    symbols = np.where(symbols == "/", "N", symbols)  # drawn as the main rhythm, which it is
     aux = next(text for text in annotations["aux"].to_pylist() if text.startswith("("))
     donor = f"donor {_donor(row, '' if _plan_of(dataset.path).source else 'PTB-XL ')}"
     facts = f"Synthetic record {record}: {row['label']} asked, {donor}   flags: {row['flags'] or 'none'}"
@@ -95,13 +100,22 @@ def _bank_of(folder: Path, plan: Plan) -> Bank | None:
     return read_bank(path)
 
 
-def _row(ecg_mv: np.ndarray, row: dict, fs_hz: int, bank: Bank | None, named: str) -> tuple[Sheet, ...]:
+def _waves(dataset: OpenDataset, records: list[int]) -> list[np.ndarray | None]:
+    """Where each record has its waves, uint8 (3, time); None of datasets that do not know them."""
+    if not dataset.has_waves:
+        return [None] * len(records)
+    known, order = np.unique(records, return_inverse=True)
+    targets = make_targets("waves", [dataset], known, np.zeros(len(known), np.uint8))
+    return list(targets.of(order)["waves"])
+
+
+def _row(ecg_mv: np.ndarray, row: dict, fs_hz: int, bank: Bank | None, named: str, waves: np.ndarray | None) -> tuple[Sheet, ...]:
     """named: what stands before the number of a donor."""
     facts = (f"HR {_number(row['hr_bpm_requested'])} asked, {_number(row['hr_bpm_measured'], 1)} measured   "
              f"age {_number(row['age_requested'])} asked, {_number(row['age'])} of the donor   "
              f"sex {SEXES[row['sex_requested']]} asked, {SEXES[row['sex']]} of the donor   "
              f"noise {row['prd_pct']:.0f} % of the beats' RMS (PRD)   flags: {row['flags'] or 'none'}")  # fmt: skip
-    synthetic = Sheet(ecg_mv, fs_hz, f"Synthetic record {row['record']}: {row['label']} asked{_noise(row)}", facts)
+    synthetic = Sheet(ecg_mv, fs_hz, f"Synthetic record {row['record']}: {row['label']} asked{_noise(row)}", facts, waves)
     if bank is None:
         return (synthetic,)
     donor = int(np.flatnonzero(bank.table.ecg_id == row["donor_ecg_id"])[0])

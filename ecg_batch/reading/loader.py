@@ -15,6 +15,7 @@ from ecg_batch.leads import MV_PER_UV
 from ecg_batch.reading.epoch import Epoch, batch_bounds, worker_bounds
 from ecg_batch.reading.labels import multi_hot, names_of
 from ecg_batch.reading.records import Records
+from ecg_batch.reading.targets import make_targets
 from ecg_batch.reading.training_set import make_training_set, metadata
 from ecg_batch.statements import SUPERCLASSES
 
@@ -25,17 +26,21 @@ THREADS = 2  # that decode, where there are no worker processes
 
 class ECGDataset(Dataset):
     """Items {"signal": float32 (12, time) mV, "labels": float32 (label,) multi-hot in the order of `label_names`, "record_id": int}
-    and each of `columns`.
+    and each of `columns` and `targets` (see ECGIterable).
 
     ECGDataset(open_dataset(path)) or of a selection: ECGDataset(open_dataset(path).where(label="MI")). For evaluation and for
     looking at single records; random order is far faster with ECGIterable.
     """
 
-    def __init__(self, dataset: Records, labels: Sequence[str] = SUPERCLASSES, columns: Sequence[str] = ()):
+    def __init__(self, dataset: Records, labels: Sequence[str] = SUPERCLASSES, columns: Sequence[str] = (),
+                 targets: str | Sequence[str] = ()):  # fmt: skip
         self.dataset, self.label_names = dataset, tuple(labels)
         self.labels = torch.from_numpy(multi_hot(dataset, labels).astype(np.float32))  # (record, label)
         self.columns = metadata(dataset, columns)
         self.record_ids = dataset.indices
+        order = np.argsort(self.record_ids, kind="stable")
+        self._place = np.argsort(order)  # of each record in the order of their numbers
+        self._targets = make_targets(targets, [dataset], self.record_ids[order], np.zeros(len(order), np.uint8))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -46,16 +51,21 @@ class ECGDataset(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
         """A batch in one read: a DataLoader asks for it. Records of the same chunk are then decoded once."""
         signals = torch.from_numpy(self.dataset[np.asarray(indices)])  # (record, 12, time)
+        known = self._targets.of(self._place[np.asarray(indices)]) if self._targets else {}
         return [
             {"signal": signal, "labels": self.labels[index], "record_id": int(self.record_ids[index])}
             | {name: values[index] for name, values in self.columns.items()}
-            for signal, index in zip(signals, indices, strict=True)
+            | {name: torch.from_numpy(values[at]) for name, values in known.items()}
+            for at, (signal, index) in enumerate(zip(signals, indices, strict=True))
         ]
 
 
 class ECGIterable(IterableDataset):
     """Batches {"signal": float32 (record, 12, time) mV, "labels": float32 (record, label), "record_id": int64 (record,), "source":
-    int64 (record,), which of the datasets} and each of `columns`; single items of these where batch is None.
+    int64 (record,), which of the datasets} and each of `columns` and `targets`; single items of these where batch is None.
+
+    targets, one or some of: "waves", uint8 (record, 3, time), 1 inside P, QRS and T; "beats", int32 (record, beat, 2), sample of
+    each R and class in targets.BEAT_CLASSES, filled up with -1; "rhythm", uint8 (record, time), index in dataset.beats.RHYTHMS.
 
     Stored chunks come in random order, and a window of `window` records is shuffled in memory; see epoch.py. raw: signal stays
     int16, for to_mv to scale later. shares: of each dataset in an epoch of `records` (default: as many as there are). balance: a
@@ -70,13 +80,14 @@ class ECGIterable(IterableDataset):
     def __init__(self, *datasets: Records, batch: int | None = 256, shuffle: bool = True, seed: int = 0,
                  window: int = WINDOW_RECORDS, raw: bool = False, drop_last: bool = False, shares: Sequence[float] | None = None,
                  balance: str | None = None, records: int | None = None, labels: Sequence[str] = SUPERCLASSES,
-                 columns: Sequence[str] = (), ranks: tuple[int, int] | None = None):  # fmt: skip
+                 columns: Sequence[str] = (), targets: str | Sequence[str] = (), ranks: tuple[int, int] | None = None):  # fmt: skip
         self.ranks = _checked_ranks(ranks)
         _refuse_numbers(batch=(batch, 1, True), window=(window, 1, False), seed=(seed, 0, False), records=(records, 1, True))
         labels, columns = names_of(labels, "labels"), names_of(columns, "columns")
         if odd := next((each for each in datasets if not isinstance(each, Records)), None):
             raise UserError(f"ECGIterable: given {type(odd).__name__}; needed what open_dataset or open_ptbxl gives")
         self.set = make_training_set(datasets, labels, columns, shares, balance, records)
+        self.targets = make_targets(targets, self.set.sources, self.set.record, self.set.source)
         self.batch, self.shuffle, self.seed, self.window = batch, shuffle, seed, window
         self.raw, self.drop_last, self.label_names = raw, drop_last, tuple(labels)
         self._state = torch.zeros(4, dtype=torch.int64).share_memory_()  # of `begin`; seen by workers that are running already
@@ -88,6 +99,12 @@ class ECGIterable(IterableDataset):
 
     def set_epoch(self, epoch: int) -> None:
         self.begin(epoch)
+
+    def with_targets(self, targets: str | Sequence[str]) -> "ECGIterable":
+        """The same stream with these targets."""
+        other = copy(self)
+        other.targets = make_targets(targets, self.set.sources, self.set.record, self.set.source)
+        return other
 
     def share(self) -> tuple[int, int]:
         """(rank, ranks): the one place that asks for them."""
@@ -136,6 +153,7 @@ class ECGIterable(IterableDataset):
 
     def _batch(self, ecg: np.ndarray, rows: np.ndarray) -> dict:
         known = {name: values[rows] for name, values in self.set.columns.items()}
+        known |= self.targets.of(rows) if self.targets else {}
         batch = {
             "signal": torch.from_numpy(ecg),
             "labels": torch.from_numpy(self.set.labels[rows].astype(np.float32)),
@@ -152,13 +170,17 @@ class ECGLoader(DataLoader):
     when it suits. state_dict() after any batch, load_state_dict() in a new process with as many ranks and workers: the next batch
     is the one that would have come.
 
+    targets: as ECGIterable has them, in place of its own.
+
     A trainer that counts epochs says which one begins: Lightning by the sampler's set_epoch, others by set_epoch here. One that
     makes the loader anew of its attributes, as Lightning does for predict and overfit_batches, wants it without shuffling.
     """
 
-    def __init__(self, dataset: ECGIterable, num_workers: int = 0, device: str | torch.device | None = None, **options):
+    def __init__(self, dataset: ECGIterable, num_workers: int = 0, device: str | torch.device | None = None,
+                 targets: str | Sequence[str] = (), **options):  # fmt: skip
         rebuilt = "sampler" in options  # given as None: by a trainer
         _refuse_options(dataset, options)
+        dataset = dataset.with_targets(targets) if targets else dataset
         if rebuilt:
             dataset = copy(dataset)
             dataset.shuffle = False

@@ -1,6 +1,7 @@
 """Records: what every source of ECGs offers, be it a synthetic dataset (read.py) or a PTB-XL folder (real.py)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from copy import copy
 
 import numpy as np
@@ -39,6 +40,10 @@ class Records(ABC):
 
     @abstractmethod
     def column_names(self) -> list[str]: ...
+
+    def annotations(self, records: np.ndarray) -> Iterator["pa.Table"]:  # noqa: F821
+        """The rows of beats.parquet of these record numbers, which ascend, in several tables. UserError where there are none."""
+        raise UserError(f"{self}: has no annotations of beats and waves, so there are no targets of these. Leave them out")
 
     @property
     def raw(self) -> "_Raw":

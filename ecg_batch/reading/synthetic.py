@@ -1,14 +1,26 @@
 """Read: a finished dataset as arrays and columns, nothing loaded before it is asked for."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from ecg_batch.dataset.beats import WAVE_COLUMNS
 from ecg_batch.dataset.layout import ECG, HDF5, HDF5_DIGITS, MANIFEST, RECORDS, ecg_file, partial_of
 from ecg_batch.dataset.manifest import read_manifest
 from ecg_batch.dataset.plan import BEATS, FORMAT
-from ecg_batch.dataset.tables import DAMAGE, damaged, hold_against_sums, read_beats, read_rows, row_columns
+from ecg_batch.dataset.tables import (
+    DAMAGE,
+    beat_groups,
+    damaged,
+    hold_against_sums,
+    is_there,
+    read_beats,
+    read_rows,
+    row_columns,
+    schema_of,
+)
 from ecg_batch.errors import UserError
 from ecg_batch.leads import LEADS, MV_PER_UV
 from ecg_batch.reading.records import Records
@@ -143,10 +155,27 @@ class OpenDataset(Records):
         return self.piece(record, start, stop) * np.float32(MV_PER_UV)
 
     def beats(self, record: int):
-        """The annotations of one long record as a pyarrow Table: sample, symbol, aux. Only row groups with its beats are read."""
-        if not (self.path / BEATS).exists():
-            raise UserError(f"{self.path}: no {BEATS}: records of 10 s come without annotations. Detect beats instead")
+        """The annotations of one record as a pyarrow Table: sample, symbol, aux, and the waves in ms from the sample. Only row
+        groups with its beats are read. A dataset of before 0.5 has no waves.
+        """
+        self._refuse_without_beats()
         return read_beats(self.path, [record]).drop_columns("record")
+
+    def annotations(self, records: np.ndarray) -> Iterator["pa.Table"]:  # noqa: F821
+        self._refuse_without_beats()
+        if not self.has_waves:
+            raise UserError(f"{self.path / BEATS}: without waves, as before 0.5. Make the dataset again with this ecg-batch")
+        return beat_groups(self.path, records)
+
+    @property
+    def has_waves(self) -> bool:
+        """Whether beats have their waves; before 0.5 they had not."""
+        return is_there(self.path, BEATS) and WAVE_COLUMNS[0] in schema_of(self.path / BEATS).names
+
+    def _refuse_without_beats(self) -> None:
+        if not is_there(self.path, BEATS):
+            raise UserError(f"{self.path}: no {BEATS}: before 0.5, records of 10 s came without annotations. Make the "
+                            "dataset again, or detect beats")  # fmt: skip
 
     def __repr__(self) -> str:
         return f"OpenDataset({str(self.path)!r}, {len(self):,} records, 12 leads, {self.fs_hz} Hz)"

@@ -14,8 +14,8 @@ from ecg_batch.run.slurm.cluster import Cluster, cut_arrays, refuse_log_names, s
 from ecg_batch.run.slurm.driver import job_name, logs_of
 from ecg_batch.run.slurm.queue import max_array_size
 
-# plan.json, dataset.json, records.parquet, croissant.json, README.md, SHA256SUMS; of Zarr also four zarr.json and two coordinates
-FIXED_FILES = {"zarr": 12, "hdf5": 6}
+# plan.json, dataset.json, both tables, croissant.json, README.md, SHA256SUMS; of Zarr also four zarr.json and two coordinates
+FIXED_FILES = {"zarr": 13, "hdf5": 7}
 
 
 def forecast(plan: Plan, out: Path, cluster: Cluster | None, only: frozenset[int] | None) -> list[str]:

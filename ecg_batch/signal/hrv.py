@@ -116,7 +116,7 @@ def sdnn_index_ms(at_s: np.ndarray, rr_s: np.ndarray) -> float:
 def normal_intervals(r_s: np.ndarray, symbol: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(time of the beat that ends it, RR) in seconds of each interval between two normal beats."""
     r_s = np.asarray(r_s, np.float64)
-    normal = np.ones(len(r_s), bool) if symbol is None else np.asarray(symbol) == "N"
+    normal = np.ones(len(r_s), bool) if symbol is None else np.isin(symbol, ("N", "/"))  # / is a paced beat
     both = normal[1:] & normal[:-1]
     return r_s[1:][both], np.diff(r_s)[both]
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from ecg_batch.dataset.layout import Shard
 from ecg_batch.dataset.plan import Plan
 from ecg_batch.dataset.rows import rows_table
+from ecg_batch.synthesis.annotate import batch_beats
 from ecg_batch.synthesis.batch import Batch, make_batch
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.synthesizer import Synthesizer, open_synthesizer
@@ -20,7 +21,8 @@ def open_generator(plan: Plan) -> Callable:
 
 
 def make_shard(synthesizer: Synthesizer, shard: Shard, batch: int, queries_of: Callable[[int, int], Queries], on_batch: Callable):
-    """Makes one shard: (ecg int16 (record, 12, time), pyarrow Table of its rows). Batches of so many records never cross a shard.
+    """Makes one shard: (ecg int16 (record, 12, time), pyarrow Table of its rows, Tables of its beats). Batches of so many records
+    never cross a shard.
 
     Records over 10 s are made in long/batch.py, see there.
     """
@@ -29,15 +31,16 @@ def make_shard(synthesizer: Synthesizer, shard: Shard, batch: int, queries_of: C
         from ecg_batch.synthesis.long.batch import make_long_shard
 
         return make_long_shard(synthesizer, shard, queries_of, on_batch)
-    ecg, rows = np.empty((shard.records, 12, synthesizer.request.samples), np.int16), []
+    ecg, rows, beats = np.empty((shard.records, 12, synthesizer.request.samples), np.int16), [], []
     asked = (queries_of(start, min(start + batch, shard.stop)) for start in range(shard.start, shard.stop, batch))
     done = 0
     for made in make_batches(synthesizer, asked):
         ecg[done : done + len(made.ecg)] = made.ecg
         rows.append(rows_table(synthesizer.bank.table, made, shard.index))
+        beats.append(batch_beats(synthesizer, made))
         done += len(made.ecg)
         on_batch(done)
-    return ecg, pa.concat_tables(rows)
+    return ecg, pa.concat_tables(rows), beats
 
 
 def make_batches(synthesizer: Synthesizer, asked: Iterable[Queries]) -> Iterator[Batch]:

@@ -22,6 +22,7 @@ from ecg_batch.signal.interpolate import catmull_rom
 
 CLEAR_S = 0.2  # a beat closer to an end may not be detected
 ROUNDS = 4  # of correcting the stretch until the mean RR inside the record is the one asked for
+CORNERS = 5  # of the time map from one beat to the next, the first at R
 BEFORE = 3  # beats before the record: their T waves reach into it
 
 
@@ -48,7 +49,7 @@ class Timing:
 
     r_sample: int64 (beat,) inside the record; donor_time: float64 (time,) in loop samples, may run over the loop's end;
     stretch: output RR over donor RR; placed: all beats, those outside the record too; source: the beat of the
-    loop that each of them is.
+    loop that each of them is; corners: of the time map, output and loop samples, CORNERS from each beat to the next.
     """
 
     r_sample: np.ndarray
@@ -56,6 +57,7 @@ class Timing:
     stretch: float
     placed: np.ndarray
     source: np.ndarray
+    corners: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
 
 
 def donor_loop(bank: Bank, donor: int) -> DonorLoop:
@@ -93,9 +95,10 @@ def time_beats(
         if abs(share - 1) < 1e-9:
             break
     beats = np.rint(offset + stretch * since_first).astype(np.int64)
-    donor_time = np.interp(np.arange(samples), *_knots(donor, beats, donor_beats, stretch))
+    corners = _knots(donor, beats, donor_beats, stretch)
+    donor_time = np.interp(np.arange(samples), *corners)
     source = np.append(order, (order[-1] + 1) % len(donor.r_sample))
-    return Timing(beats[(beats >= 0) & (beats < samples)], donor_time, float(stretch), beats, source)
+    return Timing(beats[(beats >= 0) & (beats < samples)], donor_time, float(stretch), beats, source, corners)
 
 
 def _summed(rr: np.ndarray) -> np.ndarray:
@@ -127,7 +130,7 @@ def _knots(donor: DonorLoop, beats: np.ndarray, donor_beats: np.ndarray, stretch
 
 
 def _corners(r: np.ndarray, st_t: np.ndarray, pr: np.ndarray, qrs_off: float, qrs_on: float) -> np.ndarray:
-    corners = np.empty((len(r) - 1, 5))
+    corners = np.empty((len(r) - 1, CORNERS))
     corners[:, 0] = r[:-1]
     corners[:, 1] = r[:-1] + qrs_off
     corners[:, 2] = corners[:, 1] + st_t

@@ -2,6 +2,7 @@
 
 import ctypes
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from ecg_batch.dataset.plan import Plan, refuse_other_software
@@ -10,6 +11,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.kernels.build import why_plain
 from ecg_batch.models.unit_model import UnitModel, load_unit_model
 from ecg_batch.request.model import Request
+from ecg_batch.synthesis.donor_marks import Marks, bank_marks
 from ecg_batch.synthesis.retime import DonorLoop, donor_loop
 from ecg_batch.synthesis.retrieve import DonorIndex, donors_for
 from ecg_batch.synthesis.units import UnitIndex, unit_index
@@ -34,6 +36,11 @@ class Synthesizer:
         if row not in self._loops:
             self._loops[row] = donor_loop(self.bank, row)
         return self._loops[row]
+
+    @cached_property
+    def marks(self) -> Marks:
+        """What is marked on the beats of all donors."""
+        return bank_marks(self.bank)
 
     def asked(self, **changes) -> "Synthesizer":
         """The same for a request that differs in these fields. Bank and models are shared."""

@@ -1,18 +1,21 @@
 """The tables of a run: written by shard, merged, split again into the very bytes; a row group of beats holds whole records."""
 
 import json
+from dataclasses import replace
+from hashlib import sha256
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fakes import fake_rows
+from fakes import fake_beats, fake_rows
 from making import plan_of
 
 from ecg_batch.dataset import parts
+from ecg_batch.dataset.beats import BEAT_COLUMNS, WAVE_COLUMNS, beats_table
 from ecg_batch.dataset.layout import PLAN, RECORDS, STAGING
 from ecg_batch.dataset.plan import BEATS, plan_to_json, read_plan, run_id_of
-from ecg_batch.dataset.rows import beats_table
 from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.verify import _records
 from ecg_batch.errors import UserError
@@ -21,8 +24,10 @@ MIX = {"labels": {"NORM": 1.0}, "hr_bpm": 70}
 
 
 def beats_of(record: int) -> pa.Table:
-    samples = np.arange(record + 2) * 100
-    return beats_table(record, [(samples, np.full(len(samples), "N"), np.full(len(samples), ""))])
+    count = record + 2
+    samples, wave_ms = np.arange(count) * 100, np.arange(8) * 50.0 - 200 + record + np.arange(count)[:, None] % 3
+    wave_ms[::4, :3] = np.nan
+    return beats_table(np.full(count, record), samples, np.full(count, "N"), np.full(count, ""), wave_ms)
 
 
 @pytest.fixture
@@ -72,11 +77,14 @@ def test_a_damaged_row_group_costs_the_parts_of_its_shard_alone(run):
     assert [(folder / plan.part_files(shard)[BEATS]).exists() for shard in plan.shards] == [False, True, True]
 
 
-def test_only_samples_of_beats_have_no_dictionary(run):
-    """As the parts of older runs: a repair splits these into their very bytes."""
+def test_only_numbers_of_beats_have_no_dictionary(run):
+    """And without waves their samples alone, as the parts of older runs: a repair splits these into their very bytes."""
     plan, folder = run
-    for whole, without in ((RECORDS, set()), (BEATS, {"sample"})):
-        with pq.ParquetFile(folder / plan.part_files(plan.shards[0])[whole]) as file:
+    parts.write_groups(folder / "old.parquet", [beats_of(3).drop_columns(list(WAVE_COLUMNS))])
+    now, old = folder / plan.part_files(plan.shards[0])[BEATS], folder / "old.parquet"
+    for path, without in ((folder / plan.part_files(plan.shards[0])[RECORDS], set()), (now, {"sample", *WAVE_COLUMNS}),
+                          (old, {"sample"})):  # fmt: skip
+        with pq.ParquetFile(path) as file:
             group = file.metadata.row_group(0)
             columns = [group.column(at) for at in range(group.num_columns)]
         plain = {column.path_in_schema for column in columns if not {"RLE_DICTIONARY", "PLAIN_DICTIONARY"} & set(column.encodings)}
@@ -114,6 +122,42 @@ def test_verify_names_rows_that_are_lacking_or_out_of_order(run):
         pq.write_table(wrong, folder / RECORDS)
         assert [told in problem for problem in _records(Run(plan, folder), {})] == [True]
     beats = pq.read_table(folder / BEATS)
-    for told, wrong in (("ends with record 5 of 7", beats.slice(0, beats.num_rows - 8)), ("row group 0", beats.slice(2))):
+    crossed = beats.set_column(beats.column_names.index("p_on_ms"), "p_on_ms", beats["qrs_end_ms"])
+    for told, wrong in (("ends with record 5 of 7", beats.slice(0, beats.num_rows - 8)), ("row group 0", beats.slice(2)),
+                        ("row group 0 holds a beat whose waves are not in order", crossed),
+                        ("its columns are record, sample, symbol, aux; needed", beats.select(BEAT_COLUMNS[:4]))):  # fmt: skip
         pq.write_table(wrong, folder / BEATS)
         assert told in next(_records(Run(plan, folder), {}))
+
+
+def test_beats_of_before_have_no_waves_and_are_split_and_verified_as_they_were(run):
+    plan, folder = replace(run[0], annotated=False), run[1]
+    parts.merge_parts(Run(plan, folder))
+    parts.write_groups(folder / "old", [beats.select(BEAT_COLUMNS[:4]) for beats in parts._groups_of(folder / BEATS)])
+    (folder / "old").rename(folder / BEATS)
+    assert list(_records(Run(plan, folder), {})) == []
+    before = list(parts.part_sha256s(Run(plan, folder), BEATS))
+    for shard in plan.shards:
+        (folder / plan.part_files(shard)[BEATS]).unlink()
+    parts.split_parts(Run(plan, folder))
+    digests = [sha256((folder / plan.part_files(shard)[BEATS]).read_bytes()).hexdigest() for shard in plan.shards]
+    assert digests == [digest for _, digest in before]
+    assert pq.read_table(folder / plan.part_files(plan.shards[2])[BEATS]).column_names == list(BEAT_COLUMNS[:4])
+
+
+@pytest.mark.parametrize("batches", [[128], [50, 78], [1] * 128])
+def test_beats_of_short_records_lie_together_whatever_their_batches(tmp_path, batches):
+    plan = plan_of(tmp_path, records=300, batch=64, shard=128, mix=MIX)
+    shard, written = plan.shards[1], []
+    rows = fake_rows(shard, ["NORM"] * 128, np.full(128, 70.0)).select(parts.ROW_COLUMNS)
+    whole = fake_beats(shard, 1000)
+    for name, sizes in (("whole", [128]), ("batches", batches)):
+        (tmp_path / name).mkdir()
+        ends = shard.start + np.cumsum([0, *sizes])
+        cuts = np.searchsorted(whole["record"].to_numpy(), ends)
+        beats = (whole.slice(first, stop - first) for first, stop in pairwise(cuts.tolist()))
+        parts.write_parts(plan, shard, rows, beats, tmp_path / name)
+        written.append((tmp_path / name / plan.part_files(shard)[BEATS]).read_bytes())
+    assert written[0] == written[1]
+    with pq.ParquetFile(tmp_path / "batches" / plan.part_files(shard)[BEATS]) as file:
+        assert file.num_row_groups == 1 and file.read().equals(whole)

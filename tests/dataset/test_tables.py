@@ -11,12 +11,15 @@ import yaml
 from fakes import fake
 
 import ecg_batch
+from ecg_batch.dataset.finalise import finalise
 from ecg_batch.dataset.plan import read_plan
+from ecg_batch.dataset.run import read_run
 from ecg_batch.dataset.tables import DONOR_COLUMNS, read_rows, row_batches, row_columns
 from ecg_batch.dataset.verify import verify
 from ecg_batch.errors import UserError
 from ecg_batch.request.parse import load_request
-from ecg_batch.run.local import synthesize
+from ecg_batch.run.local import run_missing, synthesize
+from ecg_batch.run.repair import repair
 from ecg_batch.sums import list_of, sums_of
 
 
@@ -135,6 +138,28 @@ def test_whose_recordings_the_donors_are_is_said_as_the_bank_says_it(of_a_hospit
 def test_a_dataset_names_its_tables_for_those_who_load_a_folder(small_dataset):
     head = (small_dataset / "README.md").read_text().split("---\n")[1]
     configs = yaml.safe_load(head)["configs"]
-    assert configs == [{"config_name": "records", "data_files": "records.parquet", "default": True}]
+    assert configs == [{"config_name": "records", "data_files": "records.parquet", "default": True},
+                       {"config_name": "beats", "data_files": "beats.parquet"}]  # fmt: skip
     assert all((small_dataset / one["data_files"]).is_file() for one in configs)
     assert "  README.md\n" in (small_dataset / "SHA256SUMS").read_text()
+
+
+def test_a_dataset_of_before_without_beats_is_opened_and_verified(make_run):
+    """Until 0.5 records of ten seconds had none, and plans said nothing of it."""
+    run = make_run()
+    plan = json.loads((run.folder / "plan.json").read_text())
+    assert plan.pop("annotated") is True
+    (run.folder / "plan.json").write_text(json.dumps(plan))
+    run = read_run(run.folder)
+    assert not run.plan.has_beats
+    run_missing(run, 1, fake())
+    finalise(run)
+    assert not (run.out / "beats.parquet").exists() and list(verify(run.out)) == []
+    dataset = ecg_batch.open_dataset(run.out)
+    assert len(dataset[:5]) == 5
+    with pytest.raises(UserError, match="before 0.5, records of 10 s came without annotations"):
+        dataset.beats(0)
+    again, damaged = repair(run.out)
+    assert damaged == [] and not again.plan.has_beats
+    finalise(again)
+    assert list(verify(run.out)) == []

@@ -13,6 +13,7 @@ from test_verify import rebuild_sums
 
 import ecg_batch
 from ecg_batch.dataset.layout import SUMS
+from ecg_batch.dataset.parts import write_groups
 from ecg_batch.dataset.plan import read_plan
 from ecg_batch.dataset.sums import SUMS_OF_SUMS, read_sums
 from ecg_batch.dataset.verify import verify
@@ -134,9 +135,9 @@ def test_what_systems_leave_is_no_stray(small_dataset, name):
 # Signed anew ------------------------------------------------------------------------------------------------------------
 
 
-def changed_row(table: pa.Table, name: str, value) -> pa.Table:
+def changed_row(table: pa.Table, name: str, value, row: int = 200) -> pa.Table:
     values = table[name].to_pylist()
-    values[200] = value
+    values[row] = value
     return table.set_column(table.column_names.index(name), name, pa.array(values, table[name].type))
 
 
@@ -151,6 +152,17 @@ def test_rows_are_held_against_the_receipts(small_dataset, column, value):
     rebuild_sums(small_dataset)
     found = "records.parquet: records 128 to 255 are not those of shard 1's receipt"
     assert list(verify(small_dataset)) == [found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("column", "value"), [("sample", 41), ("symbol", "A"), ("t_end_ms", 301), ("p_on_ms", None)])
+def test_beats_are_held_against_the_receipts(small_dataset, column, value):
+    with pq.ParquetFile(small_dataset / "beats.parquet") as file:
+        groups = [file.read_row_group(at) for at in range(file.num_row_groups)]
+    groups[1] = changed_row(groups[1], column, value, 3)
+    write_groups(small_dataset / "beats.parquet", groups)
+    rebuild_sums(small_dataset)
+    assert list(verify(small_dataset)) == ["beats.parquet: records 128 to 255 are not those of shard 1's receipt"]
 
 
 @pytest.mark.parametrize(

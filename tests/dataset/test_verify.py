@@ -90,10 +90,10 @@ def rebuild_sums(dataset):
 
 def make_crooked_shard(plan, shard, *rest):
     """Record 130 breaks III = II - I by two steps, record 131 by rounding only."""
-    ecg, rows = fake()(plan)(shard, *rest)
+    ecg, rows, beats = fake()(plan)(shard, *rest)
     if shard.start <= 130 < shard.stop:
         ecg[130 - shard.start, LEADS.index("III"), 500] += np.int16(2)
-    return ecg, rows
+    return ecg, rows, beats
 
 
 @pytest.mark.slow

@@ -10,15 +10,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas
+import pyarrow as pa
 import pytest
 import wfdb
 from places import TESTS
 
 import ecg_batch
 from ecg_batch.cli.main import build_parser
+from ecg_batch.dataset.beats import BEAT_SYMBOLS, RHYTHM
+from ecg_batch.dataset.manifest import sums_text
+from ecg_batch.dataset.run import read_run
 from ecg_batch.donors.ptbxl import read_record, read_release
 from ecg_batch.errors import UserError
 from ecg_batch.export import ptbxl as export_ptbxl
+from ecg_batch.export.annotations import CODES, annotation_files
 from ecg_batch.export.formats import NOTES, export, formats
 from ecg_batch.leads import LEADS
 
@@ -223,18 +228,67 @@ def test_a_day_in_one_record_takes_bounded_memory(tmp_path):
     assert stated.sig_len == 8_640_000 and stated.checksum == (total % 65536).tolist()
 
 
+@pytest.mark.slow
+def test_annotations_and_waves_are_those_of_the_table(dataset, layout):
+    """The waves as LUDB has them: an onset, a peak and an end each; those that the record's ends cut are left out."""
+    for record in (0, 7, 539):
+        rows = dataset.beats(record).to_pandas()
+        name = str(layout / export_ptbxl.record_name(record, 100))
+        found, waves, beats = wfdb.rdann(name, "atr"), wfdb.rdann(name, "waves"), rows[rows.symbol.isin([*BEAT_SYMBOLS, RHYTHM])]
+        assert (found.sample.tolist(), found.symbol) == (beats["sample"].tolist(), beats["symbol"].tolist())
+        assert found.aux_note[0].rstrip("\x00") == rows["aux"][0] == "(N" and found.fs == waves.fs == 100
+        stated = []
+        for row in rows.itertuples():
+            for on, peak, end, letter in ((row.p_on_ms, row.p_peak_ms, row.p_end_ms, "p"), (row.qrs_on_ms, 0, row.qrs_end_ms, "N"),
+                                          (row.t_on_ms, row.t_peak_ms, row.t_end_ms, "t")):  # fmt: skip
+                at = [row.sample + ms / 10 for ms in (on, peak, end)]
+                stated += [(round(each), symbol) for each, symbol in zip(at, ("(", letter, ")"), strict=True)
+                           if all(0 <= round(one) <= 999 for one in at)] if not np.isnan(at).any() else []  # fmt: skip
+        assert list(zip(waves.sample.tolist(), waves.symbol, strict=True)) == sorted(stated, key=lambda each: each[0])
+        assert waves.symbol.count("p") < waves.symbol.count("N") == 10 and waves.symbol.count("(") == waves.symbol.count(")") > 25
+
+
+def test_annotation_files_are_the_bytes_of_wfdb_itself(tmp_path):
+    draws = np.random.default_rng(2)
+    for far in (40, 3000, 90_000):
+        sample = np.cumsum(draws.integers(0, far, 200))
+        symbol, aux = draws.choice(list(CODES), 200), np.where(draws.random(200) < 0.2, "(AFIB", "")
+        aux[:4], subtype = ["", "(N", "beats,flat", ""], np.where(draws.random(200) < 0.3, 127, 0)
+        record = np.repeat([2, 9, 11], [50, 100, 50])
+        files, own = annotation_files(500, record, np.where(record == 9, sample - sample[50], 7), symbol, aux, subtype), record == 9
+        wfdb.wrann("own", "atr", sample[own] - sample[50], symbol=symbol[own].tolist(), subtype=subtype[own], fs=500,
+                   aux_note=aux[own].tolist(), write_dir=str(tmp_path))  # fmt: skip
+        assert sorted(files) == [2, 9, 11] and files[9] == (tmp_path / "own.atr").read_bytes()
+        wfdb.wrann("own", "waves", sample, symbol=symbol.tolist(), fs=100, write_dir=str(tmp_path))
+        assert annotation_files(100, np.full(200, 7), sample, symbol) == {7: (tmp_path / "own.waves").read_bytes()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["hdf5", "npy"])
+def test_beats_go_with_the_records(dataset, tmp_path, format, monkeypatch):
+    monkeypatch.setattr("ecg_batch.export.pieces.BEATS_UNITS", 1)
+    monkeypatch.setattr("ecg_batch.export.pieces.UNIT_SAMPLES", 3000)
+    export(dataset, tmp_path / "all", format, 1)
+    assert (tmp_path / "all/beats.parquet").read_bytes() == (dataset.path / "beats.parquet").read_bytes()
+    chosen = dataset.select([500, 3, 200, 199])
+    export(chosen, tmp_path / "few", format, 1)
+    few, whole = (pandas.read_parquet(folder / "beats.parquet") for folder in (tmp_path / "few", dataset.path))
+    pandas.testing.assert_frame_equal(few, whole[whole.record.isin([3, 199, 200, 500])].reset_index(drop=True))
+
+
 def test_annotations_are_written_where_there_are_beats(dataset, tmp_path):
-    import pyarrow as pa
+    """Of a table of before 0.5, without waves."""
     import pyarrow.parquet as pq
 
     beats = {"record": [0, 0, 0, 0, 2], "sample": [0, 80, 170, 250, 33], "symbol": ["+", "N", "V", "N", "N"],
              "aux": ["(AFIB", "", "", "", ""]}  # fmt: skip
     pq.write_table(pa.table(beats), dataset.path / "beats.parquet")
+    (dataset.path / "SHA256SUMS").write_bytes(sums_text(read_run(dataset.path), {}))
     export(dataset.select(slice(0, 5)), tmp_path / "out", "ptbxl", 1)
     found = wfdb.rdann(str(tmp_path / "out" / export_ptbxl.record_name(0, 100)), "atr")
     assert (found.sample.tolist(), found.symbol) == ([0, 80, 170, 250], ["+", "N", "V", "N"]) and found.fs == 100
     assert found.aux_note[0].rstrip("\x00") == "(AFIB"
-    assert len(list((tmp_path / "out").rglob("*.atr"))) == 2
+    assert len(list((tmp_path / "out").rglob("*.atr"))) == 2 and not list((tmp_path / "out").rglob("*.waves"))
 
 
 @pytest.mark.parametrize(("failed", "marks"), [
@@ -245,7 +299,9 @@ def test_minutes_that_failed_are_noise_to_wfdb_until_they_end(tmp_path, failed, 
     """A "~" of subtype 0 says that all signals are clean from there on."""
     rows = sorted([(0, "+", "(N"), *((at, "~", "flat") for at in failed), *((at, "N", "") for at in range(40, 24000, 900))])
     beats = dict(zip(("sample", "symbol", "aux"), map(list, zip(*rows, strict=True)), strict=True))
-    assert export_ptbxl.write_beats(tmp_path / "r", beats, 100, 24_000)
+    files = export_ptbxl.annotations_of(pa.table({"record": [5] * len(rows), **beats}), 24_000, 100)
+    assert list(files) == ["atr"]
+    (tmp_path / "r.atr").write_bytes(files["atr"][5])
     found = wfdb.rdann(str(tmp_path / "r"), "atr")
     read = list(zip(found.sample.tolist(), found.symbol, found.subtype.tolist(), strict=True))
     assert [(at, subtype) for at, symbol, subtype in read if symbol == "~"] == marks
@@ -256,7 +312,8 @@ def test_minutes_that_failed_are_noise_to_wfdb_until_they_end(tmp_path, failed, 
 def test_noise_that_was_asked_for_ends_where_its_mark_says_beside_a_minute_that_failed(tmp_path):
     rows = [(0, "+", "(N"), (3000, "~", "noise muscle 6.0 dB"), (5200, "~", "noise ends"), (6000, "~", "beats"), (7000, "N", "")]
     beats = dict(zip(("sample", "symbol", "aux"), map(list, zip(*rows, strict=True)), strict=True))
-    assert export_ptbxl.write_beats(tmp_path / "r", beats, 100, 24_000)
+    files = export_ptbxl.annotations_of(pa.table({"record": [5] * len(rows), **beats}), 24_000, 100)
+    (tmp_path / "r.atr").write_bytes(files["atr"][5])
     found = wfdb.rdann(str(tmp_path / "r"), "atr")
     marks = [(at, subtype) for at, symbol, subtype in zip(found.sample, found.symbol, found.subtype, strict=True) if symbol == "~"]
     assert marks == [(3000, 127), (5200, 0), (6000, 127), (12_000, 0)]
@@ -282,7 +339,7 @@ def test_a_long_dataset_is_exported_in_every_format(tmp_path):
         export(dataset, tmp_path / format, format, 1)
         np.testing.assert_array_equal(read(tmp_path / format), dataset.raw[:])
     found = wfdb.rdann(str(tmp_path / "ptbxl" / export_ptbxl.record_name(1, 100)), "atr")
-    stated = pandas.read_parquet(tmp_path / "long/beats.parquet").query("record == 1")
+    stated = pandas.read_parquet(tmp_path / "long/beats.parquet").query("record == 1 and symbol not in ['t', 'p']")
     assert found.sample.tolist() == stated["sample"].tolist() and found.symbol == stated["symbol"].tolist()
 
 

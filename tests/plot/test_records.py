@@ -8,6 +8,9 @@ import pytest
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors.bank import read_bank
 from ecg_batch.plot import records
+from ecg_batch.plot.paper import draw as paper_draw
+from ecg_batch.reading.loader import ECGDataset
+from ecg_batch.reading.synthetic import open_dataset
 
 
 @pytest.mark.slow
@@ -31,3 +34,19 @@ def test_a_donor_is_said_to_be_of_ptbxl_only_where_it_is(make_dataset, monkeypat
 ])  # fmt: skip
 def test_noise_that_was_added_is_said(row, said):
     assert records._noise(row) == said
+
+
+@pytest.mark.slow
+def test_the_strip_shows_the_waves_of_its_own_record(small_dataset, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(records, "_bank_of", lambda *_: None)
+    monkeypatch.setattr(records, "draw", lambda sheets, out: drawn.extend(sheets) or paper_draw(sheets, out))
+    records.plot_dataset(small_dataset, tmp_path / "out.png", [5, 3, 5])
+    targets = ECGDataset(open_dataset(small_dataset), targets="waves")
+    for record, (sheet,) in zip((5, 3, 5), drawn, strict=True):
+        np.testing.assert_array_equal(sheet.waves, targets[record]["waves"])
+    assert (tmp_path / "out.png").stat().st_size > 10_000
+    (small_dataset / "SHA256SUMS").unlink()
+    (small_dataset / "beats.parquet").unlink()  # as before 0.5
+    records.plot_dataset(small_dataset, tmp_path / "out.png", [5])
+    assert drawn[-1][0].waves is None

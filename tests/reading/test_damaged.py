@@ -44,6 +44,7 @@ MANIFESTS = {
 def acts(folder: Path, tmp_path: Path):
     yield lambda: ecg_batch.open_dataset(folder).records
     yield lambda: ecg_batch.open_dataset(folder).raw[100:140]
+    yield lambda: ecg_batch.ECGIterable(ecg_batch.open_dataset(folder), targets=["waves"])
     yield lambda: plot_dataset(folder, tmp_path / "plot.png", [130])
     for format in ("npy", "hdf5", "ptbxl"):
         yield lambda format=format: export(ecg_batch.open_dataset(folder), tmp_path / f"out-{format}", format, 1)
@@ -63,7 +64,7 @@ def test_a_manifest_that_is_none_is_told_in_words(small_dataset, tmp_path, damag
         assert len(str(caught.value)) < 700
 
 
-FILES = ["records.parquet", "ecg.zarr/ecg/c.1.0.0", "ecg.zarr/ecg/zarr.json", "plan.json"]
+FILES = ["records.parquet", "beats.parquet", "ecg.zarr/ecg/c.1.0.0", "ecg.zarr/ecg/zarr.json", "plan.json"]
 DAMAGE = {"absent": None, "empty": b"", "text": b"hello", "zeros": bytes(5000), "JSON": b"{}", "a list": b"[]", "folder": "folder"}
 
 
@@ -89,6 +90,6 @@ def test_a_damaged_file_is_told_in_words_or_not_needed(small_dataset, tmp_path, 
             assert Path(name).name in str(error) and len(str(error)) < 700, str(error)
             told += 1
         except (IndexError, ValueError) as error:
-            assert name == "plan.json", error  # the fakes' donors cannot be drawn; see test_flips
+            assert name in ("plan.json", "beats.parquet"), error  # the fakes' donors cannot be drawn; see test_flips
     assert told >= 1, "nobody noticed"
     shutil.rmtree(small_dataset)

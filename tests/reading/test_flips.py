@@ -12,11 +12,12 @@ from flips import FLIPS, flipped, survey
 from making import plan_of
 
 import ecg_batch
+from ecg_batch.dataset.beats import beats_table
 from ecg_batch.dataset.finalise import finalise
 from ecg_batch.dataset.layout import FOLDERS, PLAN
 from ecg_batch.dataset.manifest import read_manifest
 from ecg_batch.dataset.plan import BEATS, plan_to_json
-from ecg_batch.dataset.rows import ROW_COLUMNS, beats_table
+from ecg_batch.dataset.rows import ROW_COLUMNS
 from ecg_batch.dataset.run import Run
 from ecg_batch.errors import UserError
 from ecg_batch.export import ptbxl as export_ptbxl
@@ -36,6 +37,13 @@ def batches_of(folder: Path) -> list[dict]:
         ECGIterable(ecg_batch.open_dataset(folder), batch=64, labels=("NORM", "AFIB"), columns=("sex", "donor_fold"))
     )
     return [{name: value.numpy() for name, value in batch.items()} for batch in loader]
+
+
+def targets_of(folder: Path) -> list[dict]:
+    from ecg_batch import ECGIterable
+
+    stream = ECGIterable(ecg_batch.open_dataset(folder), batch=128, targets=("waves", "beats", "rhythm"))
+    return [{name: batch[name].numpy() for name in ("waves", "beats", "rhythm")} for batch in stream]
 
 
 def drawn(folder: Path, tmp_path: Path, record: int) -> bytes:
@@ -66,6 +74,15 @@ def test_rows_are_right_or_refused_through_every_reader(small_dataset, tmp_path,
     for format in ("npy", "ptbxl"):
         assert survey(path, lambda format=format: exported(small_dataset, tmp_path, format), FLIPS // 6) == (FLIPS // 6, 0)
     survey(path, lambda: drawn(small_dataset, tmp_path, 0), 3)
+
+
+@pytest.mark.slow
+def test_beats_and_targets_are_right_or_refused(small_dataset, tmp_path):
+    path = small_dataset / BEATS
+    assert survey(path, lambda: targets_of(small_dataset), FLIPS // 3) == (FLIPS // 3, 0)
+    assert survey(path, lambda: [ecg_batch.open_dataset(small_dataset).beats(record) for record in (0, 300)], FLIPS) == (FLIPS, 0)
+    for format in ("npy", "ptbxl"):
+        assert survey(path, lambda format=format: exported(small_dataset, tmp_path, format), 5) == (5, 0)
 
 
 @pytest.mark.slow
@@ -135,9 +152,10 @@ class Made:
 
 
 def beats_of(record: int) -> pa.Table:
-    samples = np.arange(150) * 86
-    return beats_table(record, [(np.array([0]), np.array(["+"]), np.array(["(N"])),
-                                (samples, np.full(150, "N"), np.full(150, ""))])  # fmt: skip
+    samples, symbols, aux = np.arange(150) * 86, np.full(150, "N"), np.full(150, "")
+    symbols[0], aux = "+", np.where(np.arange(150) == 0, "(N", "")
+    return beats_table(np.full(150, record), samples, symbols, aux, np.where(np.arange(8) == 2, np.nan, np.arange(8) * 50.0 - 200)
+                       + np.zeros((150, 1)))  # fmt: skip
 
 
 @pytest.mark.slow
@@ -155,8 +173,8 @@ def test_beats_and_long_records_are_right_or_refused(long_dataset, tmp_path):
     for read in (lambda: open_it(long_dataset).raw[2:4], lambda: open_it(long_dataset).window(3, 1, 2)):
         with pytest.raises(UserError, match=r"c.3.0.0: absent.*ecg-batch verify"):
             read()
-    found = export_ptbxl._beats(open_it(long_dataset), np.array([1, 5]))
-    assert sorted(found) == [1, 5] and found[5]["sample"] == beats_of(5)["sample"].to_pylist()
+    found = export_ptbxl._annotations(open_it(long_dataset), np.array([1, 5]))
+    assert sorted(found["atr"]) == [1, 5] and found == export_ptbxl._annotations(open_it(long_dataset), np.array([5, 1]))
 
 
 @pytest.mark.slow

@@ -28,8 +28,8 @@ def commit(run):
     def commit(index: int) -> None:
         claim = claim_shard(run, run.shards[index])
         queries_of = query_source(run.request, run.folder)
-        ecg, rows = fake()(run.plan)(claim.shard, run.request.batch, queries_of, claim.beat)
-        commit_shard(run, claim, build_shard(run.plan, claim.shard, ecg, rows, claim.staging))
+        ecg, rows, beats = fake()(run.plan)(claim.shard, run.request.batch, queries_of, claim.beat)
+        commit_shard(run, claim, build_shard(run.plan, claim.shard, ecg, rows, claim.staging, beats))
         claim.release()
 
     return commit

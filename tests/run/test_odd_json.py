@@ -288,10 +288,10 @@ def test_a_kept_table_is_believed_by_its_content_alone(forge, tabled, write_requ
 
 def make_flagged(plan, shard, *given):
     """Shards 0 and 2 with flags: most of the first, a few of the other."""
-    ecg, rows = make_fake_shard(plan, shard, *given)
+    ecg, rows, beats = make_fake_shard(plan, shard, *given)
     few = {0: shard.records - 8, 2: 3}.get(shard.index, 0)
     flags = [("heart_rate,flat" if row % 2 else "heart_rate") if row < few else "" for row in range(shard.records)]
-    return ecg, rows.set_column(rows.column_names.index("flags"), "flags", pa.array(flags, pa.string()))
+    return ecg, rows.set_column(rows.column_names.index("flags"), "flags", pa.array(flags, pa.string())), beats
 
 
 def open_flagged(plan):

@@ -42,12 +42,15 @@ def test_one_flip_costs_one_shard(make_dataset, write_request, damaged_file, rem
 
 
 @pytest.mark.slow
-def test_damaged_rows_cost_the_shards_they_are_of(make_dataset, write_request):
-    one, two = make_dataset("one"), make_dataset("two")
-    flip_bit(two / "records.parquet", 0.5)
+@pytest.mark.parametrize("format", ["zarr", "hdf5"])
+@pytest.mark.parametrize("table", ["records.parquet", "beats.parquet"])
+def test_damaged_rows_cost_the_shards_they_are_of(make_dataset, write_request, table, format):
+    one, two = make_dataset("one", format=format), make_dataset("two", format=format)
+    flip_bit(two / table, 0.5)
+    assert [problem.split(":")[0] for problem in verify(two)] == [table]
     _, damaged = repair(two)
     assert len(damaged) == 1
-    synthesize(load_request(write_request()), two, 1, fake())
+    synthesize(load_request(write_request(format=format)), two, 1, fake())
     assert_same_dataset(one, two)
 
 
@@ -55,11 +58,12 @@ def test_damaged_rows_cost_the_shards_they_are_of(make_dataset, write_request):
 def test_shards_that_share_a_row_group(make_dataset, write_request, monkeypatch):
     """As in runs of more than 1,024 shards: damaged rows cost the shards of their group, a damaged shard only itself."""
     monkeypatch.setattr(parts, "ROW_GROUPS", 2)
-    one, two, three = make_dataset("one"), make_dataset("two"), make_dataset("three")
+    one, two, three, four = map(make_dataset, ("one", "two", "three", "four"))
     assert [len(group) for group in parts.row_groups(read_plan(one))] == [3, 2]
     flip_bit(two / "records.parquet", 0.3)
     flip_bit(three / ecg_file(4), 0.5)
-    for dataset, remade in ((two, [0, 1, 2]), (three, [4])):
+    flip_bit(four / "beats.parquet", 0.8)
+    for dataset, remade in ((two, [0, 1, 2]), (three, [4]), (four, [3, 4])):
         assert len(list(verify(dataset))) == 1
         assert repair(dataset)[1] == remade
         synthesize(load_request(write_request()), dataset, 1, fake())

@@ -19,6 +19,7 @@ from fakes import fake, open_nothing
 from half_done import kill_half_done, wait_for
 from places import TESTS
 
+from ecg_batch.dataset.beats import BEAT_COLUMNS
 from ecg_batch.dataset.layout import FAILURES, STAGING, partial_of
 from ecg_batch.dataset.receipts import missing
 from ecg_batch.dataset.rows import ROW_COLUMNS
@@ -238,14 +239,15 @@ def test_a_generator_that_breaks_the_contract_is_a_failed_shard(make_run):
     run = make_run()
 
     def make_floats(plan, shard, *rest):
-        ecg, rows = fake()(plan)(shard, *rest)
-        return {0: (ecg.astype(np.float32), rows), 1: (ecg, rows.drop("flags")), 2: (ecg, rows.slice(1))}.get(
-            shard.index, (ecg, rows)
-        )
+        ecg, rows, beats = fake()(plan)(shard, *rest)
+        made = {0: (ecg.astype(np.float32), rows, beats), 1: (ecg, rows.drop("flags"), beats), 2: (ecg, rows.slice(1), beats),
+                3: (ecg, rows, [beats[0].drop("t_end_ms")])}  # fmt: skip
+        return made.get(shard.index, (ecg, rows, beats))
 
     with pytest.raises(ShardsFailed) as caught:
         run_missing(run, 1, lambda plan: partial(make_floats, plan))
     assert "the generator gave float32 (128, 12, 1000); needed int16" in str(caught.value)
+    assert f"needed {BEAT_COLUMNS}" in str(caught.value)
     assert f"needed {ROW_COLUMNS}" in str(caught.value) and "not those of records 256 to 383" in str(caught.value)
 
 

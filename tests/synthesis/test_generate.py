@@ -204,7 +204,8 @@ def test_one_worker_three_workers_and_ten_kills_make_the_same_dataset(tmp_path):
     finish(start(request, tmp_path / "killed", 1))
     for other in ("three", "killed"):
         assert zarr_bytes(tmp_path / other) == zarr_bytes(tmp_path / "one")
-        assert (tmp_path / other / "records.parquet").read_bytes() == (tmp_path / "one" / "records.parquet").read_bytes()
+        for table in ("records.parquet", "beats.parquet"):
+            assert (tmp_path / other / table).read_bytes() == (tmp_path / "one" / table).read_bytes()
         roots = {json.loads((tmp_path / name / "dataset.json").read_text())["content_root"] for name in ("one", other)}
         assert len(roots) == 1
         assert list(verify(tmp_path / other)) == []

@@ -19,10 +19,11 @@ import numpy as np
 import pyarrow as pa
 
 from ecg_batch.dataset.layout import Shard
-from ecg_batch.dataset.rows import beats_table, rows_table
+from ecg_batch.dataset.rows import rows_table
 from ecg_batch.models import decode
 from ecg_batch.synthesis.batch import Batch
 from ecg_batch.synthesis.compose import allowed_alpha, compose, norm
+from ecg_batch.synthesis.long.annotate import record_beats
 from ecg_batch.synthesis.long.begin import begin_records
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.noise_episodes import NoiseEpisodes
@@ -137,18 +138,14 @@ class LongBatch:
             skeleton_mv=None,
             noise=self._noise and [noise.known() for noise in self._noise],
         )
-        beats = (beats_table(int(record), self._annotations(at)) for at, record in enumerate(self._queries.record))
+        each = zip(self._queries.record, self._records, map(self._remarks, range(len(self._records))), strict=True)
+        beats = (record_beats(int(record), begun, remarks, self._request) for record, begun, remarks in each)
         return rows_table(self._synthesizer.bank.table, batch, shard_index), beats
 
-    def _annotations(self, record: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(samples, symbols, aux) of rhythm changes, of minutes that failed the gate and noise ("~", quality in WFDB), of beats."""
-        each, placed = self._records[record], self._records[record].placed
-        beats, kinds = placed.r[1:-1], each.donor.symbol[placed.source[1:-1]]
-        changes = [(round(time_s * self._request.fs_hz), "+", aux) for time_s, aux in each.changes]
-        failed = [(start, "~", ",".join(flags)) for start, flags in self._checks[record].failed]
+    def _remarks(self, record: int) -> list[tuple[int, str]]:
+        """(first sample, what is said) of minutes that failed the gate and of noise."""
         noise = self._noise[record].annotations() if self._noise else ()
-        samples, symbols, aux = zip(*changes, *failed, *noise, strict=True)
-        return [(np.array(samples), np.array(symbols), np.array(aux)), (beats, kinds, np.full(len(beats), ""))]
+        return [*self._checks[record].remarks(), *((start, aux) for start, _, aux in noise)]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ecg_batch.signal.filters import low_pass_of
 from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.synthesis.batch import candidate_rows
 from ecg_batch.synthesis.check import check
+from ecg_batch.synthesis.donor_marks import rhythms_of
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor
 from ecg_batch.synthesis.long.respiration import Respiration, respiration_of, with_respiration
 from ecg_batch.synthesis.long.rhythm import VARIABILITY, DonorRhythm, make_rhythm
@@ -21,9 +22,6 @@ from ecg_batch.synthesis.long.stitch import Placed, place, stitch
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions
 from ecg_batch.synthesis.synthesizer import Synthesizer
-
-# WFDB rhythm annotations of statements that say more than the rhythm model does
-RHYTHMS = {"AFIB": "(AFIB", "AFLT": "(AFL", "SVTAC": "(SVTA", "PSVT": "(SVTA", "BIGU": "(B", "PACE": "(P", "SBRAD": "(SBR"}
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,13 @@ def _with_donor(synthesizer: Synthesizer, row: int, record: int, hr_bpm: float) 
     allowed = DonorRhythm(hr_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(table, row), float(table.age[row]))
     rhythm_draws = generator(request.seed, record, Stream.LONG_RHYTHM)
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour)
-    stated = next((aux for code, aux in RHYTHMS.items() if code in donor.codes), "(N")
     beat_draws = generator(request.seed, record, Stream.LONG_BEATS)
     placed = place(donor, rhythm.r_s, rhythm.symbol, rhythm.qt_rr_s, request.samples, beat_draws)
     flags = ["rate_statement"] * bool(contradictions(synthesizer.donors, np.array([row]), np.array([hr_bpm]))[0])
     flags += ["stretch"] * bool(abs(np.log(hr_bpm / (60 * request.fs_hz / donor.rr_samples))) > np.log(MAX_STRETCH))
     flags += ["ectopic"] * lacks_ectopic(donor)
-    made = LongRecord(row, donor, [(0.0, stated)], placed, respiration_of(rhythm, placed.r[1:-1]), hr_bpm, flags)
+    rhythm_aux = str(rhythms_of(table, np.array([row]))[0])
+    made = LongRecord(row, donor, [(0.0, rhythm_aux)], placed, respiration_of(rhythm, placed.r[1:-1]), hr_bpm, flags)
     made.flags.extend(_flags_of_first_minute(made, request))
     return made
 

@@ -79,6 +79,10 @@ class MinuteCheck:
         judged = _between(found, self._judged, until)
         return judged, _far(_between(self._beats, self._judged, until), found, near) + _far(judged, self._beats, near)
 
+    def remarks(self) -> list[tuple[int, str]]:
+        """(first sample, flags in one text) of each minute that failed."""
+        return [(start, ",".join(flags)) for start, flags in self.failed]
+
     def found(self, hr_bpm: float) -> tuple[float, list[str]]:
         """(measured heart rate, flags) of the whole record: amplitude, flat, heart_rate, beats."""
         first, last = self._span

@@ -13,9 +13,8 @@ from ecg_batch.donors.loop import SEAM_S, seam_cost
 from ecg_batch.donors.split import END_S, JOIN_S, UNLOCKED_ATRIAL, as_recorded, typical_beats
 from ecg_batch.donors.usable import MIN_BEATS, usable_beats
 from ecg_batch.signal.beats import QRS_HALF_WIDTH_S, beat_types, windows
+from ecg_batch.synthesis.donor_marks import ATRIAL, VENTRICULAR, symbols_of, waves_of
 
-PREMATURE = 0.85  # of the median RR: earlier beats of a donor with ectopic beats are those
-VENTRICULAR, ATRIAL = frozenset({"PVC", "BIGU", "TRIGU"}), frozenset({"PAC"})
 WIDER_S = (0.04, 0.06)  # a ventricular QRS begins so much earlier and ends so much later than the donor's others
 FAR_OFF, FAR_OF_QRS = 4.0, 0.25  # an artefact: so many times the median beat's difference, and so much of a QRS over all leads
 POINTS = 8  # places in each TP segment that are tried for the splice
@@ -32,10 +31,10 @@ class LongDonor:
     """A donor's beats. Arrays over those that are used; lengths in samples.
 
     x: float64 (lead, time) in steps, what recurs with each beat. level: (lead,), its baseline. r: R in x. qrs_on, qrs_off, t_end,
-    p_on: samples of x. symbol: "N", "V", "A". splice_out, splice_in: (beat, beat) samples of x; after beat i comes beat j: x is
-    left at splice_out[i, j] and entered at splice_in[i, j]. atrial: None or (lead, time), what goes on whatever the beats do.
-    ectopic: share of each ectopic type among all usable beats. ectopic_spliced: whether one of these types has no beat whose
-    neighbours are usable too, so that it is joined where TP is short.
+    p_on: samples of x. symbol: "N", "V", "A". waves: (beat, wave) samples from R, NaN is absent. splice_out, splice_in: (beat,
+    beat) samples of x; after beat i comes beat j: x is left at splice_out[i, j] and entered at splice_in[i, j]. atrial: None or
+    (lead, time), what goes on whatever the beats do. ectopic: share of each ectopic type among all usable beats. ectopic_spliced:
+    whether one of these types has no beat whose neighbours are usable too, so that it is joined where TP is short.
     """
 
     x: np.ndarray
@@ -46,6 +45,7 @@ class LongDonor:
     qrs_off: np.ndarray
     t_end: np.ndarray
     symbol: np.ndarray
+    waves: np.ndarray
     splice_out: np.ndarray
     splice_in: np.ndarray
     rr_samples: float
@@ -62,7 +62,7 @@ def long_donor(bank: Bank, donor: int) -> LongDonor:
     skeleton, r = bank.skeleton[donor].astype(np.float64), bank.beats(donor)
     types = beat_types(skeleton, r, fs_hz)
     x, atrial = (skeleton, None) if not codes & UNLOCKED_ATRIAL else _without_atrial(skeleton, r, types, fs_hz)
-    symbol = _symbols(r, types, codes)
+    symbol, waves = _symbols_and_waves(bank, donor, r, types)
     symbol[_artefacts(skeleton, r, symbol == "N", fs_hz)] = ""
     cells = _cells(bank, donor, r, symbol, atrial is not None)
     kept = np.flatnonzero(usable_beats(r, bank.p_on[donor], bank.t_end[donor], skeleton.shape[1], fs_hz) & (symbol != ""))
@@ -72,8 +72,10 @@ def long_donor(bank: Bank, donor: int) -> LongDonor:
     kept, joined = _without_lonely(kept, symbol)
     after, before = _splices(x, cells, kept, round(SEAM_S * fs_hz))
     fiducials = {name: cells[name][kept] for name in ("p_on", "qrs_on", "qrs_off", "t_end")}
+    if atrial is not None:
+        waves[:, :3] = np.nan  # atrial activity goes on whatever the beats do
     level = np.median(x[:, np.concatenate([cells["p_on"][kept] - shift for shift in range(3)])], axis=1)
-    return LongDonor(x, level, r[kept], **fiducials, symbol=symbol[kept], splice_out=after, splice_in=before,
+    return LongDonor(x, level, r[kept], **fiducials, symbol=symbol[kept], waves=waves[kept], splice_out=after, splice_in=before,
                      rr_samples=float(np.diff(r).mean()), atrial=atrial, ectopic=ectopic, ectopic_spliced=joined, codes=codes,
                      fs_hz=fs_hz)  # fmt: skip
 
@@ -83,17 +85,11 @@ def lacks_ectopic(donor: LongDonor) -> bool:
     return any(donor.codes & codes and name not in donor.ectopic for name, codes in (("V", VENTRICULAR), ("A", ATRIAL)))
 
 
-def _symbols(r: np.ndarray, types: np.ndarray, codes: frozenset[str]) -> np.ndarray:
-    """WFDB symbol of each beat; "" where a beat is neither of the main rhythm nor what the donor's statements speak of."""
-    rr = np.diff(r)
-    premature = np.concatenate([[False], rr < PREMATURE * np.median(rr)]) | bool(codes & {"AFIB", "AFLT"})
-    recurs = np.bincount(types)[types] >= MIN_BEATS  # a shape seen once or twice in 10 s would come hundreds of times an hour
-    symbol = np.where((types == 0) | (recurs & ~premature & (not codes & VENTRICULAR)), "N", "")
-    if codes & VENTRICULAR:
-        symbol = np.where((types > 0) & premature, "V", symbol)
-    if codes & ATRIAL and not codes & UNLOCKED_ATRIAL:
-        symbol = np.where((types == 0) & premature, "A", symbol)
-    return symbol
+def _symbols_and_waves(bank: Bank, donor: int, r: np.ndarray, types: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each beat what donor_marks.py says of it; waves in samples from R."""
+    row = np.array([donor])
+    symbol = symbols_of(bank.table, row, r[None], types[None])
+    return symbol[0], waves_of(bank, row, symbol)[0] * (bank.table.fs_hz / 1000)
 
 
 def _without_lonely(kept: np.ndarray, symbol: np.ndarray) -> tuple[np.ndarray, bool]:
