@@ -218,13 +218,14 @@ def refinement(section: dict, figures) -> list[str]:
 
 def two_sample(section: dict, figures) -> list[str]:
     made, real = section["records"]
-    rate = section["heart rate alone, before records are weighted by it"]
+    rate, beat_to_beat = section["rhythm alone, before records are weighted by it"].values()
     return [
         note(
             f"A small network learns to tell {made} synthetic records from the {real} recordings of their donors on seven tenths "
             "of the patients and is asked on the others; AUC 0.5: it cannot. Intervals are 95 %, by patient. It sees four bands, "
-            "or one of them, or one part of the beat. Synthetic records are weighted so that both sides have the same heart rates, "
-            f"which are asked for (by themselves they would tell with AUC {rate:.2f})."
+            "or one of them, or one part of the beat. Synthetic records are weighted so that both sides have the same heart rates "
+            "and the same changes of RR from beat to beat, which are asked for (by themselves they would tell with AUC "
+            f"{rate:.2f} and {beat_to_beat:.2f})."
         ),
         table(["records", "AUC", "of seeds"], [
             [name, span([row["AUC"], *row["interval"]]), ", ".join(f"{auc:.3f}" for auc in row["of seeds"])]

@@ -31,7 +31,8 @@ EDGE = 50  # samples at both ends that no one sees: PTB-XL's last ones hold a sp
 WIDTH, BATCH, CROP = 48, 24, 400
 TRAINING_SHARE = 0.7  # of the patients
 DRAWS = 500
-RATE_BIN = 0.08  # of the logarithm
+RHYTHM_BINS = ((0.08, 20.0), (0.35, 0.01))  # of heart rate in bpm, of variability: width of the logarithm, least
+BINS, RAKES = 64, 5
 MOST_WEIGHT = 5.0
 
 
@@ -210,22 +211,37 @@ def _drawn_by_patient(score, made, weight, patient, seed: int) -> np.ndarray:
     return auc(score, made, weight * counts[:, at])
 
 
-def alike_in_rate(synthetic_bpm: np.ndarray, real_bpm: np.ndarray) -> np.ndarray:
-    """Weights (synthetic record,) under which the synthetic side has the real side's heart rates.
+def rhythms_of(side: Side) -> np.ndarray:
+    """Heart rate in bpm, and the RMS of successive differences of log RR, of each record: (record, 2), NaN under four beats."""
+    return np.array([_rhythm(ecg[list(MODELLED_INDEX)] * MV_PER_UV) for ecg in side.ecg])
 
-    A rate is asked for, not invented: where a request asks for other rates than its donors have, the rate alone would tell.
+
+def _rhythm(modelled_mv: np.ndarray) -> tuple[float, float]:
+    beats = detect_beats(modelled_mv, FS_HZ)
+    if len(beats) < 4:
+        return np.nan, np.nan
+    rr = np.diff(beats)
+    return 60 * FS_HZ / float(rr.mean()), float(np.sqrt(np.square(np.diff(np.log(rr))).mean()))
+
+
+def alike_in_rhythm(synthetic: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Weights (synthetic record,) under which the synthetic side has the real side's rates and variabilities: as of rhythms_of.
+
+    They are asked for, not invented: by `hr_spread`, by `rr_cv`, by the hours of a day where recordings are made at rest. So they
+    would tell whatever else is alike. By raking (Deming and Stephan 1940, doi:10.1214/aoms/1177731829).
     """
-    def share(values: np.ndarray, at: np.ndarray) -> np.ndarray:
-        bins = np.rint(np.log(np.where(np.isfinite(values), values, 1.0)) / RATE_BIN).astype(int)
-        count = np.bincount(bins, minlength=200)
-        return count[np.rint(np.log(np.where(np.isfinite(at), at, 1.0)) / RATE_BIN).astype(int)] / len(values)
+    binned = [(_bins(made, width, least), _bins(of_real, width, least))
+              for made, of_real, (width, least) in zip(synthetic.T, real.T, RHYTHM_BINS, strict=True)]  # fmt: skip
+    weight = np.ones(len(synthetic))
+    for _ in range(RAKES):
+        for made, of_real in binned:
+            here = np.bincount(made, weight, minlength=BINS) / weight.sum()
+            there = np.bincount(of_real, minlength=BINS) / len(of_real)
+            weight = np.minimum(weight * there[made] / np.maximum(here[made], 1e-12), MOST_WEIGHT)
+    return weight
 
-    return np.minimum(share(real_bpm, synthetic_bpm) / share(synthetic_bpm, synthetic_bpm), MOST_WEIGHT)
 
-
-def rates_of(side: Side) -> np.ndarray:
-    """Heart rate in bpm of each record, NaN where fewer than three beats are found: (record,)."""
-    from ecg_batch.signal.beats import heart_rate_bpm
-
-    modelled_mv = (ecg[list(MODELLED_INDEX)] * MV_PER_UV for ecg in side.ecg)
-    return np.array([heart_rate_bpm(detect_beats(one, FS_HZ), FS_HZ) for one in modelled_mv])
+def _bins(values: np.ndarray, width: float, least: float) -> np.ndarray:
+    """Bins of the logarithm; what is not known has its own."""
+    at = np.rint(np.log(np.maximum(values, least) / least) / width)
+    return np.where(np.isfinite(at), np.minimum(at, BINS - 2), BINS - 1).astype(int)

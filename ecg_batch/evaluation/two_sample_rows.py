@@ -15,11 +15,11 @@ from ecg_batch.evaluation.two_sample import (
     PARTS,
     Side,
     Told,
-    alike_in_rate,
+    alike_in_rhythm,
     at_100_hz,
     auc,
     gaussian,
-    rates_of,
+    rhythms_of,
     same_leads,
     tell_apart,
     windows_of,
@@ -40,8 +40,8 @@ def two_sample_section(sides: tuple[Side, Side], bank: Bank, out: Path, settings
     sides: synthetic records and their donors' recordings.
     """
     made, real = sides
-    rates, fs_hz = (rates_of(made), rates_of(real)), bank.table.fs_hz
-    weight = alike_in_rate(*rates)
+    rhythms, fs_hz = (rhythms_of(made), rhythms_of(real)), bank.table.fs_hz
+    weight = alike_in_rhythm(*rhythms)
     held = np.isin(bank.table.patient_id, made.patient)
     halves = np.random.default_rng(0).random(len(real)) < 0.5
     fair = same_leads(real)
@@ -60,14 +60,21 @@ def two_sample_section(sides: tuple[Side, Side], bank: Bank, out: Path, settings
         rows[f"{FAIR}, {band}"] = lambda band=band: tell_apart(made, fair, **few, weight=weight, bands=(band,))
     for part in PARTS:
         rows[f"{FAIR}, {part}"] = lambda part=part: tell_apart(made, fair, **few, weight=weight, part=part)
-    by_rate = np.concatenate([np.abs(np.log(rate / np.nanmedian(rates[1]))) for rate in reversed(rates)])
-    side = np.repeat([False, True], [len(real), len(made)])
-    known = np.isfinite(by_rate)
     return {
         "records": [len(made), len(real)],
         "rows": _once_each(rows, out / "two_sample.jsonl", {"data": data, "settings": asdict(settings)}),
-        "heart rate alone, before records are weighted by it": float(auc(by_rate[known], side[known], np.ones(known.sum()))),
+        "rhythm alone, before records are weighted by it": {
+            name: _alone(*(of_side[:, at] for of_side in rhythms)) for at, name in enumerate(("heart rate", "beat to beat"))
+        },
     }
+
+
+def _alone(made: np.ndarray, real: np.ndarray) -> float:
+    """AUC of how far a value is from the median of real ones."""
+    value, side = np.concatenate([made, real]), np.repeat([True, False], [len(made), len(real)])
+    known = np.isfinite(value)
+    far = np.abs(np.log(np.maximum(value[known], 1e-3) / np.nanmedian(np.maximum(real, 1e-3))))
+    return float(auc(far, side[known], np.ones(known.sum())))
 
 
 def sides_of(made: Labelled, real: Labelled) -> tuple[Side, Side]:

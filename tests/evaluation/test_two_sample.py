@@ -12,11 +12,12 @@ from ecg_batch.evaluation.two_sample import (
     PARTS,
     Side,
     _shown,
-    alike_in_rate,
+    alike_in_rhythm,
     at_100_hz,
     auc,
     gaussian,
     planes,
+    rhythms_of,
     same_leads,
     tell_apart,
     windows_of,
@@ -66,14 +67,24 @@ def test_auc_is_scikit_learns():
     np.testing.assert_allclose(auc(score, made, weight), wanted)
 
 
-def test_weights_make_heart_rates_alike():
+def test_weights_make_rates_and_their_variability_alike():
+    """Of samples that differ in both: median and spread of each are then those of the real side."""
     rng = np.random.default_rng(0)
-    real_bpm, made_bpm = 70 * np.exp(0.2 * rng.standard_normal(4000)), 80 * np.exp(0.35 * rng.standard_normal(6000))
-    weight = alike_in_rate(made_bpm, real_bpm)
-    mean = np.average(np.log(made_bpm), weights=weight)
-    spread = np.sqrt(np.average((np.log(made_bpm) - mean) ** 2, weights=weight))
-    assert mean == pytest.approx(np.log(real_bpm).mean(), abs=0.02) and spread == pytest.approx(0.2, abs=0.03)
-    assert np.isfinite(alike_in_rate(np.array([np.nan, 70.0]), np.array([70.0, np.nan]))).all()
+    drawn = rng.standard_normal((2, 6000))
+    real = np.exp([np.log(70) + 0.2 * drawn[0, :4000], np.log(0.03) + 0.6 * drawn[1, :4000]]).T
+    made = np.exp([np.log(80) + 0.35 * drawn[0], np.log(0.04) + 0.8 * (0.5 * drawn[0] + 0.87 * drawn[1])]).T
+    weight = alike_in_rhythm(made, real)
+    for values, of_real in zip(np.log(made.T), np.log(real.T), strict=True):
+        mean = np.average(values, weights=weight)
+        spread = np.sqrt(np.average((values - mean) ** 2, weights=weight))
+        assert mean == pytest.approx(of_real.mean(), abs=0.05) and spread == pytest.approx(of_real.std(), rel=0.15)
+
+
+def test_a_record_without_beats_has_a_weight_too():
+    unknown, known = np.full((1, 2), np.nan), np.array([[70.0, 0.03]])
+    assert np.isfinite(alike_in_rhythm(np.concatenate([unknown, known]), np.concatenate([known, unknown]))).all()
+    silent = Side(np.zeros((1, 12, 1000), np.int16), np.zeros(1, int))
+    assert np.isnan(rhythms_of(silent)).all()
 
 
 def test_500_hz_and_long_records_come_as_ten_seconds_at_100_hz(real):

@@ -74,9 +74,11 @@ def _shortcomings(made: LongRecord) -> tuple[int, bool]:
 def _with_donor(synthesizer: Synthesizer, row: int, record: int, hr_bpm: float) -> LongRecord:
     """A record with one donor, and the flags that are known before its first minute is made."""
     request, table = synthesizer.request, synthesizer.bank.table
-    hr_bpm = float(table.hr_bpm[row]) if np.isnan(hr_bpm) else hr_bpm
+    own_bpm = float(table.hr_bpm[row])
+    hr_bpm = own_bpm if np.isnan(hr_bpm) else hr_bpm
     donor = long_donor(synthesizer.bank, row)
-    allowed = DonorRhythm(hr_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(table, row), float(table.age[row]))
+    allowed = DonorRhythm(own_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(table, row), float(table.age[row]),
+                          donor.beat_to_beat)  # fmt: skip
     rhythm_draws = generator(request.seed, record, Stream.LONG_RHYTHM)
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour)
     beat_draws = generator(request.seed, record, Stream.LONG_BEATS)

@@ -34,7 +34,8 @@ class LongDonor:
     p_on: samples of x. symbol: "N", "V", "A". waves: (beat, wave) samples from R, NaN is absent. splice_out, splice_in: (beat,
     beat) samples of x; after beat i comes beat j: x is left at splice_out[i, j] and entered at splice_in[i, j]. atrial: None or
     (lead, time), what goes on whatever the beats do. ectopic: share of each ectopic type among all usable beats. ectopic_spliced:
-    whether one of these types has no beat whose neighbours are usable too, so that it is joined where TP is short.
+    whether one of these types has no beat whose neighbours are usable too, so that it is joined where TP is short. beat_to_beat:
+    see _beat_to_beat.
     """
 
     x: np.ndarray
@@ -49,6 +50,7 @@ class LongDonor:
     splice_out: np.ndarray
     splice_in: np.ndarray
     rr_samples: float
+    beat_to_beat: float
     atrial: np.ndarray | None
     ectopic: dict[str, float]
     ectopic_spliced: bool
@@ -76,8 +78,18 @@ def long_donor(bank: Bank, donor: int) -> LongDonor:
         waves[:, :3] = np.nan  # atrial activity goes on whatever the beats do
     level = np.median(x[:, np.concatenate([cells["p_on"][kept] - shift for shift in range(3)])], axis=1)
     return LongDonor(x, level, r[kept], **fiducials, symbol=symbol[kept], waves=waves[kept], splice_out=after, splice_in=before,
-                     rr_samples=float(np.diff(r).mean()), atrial=atrial, ectopic=ectopic, ectopic_spliced=joined, codes=codes,
-                     fs_hz=fs_hz)  # fmt: skip
+                     rr_samples=float(np.diff(r).mean()), beat_to_beat=_beat_to_beat(r, symbol == "N"), atrial=atrial,
+                     ectopic=ectopic, ectopic_spliced=joined, codes=codes, fs_hz=fs_hz)  # fmt: skip
+
+
+def _beat_to_beat(r: np.ndarray, normal: np.ndarray) -> float:
+    """RMS of successive differences of log RR of normal beats, less what rounding R to samples adds; NaN under four of them."""
+    rr, sinus = np.diff(r), normal[1:] & normal[:-1]
+    change = np.diff(np.log(rr))[sinus[1:] & sinus[:-1]]
+    if len(change) < 4:
+        return float("nan")
+    rounding = 6 / 12 / rr.mean() ** 2  # of three R, the middle one counted twice, 1/12 sample squared each
+    return float(np.sqrt(max(np.square(change).mean() - rounding, 0.0)))
 
 
 def lacks_ectopic(donor: LongDonor) -> bool:

@@ -16,7 +16,8 @@ from ecg_batch.synthesis.long.rhythm import Rhythm
 
 FRONTAL = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])  # turns X towards Y: the axis goes down
 HORIZONTAL = np.array([[0.0, 0.0, -1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])  # turns X towards Z: away from the chest wall
-BREATH_GAIN, BREATH_RAD = 0.05, np.deg2rad(4.0)
+# Half of what a breath does (5 %, 4 degrees): the beats and the texture, which are recorded, hold the other half out of step.
+BREATH_GAIN, BREATH_RAD = 0.025, np.deg2rad(2.0)
 DRIFT_GAIN, DRIFT_RAD = 0.05, np.deg2rad(6.0)
 STEPS = 127  # to 1: depth and drift are known to 0.04 % of the amplitude
 

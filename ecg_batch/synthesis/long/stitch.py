@@ -67,11 +67,22 @@ def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.nda
     source = np.empty(len(r), np.int64)
     for name in np.unique(symbol):
         at, pool = np.flatnonzero(symbol == name), np.flatnonzero(donor.symbol == name)
-        steps = 1 + generator.integers(max(len(pool) - 1, 1), size=len(at))
-        source[at] = pool[np.cumsum(steps) % len(pool)]
+        source[at] = in_rounds(pool, len(at), generator)
     source = _with_neighbours(donor, source)
     atrial = _place_atrial(donor, samples, generator) if donor.atrial is not None else (np.empty(0, np.int32),) * 2
     return Placed(r.astype(np.int32), source.astype(np.uint8), (qt_rr * fs_hz).astype(np.float16), *atrial)
+
+
+def in_rounds(pool: np.ndarray, count: int, generator) -> np.ndarray:
+    """`count` beats of the pool: all of them, then all again in another order, so that ten seconds vary as the donor's did.
+
+    Never the same twice in a row where there are three.
+    """
+    rounds = generator.permuted(np.tile(pool, (-(-count // len(pool)), 1)), axis=1)
+    if len(pool) > 2:
+        same = 1 + np.flatnonzero(rounds[1:, 0] == rounds[:-1, -1])
+        rounds[same, 0], rounds[same, 1] = rounds[same, 1], rounds[same, 0]
+    return rounds.ravel()[:count]
 
 
 def _with_neighbours(donor: LongDonor, source: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from ecg_batch.synthesis.long.begin import _begin, begin_records
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.donor import TooFewBeats, long_donor
 from ecg_batch.synthesis.long.respiration import _going_on
-from ecg_batch.synthesis.long.stitch import Placed, intervals, place, stitch
+from ecg_batch.synthesis.long.stitch import Placed, in_rounds, intervals, place, stitch
 from ecg_batch.synthesis.long.texture_stream import WARM_UP_S, TextureStream
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
@@ -132,6 +132,15 @@ def test_all_beats_of_the_donor_come_each_as_its_type_and_never_twice_in_a_row(b
         symbol = np.where(np.arange(len(placed.r) - 2) % 3 == 1, list(donor.ectopic)[:1] or ["N"], "N")
         asked = place(donor, placed.r[1:-1] / 100, symbol, np.full(len(symbol), 0.8), 15_000, np.random.default_rng(1))
         assert (donor.symbol[asked.source[1:-1]] == symbol).all()
+
+
+def test_ten_seconds_show_the_donors_beats_about_equally_often():
+    """So they vary as those of the recording did: each comes once before any comes again."""
+    pool = np.arange(7) + 3
+    drawn = in_rounds(pool, 7 * 200 + 4, np.random.default_rng(0))
+    assert all(set(drawn[first : first + 7]) == set(pool) for first in range(0, 1400, 7))
+    assert (np.diff(drawn) != 0).all() and len(drawn) == 1404
+    assert len({tuple(drawn[first : first + 7]) for first in range(0, 1400, 7)}) > 150
 
 
 def test_an_ectopic_beat_brings_its_neighbours(begun):

@@ -58,7 +58,7 @@ def test_a_record_shows_at_each_mark_what_its_donor_shows_there(begun):
         is_qrs = ((own >= donor.qrs_on[beat]) & (own <= donor.qrs_off[beat]))[inside]
         assert np.quantile(off_uv[is_qrs], 0.99) < 10 and np.median(off_uv[is_qrs]) < 0.1 and np.median(off_uv) < 10
         later = np.abs(catmull_rom(made, marks[inside] + 1) - catmull_rom(donor.x.T, np.clip(own[inside], 1, 996))).max(axis=1)
-        assert is_qrs.sum() > 100 and np.median(later[is_qrs]) > 20, "a mark that is a sample off would be noticed"
+        assert is_qrs.sum() > 50 and np.median(later[is_qrs]) > 20, "a mark that is a sample off would be noticed"
 
 
 def test_rows_are_in_order_and_waves_absent_where_there_are_none(plan, begun):

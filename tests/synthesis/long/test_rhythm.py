@@ -172,6 +172,23 @@ def test_less_variability_where_the_donor_has_less():
     assert np.ptp(np.diff(made(parameters=replace(DEFAULT, variability=0.0)).r_s)) < 1e-6
 
 
+@pytest.mark.parametrize("own", [0.02, 0.035, 0.07])
+def test_rr_changes_from_beat_to_beat_as_the_donors_own_does(own):
+    """At the donor's own rate; at twice the depth that a request asks for, twice."""
+    once, twice = (_beat_to_beat(DonorRhythm(72.0, beat_to_beat=own), replace(DEFAULT, variability=by)) for by in (1.0, 2.0))
+    assert once == pytest.approx(own, rel=0.25) and twice == pytest.approx(2 * once, rel=0.15)
+
+
+def test_a_donor_that_hardly_varies_keeps_what_is_slow():
+    assert 0.005 < _beat_to_beat(DonorRhythm(72.0, beat_to_beat=0.0), DEFAULT) < 0.6 * _beat_to_beat(DonorRhythm(72.0), DEFAULT)
+
+
+def _beat_to_beat(donor, parameters) -> float:
+    """RMS of successive differences of log RR, mean of six hours."""
+    changes = (np.diff(np.log(np.diff(made(donor, seed=seed, parameters=parameters).r_s))) for seed in range(6))
+    return float(np.mean([np.sqrt(np.square(change).mean()) for change in changes]))
+
+
 def test_rr_follows_the_respiration_that_is_handed_on():
     rhythm = made(parameters=replace(DEFAULT, lf_depth=0.0, long_range_depth=0.0, circadian_depth=0.0))
     rr_s, middle = np.diff(rhythm.r_s), np.unwrap(rhythm.respiration)
