@@ -10,17 +10,21 @@ from ecg_batch.signal.marks import MARKS
 
 WAVES = tuple(name for name in MARKS if name != "r")  # in the order of time; R is the row's sample
 WAVE_COLUMNS = tuple(f"{name}_ms" for name in WAVES)
-BEAT_COLUMNS = ("record", "sample", "symbol", "aux", *WAVE_COLUMNS)
+BEAT_COLUMNS = ("record", "sample", "symbol", "aux", *WAVE_COLUMNS, "texture_ecg_id")
 BEAT_SYMBOLS = ("N", "V", "A", "/", "Q")  # normal, ventricular, atrial, paced, none of these
 RHYTHM, QUALITY = "+", "~"
 RHYTHMS = ("(N", "(AFIB", "(AFL", "(SVTA", "(B", "(P", "(SBR")  # WFDB's words that records have in `aux`
 BEFORE, AFTER = "t", "p"  # a beat outside the record of which something is inside, most often its T wave, or its P wave
 
 
-def beats_table(record: np.ndarray, sample: np.ndarray, symbol: np.ndarray, aux: np.ndarray, wave_ms: np.ndarray) -> pa.Table:
-    """The rows of these annotations in the order of record and sample, equal ones as given. wave_ms: (row, wave), NaN is absent."""
+def beats_table(record, sample, symbol, aux, wave_ms: np.ndarray, texture_ecg_id: np.ndarray | None = None) -> pa.Table:
+    """The rows of these annotations in the order of record and sample, equal ones as given: arrays over rows.
+
+    wave_ms: (row, wave), NaN is absent; texture_ecg_id: negative where the noise under a beat was recorded from nobody.
+    """
     order = np.lexsort((sample, record))
-    wave_ms = wave_ms[order]
+    texture_ecg_id = np.full(len(order), -1) if texture_ecg_id is None else texture_ecg_id
+    wave_ms, texture_ecg_id = wave_ms[order], texture_ecg_id[order].astype(np.int32)
     absent = np.isnan(wave_ms)
     whole = np.rint(np.where(absent, 0, wave_ms)).astype(np.int16)
     columns = {
@@ -29,6 +33,7 @@ def beats_table(record: np.ndarray, sample: np.ndarray, symbol: np.ndarray, aux:
         "symbol": pa.array(symbol[order], pa.string()),
         "aux": pa.array(aux[order], pa.string()),
         **{name: pa.array(whole[:, at], mask=absent[:, at]) for at, name in enumerate(WAVE_COLUMNS)},
+        "texture_ecg_id": pa.array(texture_ecg_id, mask=texture_ecg_id < 0),
     }
     return pa.table(columns)
 

@@ -11,12 +11,14 @@ from ecg_batch.synthesis.batch import Batch
 from ecg_batch.synthesis.donor_marks import Marks
 from ecg_batch.synthesis.retime import CORNERS, Timing
 from ecg_batch.synthesis.synthesizer import Synthesizer
+from ecg_batch.synthesis.units import NOBODY
 
 
 def batch_beats(synthesizer: Synthesizer, batch: Batch) -> pa.Table:
     """The rows of beats.parquet of a batch. Of blends they are the first donor's, which the others were brought in time with."""
     request, of_bank, count = synthesizer.request, synthesizer.marks, len(batch.donor_row)
-    at, r, symbol, marks = carried(of_bank, batch.donor_row, batch.timings, request.samples, request.fs_hz)
+    at, r, symbol, marks, near = carried(of_bank, batch.donor_row, batch.timings, request.samples, request.fs_hz)
+    lent = np.concatenate([of_beats[:-1] for of_beats in batch.texture_of_beats])[near]
     kept, sample, symbol, wave_ms = stated(r, symbol, marks, request.samples, request.fs_hz)
     return beats_table(
         batch.queries.record[np.concatenate([np.arange(count), at[kept]])],
@@ -24,11 +26,18 @@ def batch_beats(synthesizer: Synthesizer, batch: Batch) -> pa.Table:
         np.concatenate([np.full(count, RHYTHM), symbol]),
         np.concatenate([of_bank.rhythm[batch.donor_row], np.full(len(kept), "")]),
         np.concatenate([np.full((count, len(WAVES)), np.nan), wave_ms]),
+        np.concatenate([np.full(count, NOBODY), lenders_of(synthesizer, lent[kept])]),
     )
 
 
+def lenders_of(synthesizer: Synthesizer, row: np.ndarray) -> np.ndarray:
+    """ecg_id of these rows of the bank, NOBODY of NOBODY: (beat,)."""
+    return np.where(row == NOBODY, NOBODY, synthesizer.bank.table.ecg_id[row])
+
+
 def carried(of_bank: Marks, donor_row: np.ndarray, timings: list[Timing], samples: int, fs_hz: int):
-    """(record, r, symbol (beat,), marks (beat, wave)) of the beats inside each record and one on either side, in its samples.
+    """(record, r, symbol (beat,), marks (beat, wave)) of the beats inside each record and one on either side, in its samples; and
+    which these are of all placed beats but each record's last.
 
     All maps are inverted as one: the loops' times of each record begin where those of the one before end.
     """
@@ -46,7 +55,7 @@ def carried(of_bank: Marks, donor_row: np.ndarray, timings: list[Timing], sample
     record, donor = record[near], donor_row[record[near]]
     beat = of_bank.first[donor] + np.concatenate([timing.source[:-1] for timing in timings])[near]
     marks = loop_time[::CORNERS][near, None] + of_bank.wave_ms[donor, beat] * (fs_hz / 1000)
-    return record, r[near], of_bank.symbol[donor, beat], np.interp(marks, loop_time, out)
+    return record, r[near], of_bank.symbol[donor, beat], np.interp(marks, loop_time, out), near
 
 
 def stated(r: np.ndarray, symbol: np.ndarray, marks: np.ndarray, samples: int, fs_hz: int):

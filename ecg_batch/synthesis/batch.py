@@ -17,7 +17,7 @@ from ecg_batch.synthesis.retime import Timing
 from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions, retrieve
 from ecg_batch.synthesis.skeleton import Skeleton, make_skeleton
 from ecg_batch.synthesis.synthesizer import Synthesizer
-from ecg_batch.synthesis.units import unit_textures
+from ecg_batch.synthesis.units import Lenders, nobody, unit_textures
 
 TILE_SAMPLES = 16_000  # finished together, all leads of each: 1 MB an array in float64 stays in cache, and is no new memory map
 
@@ -35,6 +35,7 @@ class Batch:
     flags: list[list[str]]
     blended_rows: list[tuple[int, ...]]  # of the donors after the first
     texture_rows: list[tuple[int, ...]]  # of the donors of recorded texture
+    texture_of_beats: list[np.ndarray]  # of each placed beat the row that its noise is from, see units.Lenders
     timings: list[Timing]
     skeleton_mv: np.ndarray | list | None  # low-passed, float64 (record, 8, time), where the request refines or adds noise
     noise: list | None = None  # noise.NoiseOf of each record, where the request adds noise
@@ -43,9 +44,9 @@ class Batch:
 OF_RECORD = tuple(field.name for field in fields(Batch) if field.name != "queries")
 
 
-# (texture float64 (record, 8, time) mV, low-passed; rows of the bank it was recorded from) of these records of the batch with these
-# beats: what is laid in time with the beats is another when the donor is.
-TextureOf = Callable[[np.ndarray, list[Skeleton]], tuple[np.ndarray, list[tuple[int, ...]]]]
+# (texture float64 (record, 8, time) mV, low-passed; who lent it) of these records of the batch with these beats: what is laid in
+# time with the beats is another when the donor is.
+TextureOf = Callable[[np.ndarray, list[Skeleton]], tuple[np.ndarray, Lenders]]
 
 
 def make_batch(synthesizer: Synthesizer, queries: Queries) -> Batch:
@@ -100,7 +101,7 @@ def with_texture(synthesizer: Synthesizer, queries: Queries, candidates: np.ndar
 def decoded(request: Request, texture_mv: np.ndarray, records: np.ndarray, made: list[Skeleton]):
     """TextureOf what the models decoded for the batch: (batch, 8, time) mV."""
     texture_mv = low_pass(texture_mv[records].astype(np.float64), request.lowpass_hz, request.fs_hz)
-    return texture_mv, [()] * len(records)
+    return texture_mv, nobody([one.timing for one in made])
 
 
 def recorded(synthesizer: Synthesizer, queries: Queries, records: np.ndarray, made: list[Skeleton]):
@@ -109,8 +110,8 @@ def recorded(synthesizer: Synthesizer, queries: Queries, records: np.ndarray, ma
     timings = [one.timing for one in made]
     draws = uniforms(request.seed, queries.record[records], Stream.UNITS, 1 + max(len(timing.placed) for timing in timings))
     hosts = np.array([one.donor_rows[0] for one in made])
-    texture_uv, rows = unit_textures(synthesizer.units, hosts, timings, request.samples, draws, request.temperature)
-    return low_pass(texture_uv * MV_PER_UV, request.lowpass_hz, request.fs_hz), rows
+    texture_uv, lenders = unit_textures(synthesizer.units, hosts, timings, request.samples, draws, request.temperature)
+    return low_pass(texture_uv * MV_PER_UV, request.lowpass_hz, request.fs_hz), lenders
 
 
 def _in_tiles(synthesizer: Synthesizer, queries: Queries, candidates: np.ndarray, texture_of: TextureOf) -> Batch:
@@ -146,10 +147,10 @@ def _try(synthesizer: Synthesizer, queries: Queries, ranked, beat_draws, records
     """One attempt: these records of the batch with the first of their ranked donors (record, k), checked."""
     request = synthesizer.request
     made = skeletons(synthesizer, queries, ranked, beat_draws)
-    texture_mv, texture_rows = texture_of(records, made)
+    texture_mv, lenders = texture_of(records, made)
     skeleton_mv = low_pass(np.stack([skeleton.ecg_uv for skeleton in made]) * MV_PER_UV, request.lowpass_hz, request.fs_hz)
     composed = compose(skeleton_mv, texture_mv, request.alpha, request.prd_limit_pct)
-    return checked(synthesizer, queries, ranked, made, composed, skeleton_mv, texture_rows)
+    return checked(synthesizer, queries, ranked, made, composed, skeleton_mv, lenders)
 
 
 def skeletons(synthesizer: Synthesizer, queries: Queries, ranked: np.ndarray, beat_draws) -> list[Skeleton]:
@@ -164,7 +165,9 @@ def _asked_bpm(synthesizer: Synthesizer, queries: Queries, donor_row: np.ndarray
     return np.where(np.isnan(queries.hr_bpm), synthesizer.bank.table.hr_bpm[donor_row], queries.hr_bpm).astype(np.float64)
 
 
-def checked(synthesizer, queries: Queries, ranked, made: list[Skeleton], composed: Composed, skeleton_mv, texture_rows) -> Batch:
+def checked(
+    synthesizer: Synthesizer, queries: Queries, ranked, made: list[Skeleton], composed: Composed, skeleton_mv, lenders: Lenders
+) -> Batch:
     """Composed records with what the quality gate says of them."""
     donor_row, timings = ranked[:, 0], [skeleton.timing for skeleton in made]
     hr_bpm = _asked_bpm(synthesizer, queries, donor_row)
@@ -181,7 +184,8 @@ def checked(synthesizer, queries: Queries, ranked, made: list[Skeleton], compose
         alpha=composed.alpha,
         flags=flags,
         blended_rows=[skeleton.donor_rows[1:] for skeleton in made],
-        texture_rows=texture_rows,
+        texture_rows=lenders.rows,
+        texture_of_beats=lenders.of_beats,
         timings=timings,
         skeleton_mv=skeleton_mv if synthesizer.request.judge else list(skeleton_mv) if synthesizer.request.noise else None,
     )

@@ -21,6 +21,7 @@ from ecg_batch.synthesis.compose import Composed, compose
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.skeleton import Skeleton
 from ecg_batch.synthesis.synthesizer import Synthesizer
+from ecg_batch.synthesis.units import nobody
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,17 @@ def complete(synthesizer: Synthesizer, begun: Begun) -> Batch:
     if synthesizer.request.noise:  # it is measured against the beats
         ecg_uv = np.stack([skeleton.ecg_uv for skeleton in begun.skeletons])
         skeleton_mv = low_pass(ecg_uv * MV_PER_UV, synthesizer.request.lowpass_hz, synthesizer.request.fs_hz)
-    batch = checked(synthesizer, queries, begun.candidates, begun.skeletons, composed, skeleton_mv, [()] * count)
+    batch = checked(synthesizer, queries, begun.candidates, begun.skeletons, composed, skeleton_mv,
+                    nobody([one.timing for one in begun.skeletons]))  # fmt: skip
     return draw_again(synthesizer, begun.candidates, begun.beat_draws, batch, partial(fetched, begun))
 
 
 def fetched(begun: Begun, records: np.ndarray, made: list[Skeleton]):
     """batch.TextureOf. Not through the device's queue, where the copy would wait until the next batch is made."""
     if not begun.arrived:
-        return begun.texture_mv[records].numpy(), [()] * len(records)
+        return begun.texture_mv[records].numpy(), nobody([one.timing for one in made])
     with torch.cuda.stream(torch.cuda.Stream()):
-        return begun.texture_mv[records].cpu().numpy(), [()] * len(records)
+        return begun.texture_mv[records].cpu().numpy(), nobody([one.timing for one in made])
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

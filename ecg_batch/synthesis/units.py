@@ -33,6 +33,7 @@ CROSSFADE_S = 0.08
 LENDERS = 128  # donors of like level, whose units render a record's codes
 RECENT = 32  # beats before, none of whose units comes again: noise does not repeat
 FOLLOW = 6.0  # so many times the squared distance of the nearest unit, and one goes on as recorded: three beats in five do
+NOBODY = -1  # instead of a row of the bank
 DRIFT_LENDERS = 16  # the nearest of them, of which one lends its drift
 T_END_S, P_BEGINS_S = 0.42, 0.30  # after and before R: beyond, a beat's noise is that of TP
 LEAST_TP_S = 0.10  # read to and fro, however short the recorded one is
@@ -202,6 +203,19 @@ def units_of(bank: Bank, rows: np.ndarray) -> Units:
 
 
 @dataclass(frozen=True)
+class Lenders:
+    """Rows of the bank that texture is from: all of each record; of each placed beat (beat,), NOBODY where it is not heard."""
+
+    rows: list[tuple[int, ...]]
+    of_beats: list[np.ndarray]
+
+
+def nobody(timings: list[Timing]) -> Lenders:
+    """Of texture that was not recorded."""
+    return Lenders([()] * len(timings), [np.full(len(timing.placed), NOBODY) for timing in timings])
+
+
+@dataclass(frozen=True)
 class Laid:
     """Which unit lies under each beat of a record, from one before it to one after it: samples r (beat,) and units (beat,)."""
 
@@ -227,7 +241,7 @@ def plain_nearest(index: UnitIndex, pool: np.ndarray, wanted: np.ndarray, ordina
 
 
 def unit_textures(index: UnitIndex, hosts: np.ndarray, timings: list[Timing], samples: int, draws, temperature: float):
-    """(texture float64 (record, lead, time) in microvolts, rows of the bank that it is from) of records of 10 s.
+    """(texture float64 (record, lead, time) in microvolts, who lent it) of records of 10 s.
 
     hosts (record,): the rows that their beats are from; draws (record, 1 + beat): who lends the drift, then the code of each beat
     that is heard.
@@ -235,7 +249,7 @@ def unit_textures(index: UnitIndex, hosts: np.ndarray, timings: list[Timing], sa
     within = [heard(timing.placed, samples) for timing in timings]
     longest = max(beats.stop - beats.start for beats in within)
     codes = index.drawn(hosts, np.ascontiguousarray(draws[:, 1 : 1 + longest]), temperature)
-    textures, rows = np.empty((len(hosts), index.bank.texture.shape[1], samples)), []
+    textures, lenders = np.empty((len(hosts), index.bank.texture.shape[1], samples)), Lenders([], [])
     each = zip(textures, hosts.tolist(), timings, within, codes, draws[:, 0], strict=True)
     for out, host, timing, beats, own, drawn in each:
         ordinary = index.ordinary_in_loop(host)[timing.source[beats]]
@@ -243,8 +257,11 @@ def unit_textures(index: UnitIndex, hosts: np.ndarray, timings: list[Timing], sa
         near = index.lenders(host)[:DRIFT_LENDERS]
         slow = int(near[int(drawn * len(near))])
         np.add(index.drift(slow)[:, :samples], rest_of(index, laid, 0, samples), out=out)
-        rows.append((slow, *sorted({*index.units.row[laid.unit].tolist()} - {slow})))
-    return textures, rows
+        of_beats = np.full(len(timing.placed), NOBODY)
+        of_beats[beats] = index.units.row[laid.unit]
+        lenders.of_beats.append(of_beats)
+        lenders.rows.append((slow, *sorted({*index.units.row[laid.unit].tolist()} - {slow})))
+    return textures, lenders
 
 
 def heard(r: np.ndarray, samples: int) -> slice:

@@ -47,7 +47,7 @@ def test_each_mark_shows_the_donor_time_that_is_marked_there(real, marks, ratio,
     """The law of the map, on donors of every kind: time_beats says which loop time an output sample shows."""
     donors = DRAWS.choice(np.flatnonzero(ratio * real.table.hr_bpm < 170), 200, replace=False)
     timings = timings_of(real, donors, ratio, rr_cv)
-    record, r, _, found = carried(marks, donors, timings, 1000, 100)
+    record, r, _, found, _ = carried(marks, donors, timings, 1000, 100)
     checked = 0
     for at, (donor, timing) in enumerate(zip(donors, timings, strict=True)):
         mine = record == at
@@ -74,7 +74,7 @@ def test_a_record_shows_at_each_mark_what_its_donor_shows_there(real, marks, rat
     """
     donors = DRAWS.choice(len(real.table), 100, replace=False)
     timings = timings_of(real, donors, ratio, 0.1)
-    record, r, _, found = carried(marks, donors, timings, 1000, 100)
+    record, r, _, found, _ = carried(marks, donors, timings, 1000, 100)
     off_uv, later_uv = [], []  # at the mark, and a sample later
     for at, (donor, timing) in enumerate(zip(donors, timings, strict=True)):
         loop, mine = donor_loop(real, donor), record == at

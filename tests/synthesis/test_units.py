@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from making import make, plan_of, write_request
+from making import make, make_all, plan_of, write_request
 
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors.bank import TABLE_COLUMNS, Bank, read_bank
@@ -115,6 +115,19 @@ def test_units_are_of_other_patients_of_the_folds_that_are_allowed(tmp_path):
     assert {fold for held in rows["texture_fold"] for fold in held} <= {1, 2, 5}
     assert all(host not in held for host, held in zip(rows["donor_patient_id"], rows["texture_patient_id"], strict=True))
     assert len({one for held in rows["texture_ecg_id"] for one in held}) > 200
+
+
+@pytest.mark.parametrize("how", [{}, {"duration_s": 30, "records": 4}, {"texture": "decoded"}], ids=["10 s", "long", "decoded"])
+def test_each_beat_names_who_lent_its_noise(tmp_path, how):
+    """One of those whom the record's row names, which are they and who lent the drift; nobody where texture was decoded."""
+    _, rows, beats = make_all(plan_of(tmp_path, **{"records": 16, **how}))
+    named, of, symbol = beats["texture_ecg_id"].to_pylist(), beats["record"].to_pylist(), beats["symbol"].to_pylist()
+    lent = {record: {one for one, at in zip(named, of, strict=True) if at == record} - {None} for record in rows["record"]}
+    for record, held in zip(rows["record"], rows["texture_ecg_id"], strict=True):
+        assert lent[record] <= set(held) and len(set(held) - lent[record]) <= (3 if "duration_s" not in how else 16)
+    is_beat = np.isin(symbol, ["N", "V", "A", "/", "Q"])
+    assert all((one is not None) == ("texture" not in how) for one, beat in zip(named, is_beat, strict=True) if beat)
+    assert all(one is None for one, symbol in zip(named, symbol, strict=True) if symbol == "+")
 
 
 def test_lenders_are_as_loud_as_the_donors_own_texture(bank, index):

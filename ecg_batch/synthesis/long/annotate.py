@@ -5,7 +5,6 @@ interval after it, where it is the one that was (A). A wave that reaches beyond 
 """
 
 import numpy as np
-import pyarrow as pa
 
 from ecg_batch.dataset.beats import QUALITY, RHYTHM, WAVES, beats_table
 from ecg_batch.request.model import Request
@@ -14,15 +13,18 @@ from ecg_batch.synthesis.donor_marks import stated_symbols
 from ecg_batch.synthesis.long.begin import LongRecord
 from ecg_batch.synthesis.long.donor import LongDonor
 from ecg_batch.synthesis.long.stitch import Placed, intervals
+from ecg_batch.synthesis.units import NOBODY
 
 BEFORE_R = WAVES.index("qrs_on") + 1  # marks that lie before R
 
 
-def record_beats(record: int, made: LongRecord, quality: list[tuple[int, str]], request: Request) -> pa.Table:
-    """The rows of beats.parquet of one record: rhythm changes, remarks on quality ("~" in WFDB) with their first samples, beats."""
+def record_beats(record: int, made: LongRecord, quality: list[tuple[int, str]], texture_ecg_id: np.ndarray, request: Request):
+    """The rows of beats.parquet of one record, a pyarrow Table: rhythm changes, remarks on quality ("~" in WFDB) with their first
+    samples, beats. texture_ecg_id: of each placed beat (beat,), see beats_table.
+    """
     r = made.placed.r.astype(np.int64)
     symbol = stated_symbols(made.donor.symbol[made.placed.source], "PACE" in made.donor.codes)
-    _, sample, symbol, wave_ms = stated(r, symbol, carried(made.donor, made.placed), request.samples, request.fs_hz)
+    kept, sample, symbol, wave_ms = stated(r, symbol, carried(made.donor, made.placed), request.samples, request.fs_hz)
     rows = [(round(time_s * request.fs_hz), RHYTHM, aux) for time_s, aux in made.changes]
     rows += [(start, QUALITY, said) for start, said in quality]
     at, kinds, aux = zip(*rows, strict=True)
@@ -32,6 +34,7 @@ def record_beats(record: int, made: LongRecord, quality: list[tuple[int, str]], 
         np.concatenate([kinds, symbol]),
         np.concatenate([aux, np.full(len(sample), "")]),
         np.concatenate([np.full((len(rows), len(WAVES)), np.nan), wave_ms]),
+        np.concatenate([np.full(len(rows), NOBODY), texture_ecg_id[kept]]),
     )
 
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 from ecg_batch.dataset.layout import Shard
 from ecg_batch.dataset.rows import rows_table
 from ecg_batch.models import decode
+from ecg_batch.synthesis.annotate import lenders_of
 from ecg_batch.synthesis.batch import Batch
 from ecg_batch.synthesis.compose import allowed_alpha, compose, norm
 from ecg_batch.synthesis.long.annotate import record_beats
@@ -31,6 +32,7 @@ from ecg_batch.synthesis.long.texture_stream import TextureStream, filtered_with
 from ecg_batch.synthesis.long.unit_stream import UnitStreams
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.synthesizer import Synthesizer
+from ecg_batch.synthesis.units import NOBODY
 
 
 @dataclass(frozen=True)
@@ -134,13 +136,19 @@ class LongBatch:
             flags=flags,
             blended_rows=[()] * len(self._records),
             texture_rows=self._recorded.rows() if self._recorded else [()] * len(self._records),
+            texture_of_beats=[],
             timings=[],
             skeleton_mv=None,
             noise=self._noise and [noise.known() for noise in self._noise],
         )
-        each = zip(self._queries.record, self._records, map(self._remarks, range(len(self._records))), strict=True)
-        beats = (record_beats(int(record), begun, remarks, self._request) for record, begun, remarks in each)
+        beats = map(self._beats, range(len(self._records)))
         return rows_table(self._synthesizer.bank.table, batch, shard_index), beats
+
+    def _beats(self, at: int) -> pa.Table:
+        made = self._records[at]
+        rows = self._recorded.of_beats(at) if self._recorded else np.full(len(made.placed.r), NOBODY)
+        lent = lenders_of(self._synthesizer, rows)
+        return record_beats(int(self._queries.record[at]), made, self._remarks(at), lent, self._request)
 
     def _remarks(self, record: int) -> list[tuple[int, str]]:
         """(first sample, what is said) of minutes that failed the gate and of noise."""

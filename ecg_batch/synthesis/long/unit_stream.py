@@ -27,6 +27,7 @@ class UnitStreams:
         uniforms = np.zeros((len(records), max(beats)))
         for row, number, count in zip(uniforms, record_numbers, beats, strict=True):
             row[:count] = generator(request.seed, int(number), Stream.UNITS).random(count)
+        self._index = index
         codes = index.drawn(np.array([record.donor_row for record in records]), uniforms, request.temperature)
         each = zip(record_numbers, records, codes, strict=True)
         self.textures = [UnitTexture(index, request, int(number), record, of_record) for number, record, of_record in each]
@@ -40,6 +41,11 @@ class UnitStreams:
     def rows(self) -> list[tuple[int, ...]]:
         """Of each record the rows of the bank that its texture is from."""
         return [texture.rows for texture in self.textures]
+
+    def of_beats(self, record: int) -> np.ndarray:
+        """Of one record the row of the bank that the noise under each placed beat is from: (beat,)."""
+        texture = self.textures[record]
+        return self._index.units.row[texture.laid.unit]
 
 
 class UnitTexture:
