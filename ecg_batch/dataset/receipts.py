@@ -52,6 +52,7 @@ def _is_sane(receipt: dict, shard: Shard) -> bool:
         and isinstance(parts, list) and all(isinstance(part, str) for part in parts)
         and (batch is None or (is_count(batch) and batch > 0))
         and is_count(receipt.get("flagged", 0)) and isinstance(flags, dict) and all(map(is_count, flags.values()))
+        and all(set(stated) == {"bytes", "sha256"} for stated in files)
         and all(is_count(stated["bytes"]) and isinstance(stated["sha256"], str) for stated in files)
         and isinstance(receipt["content_sha256"], str)
     )  # fmt: skip
