@@ -1,6 +1,6 @@
 """A small U-Net that says of one lead, any lead, where P, QRS and T are: network, training, and the waves of what it says.
 
-U-Net: Ronneberger 2015 (arXiv:1505.04597); for delineation Moskalenko 2019 (arXiv:1908.05372). It sees 0.5 to 40 Hz at 250 Hz, and
+U-Net: Ronneberger 2015 (arXiv:1505.04597); for delineation Moskalenko 2020 (arXiv:2001.04689). It sees 0.5 to 40 Hz at 250 Hz, and
 says every 8 ms how probable P, QRS, T and none of them are. No mark of a reader is needed: see evaluation/waves/compare.py.
 
 Glossary

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 import wfdb
 from making import write_request
+from places import ROOT
 from real_sets import few_donors
 
 from ecg_batch.cli.main import main
@@ -248,3 +251,12 @@ def test_the_bundled_delineator_finds_what_cardiologists_marked():
     some = names_in(Path(named), "i")[::10]
     counts = counts_of([delineated(model, read_delineated(Path(named), name)) for name in some])
     assert interval(counts)[0] > 0.96 and interval(counts[:, 2:4])[0] > 0.985
+
+
+@pytest.mark.slow
+def test_the_example_trains_weights_that_are_read_again(dataset, tmp_path):
+    command = [sys.executable, "examples/train_delineator.py", dataset, "--out", tmp_path / "weights.safetensors", "--steps", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    model, says = delineator.load(tmp_path / "weights.safetensors")
+    assert says["steps"] == "2" and probabilities(model, np.zeros((1, 1000)), 100).shape == (1, 4, 1250)
