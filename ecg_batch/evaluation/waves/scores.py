@@ -16,7 +16,7 @@ TOLERANCE_S = 0.15  # as the literature on LUDB and ANSI/AAMI EC57 have it
 BOUNDARIES = ("P onset", "P end", "QRS onset", "QRS end", "T onset", "T end")
 LEAST_S = {0: 0.03, 1: 0.03, 2: 0.05}  # shorter waves are none
 GAP_S = 0.04  # two pieces of one wave that are nearer than this are one
-REFRACTORY_S = 0.2
+REFRACTORY_S = 0.25  # 240 a minute
 P_BEFORE_S, NEAR_S, P_SHARE = 0.4, 5.0, 0.5  # P begins so near before its QRS; of the QRS so near, so many must have one
 DRAWS = 1000
 
