@@ -148,13 +148,14 @@ def wave_errors(rows: dict) -> bytes:
     names = list(next(iter(rows.values()))["by boundary"])
     figure = Figure(figsize=(12, 5.4), layout="constrained")
     for axes, name in zip(figure.subplots(2, 3, sharex=True).T.flat, names, strict=True):
-        for source, row in rows.items():
+        for at, (source, row) in enumerate(rows.items()):
             counts = np.array(row["by boundary"][name]["histogram"])
             edges = np.linspace(-150, 150, len(counts) + 1)
-            axes.stairs(counts / max(counts.sum(), 1), edges, label=source, color=COLOURS.get(source))
+            axes.stairs(counts / max(counts.sum(), 1), edges, label=source, color=f"C{at}")
         axes.axvline(0, color="0.85", lw=1, zorder=0)
         axes.set(title=name, yticks=[], xlim=(-100, 100), xlabel="ours less theirs, ms")
-    figure.axes[0].legend(frameon=False, fontsize=8)
+    named = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*named, loc="outside upper center", ncols=len(rows), frameon=False, fontsize=9)
     return png(figure)
 
 
