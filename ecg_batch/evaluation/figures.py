@@ -143,6 +143,35 @@ def _with_intervals(axes, held: dict[float, list[float]], label: str) -> None:
     axes.errorbar(list(held), value, [value - low, high - value], fmt="o-", ms=4, lw=1.2, capsize=2, label=label)
 
 
+def wave_errors(rows: dict) -> bytes:
+    """Histograms of what marks are off, ours less theirs, by boundary and by what taught."""
+    names = list(next(iter(rows.values()))["by boundary"])
+    figure = Figure(figsize=(12, 5.4), layout="constrained")
+    for axes, name in zip(figure.subplots(2, 3, sharex=True).T.flat, names, strict=True):
+        for at, (source, row) in enumerate(rows.items()):
+            counts = np.array(row["by boundary"][name]["histogram"])
+            edges = np.linspace(-150, 150, len(counts) + 1)
+            axes.stairs(counts / max(counts.sum(), 1), edges, label=source, color=f"C{at}")
+        axes.axvline(0, color="0.85", lw=1, zorder=0)
+        axes.set(title=name, yticks=[], xlim=(-100, 100), xlabel="ours less theirs, ms")
+    named = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*named, loc="outside upper center", ncols=len(rows), frameon=False, fontsize=9)
+    return png(figure)
+
+
+def beats_in_noise(rows: dict) -> bytes:
+    """F1 of R peaks over the ratio, with 95 % intervals."""
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name, row in rows.items():
+        held = {float(at.split()[0]): of["F1"] for at, of in row.items() if at.endswith(" dB")}
+        _with_intervals(axes, held, name)
+    axes.set(xlabel="beats to noise (dB)", ylabel="F1 of R peaks (95 %)")
+    axes.invert_xaxis()
+    axes.legend(frameon=False, fontsize=8)
+    return png(figure)
+
+
 def gallery(made, train, rows, unvaried) -> bytes:
     """The first record of three classes as the dataset has it, the same without variation, and its donor, on ECG paper."""
     from ecg_batch.plot.paper import Sheet, draw

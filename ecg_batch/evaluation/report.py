@@ -53,8 +53,8 @@ def evaluate_dataset(
         evaluate.refuse_leak(folder, windows, real.in_folds(CHOICE_FOLD), real.in_folds(TEST_FOLD))
         report = {"two-sample test": two_sample_section(sides_of(windows, real), bank, out, settings, plan.run_id)}
         splits = [real.in_folds(*folds) for folds in (TRAIN_FOLDS, (CHOICE_FOLD,), (TEST_FOLD,))]
-        report["made with"] = made_with(folder, plan, ptbxl, len(windows), splits, settings, time.monotonic() - started)
-        return _written(report, {}, out)
+        report["made with"] = of_sets(folder, plan, ptbxl, len(windows), splits, settings, time.monotonic() - started)
+        return _judged(report, {}, out)
     sets = evaluate.read_sets(folder, real, settings, lambda batches: track(batches, "ablations", "batches"))
     nets = evaluate.networks(judges)
     encoder = nets["encoder"][0]
@@ -76,15 +76,19 @@ def evaluate_dataset(
                 report[name] = section()
             shown.update()
     splits = [sets.train, sets.choice, sets.test]
-    report["made with"] = made_with(folder, plan, ptbxl, len(sets.made), splits, settings, time.monotonic() - started)
-    return _written(report, draw(report, sets), out)
+    report["made with"] = of_sets(folder, plan, ptbxl, len(sets.made), splits, settings, time.monotonic() - started)
+    return _judged(report, draw(report, sets), out)
 
 
-def _written(report: dict, figures: dict[str, bytes], out: Path) -> dict:
+def _judged(report: dict, figures: dict[str, bytes], out: Path) -> dict:
     report["bars"] = bars(report)
     report["first lines"] = first_lines(report)
     if "two-sample test" in report:
         figures["two-sample test"] = evaluate_figures.told(report["two-sample test"]["rows"])
+    return written(report, figures, out)
+
+
+def written(report: dict, figures: dict[str, bytes], out: Path) -> dict:
     (out / "report.json").write_bytes(to_json(without_nan(report)))
     write_page(out / "report.html", report, figures)
     return report
@@ -99,11 +103,17 @@ def without_nan(value):
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def made_with(folder: Path, plan, ptbxl: Path, used_records: int, splits: list, settings: Settings, wall_s: float) -> dict:
+def of_sets(folder: Path, plan, ptbxl: Path, used_records: int, splits: list, settings: Settings, wall_s: float) -> dict:
+    sizes = {"PTB-XL": str(ptbxl), "synthetic records used": used_records,
+             "real records (folds 1-8, 9, 10)": ", ".join(str(len(part)) for part in splits)}  # fmt: skip
+    return made_with(folder, plan, settings, wall_s) | sizes
+
+
+def made_with(folder: Path, plan, settings, wall_s: float) -> dict:
+    """settings: a dataclass."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
-        "dataset": str(folder), "run id": plan.run_id, "PTB-XL": str(ptbxl), "synthetic records used": used_records,
-        "real records (folds 1-8, 9, 10)": ", ".join(str(len(part)) for part in splits),
+        "dataset": str(folder), "run id": plan.run_id,
         "settings": ", ".join(f"{name} {value}" for name, value in asdict(settings).items()),
         "software": ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy", "scikit-learn")),
         "CPU seconds": round(sum(one.ru_utime + one.ru_stime for one in used)), "wall seconds": round(wall_s),
@@ -163,8 +173,8 @@ def bar(what: str, wanted: str, found: str, met: bool) -> dict:
     return {"what": what, "bar": wanted, "found": found, "met": bool(met)}
 
 
-def span(values: list[float]) -> str:
-    return "{:+.3f} ({:+.3f} to {:+.3f})".format(*values)
+def span(values: list[float], digits: int = 3) -> str:
+    return "{:+.{d}f} ({:+.{d}f} to {:+.{d}f})".format(*values, d=digits)
 
 
 def first_lines(report: dict) -> list[str]:

@@ -1,0 +1,1 @@
+"""What the marks that records carry teach: a network of them alone, held against people's marks."""
