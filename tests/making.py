@@ -58,21 +58,16 @@ def finish(process: subprocess.Popen) -> str:
     return output
 
 
+# VmHWM: ru_maxrss of a process begins with what its parent had
 PEAK_OF = """
-import resource, runpy, sys
-from ecg_batch.synthesis.source import query_source
-from ecg_batch.synthesis.generate import open_generator
-from ecg_batch.run.planning import make_plan
-from ecg_batch.request.parse import load_request
-from ecg_batch.synthesis.source import query_source
-from ecg_batch.synthesis.generate import open_generator
-from ecg_batch.run.planning import make_plan
-from ecg_batch.request.parse import load_request
+import runpy, sys
+from pathlib import Path
 sys.argv = sys.argv[1:]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    status = Path("/proc/self/status").read_text()
+    print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """
 
 

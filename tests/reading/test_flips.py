@@ -125,7 +125,7 @@ def long_dataset(tmp_path, monkeypatch) -> Path:
     (run.folder / PLAN).write_bytes(to_json(plan_to_json(plan)))
     for shard in plan.shards:
         built = build_streamed(plan, shard, Made(plan, shard), run.folder)
-        stated = {"run_id": plan.run_id, "shard": shard.index, "records": shard.records, "files": built.files,
+        stated = {"format": 1, "run_id": plan.run_id, "shard": shard.index, "records": shard.records, "files": built.files,
                   "content_sha256": built.content_sha256, "bytes": 1, "seconds": 1.0}  # fmt: skip
         run.receipt(shard.index).write_bytes(to_json(stated))
     finalise(run)

@@ -9,7 +9,7 @@ import pytest
 from fakes import fake
 from places import TESTS
 
-from ecg_batch.dataset.layout import FAILURES, ecg_file, part_file
+from ecg_batch.dataset.layout import FAILURES
 from ecg_batch.request.parse import load_request
 from ecg_batch.run.claim import claim_shard
 from ecg_batch.run.local import ShardsFailed, run_missing, synthesize
@@ -80,10 +80,10 @@ def test_ten_thousand_receipts_are_looked_through_in_a_second(make_run):
     run = make_run(records=640_000, shard=64)
     assert len(run.shards) == 10_000
     for shard in run.shards:
-        files = {name: {"bytes": 0, "sha256": "0" * 64} for name in (ecg_file(shard.index), part_file(shard.index))}
+        files = {name: {"bytes": 0, "sha256": "0" * 64} for name in run.plan.shard_files(shard)}
         for name in files:
             (run.folder / name).touch()
-        receipt = {"run_id": run.plan.run_id, "shard": shard.index, "files": files, "content_sha256": "0" * 64}
+        receipt = {"format": 1, "run_id": run.plan.run_id, "shard": shard.index, "files": files, "content_sha256": "0" * 64}
         run.receipt(shard.index).write_text(json.dumps({**receipt, "records": 64, "seconds": 1.0, "bytes": 0}))
     start = time.process_time()
     assert "10,000 of 10,000 shards done" in describe(run.folder)[0]
