@@ -91,14 +91,18 @@ class Block(nn.Module):
         return F.relu(y + self.shortcut(past))  # (b, out, time / stride)
 
 
+def band_gain(f: torch.Tensor) -> torch.Tensor:
+    """Gain at frequencies f, Hz, that lets 0.5 to 40 Hz pass: the square of a second-order Butterworth's."""
+    low, high = BAND_HZ
+    return (f / low) ** 4 / (1 + (f / low) ** 4) / (1 + (f / high) ** 4)
+
+
 def band_pass(ecg_mv: torch.Tensor) -> torch.Tensor:
-    """0.5 to 40 Hz, zero phase, by the squared gain of a second-order Butterworth in the frequency domain: (b, lead, time)."""
+    """0.5 to 40 Hz, zero phase, in the frequency domain: (b, lead, time)."""
     pad, samples = round(PAD_S * JUDGE_HZ), ecg_mv.shape[-1]
     x = F.pad(ecg_mv - ecg_mv.mean(-1, keepdim=True), (pad, pad), mode="reflect")
     f = torch.fft.rfftfreq(x.shape[-1], 1 / JUDGE_HZ, device=x.device, dtype=x.dtype)
-    low, high = BAND_HZ
-    gain = (f / low) ** 4 / (1 + (f / low) ** 4) / (1 + (f / high) ** 4)
-    return torch.fft.irfft(torch.fft.rfft(x) * gain, n=x.shape[-1])[..., pad : pad + samples]
+    return torch.fft.irfft(torch.fft.rfft(x) * band_gain(f), n=x.shape[-1])[..., pad : pad + samples]
 
 
 def filtered(ecg: np.ndarray, fs_hz: int) -> torch.Tensor:

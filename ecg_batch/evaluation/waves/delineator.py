@@ -20,10 +20,10 @@ import torch.nn.functional as F
 
 from ecg_batch.errors import UserError
 from ecg_batch.keys import Range
+from ecg_batch.models.judge import band_gain
 from ecg_batch.sums import is_whole
 
 NETWORK_HZ, SAID_HZ = 250, 125
-BAND_HZ = (0.5, 40.0)
 PAD_S = 1.0  # reflected at both ends before filtering
 WIDTHS, KERNEL, STEM_KERNEL = (16, 24, 32, 48, 64), 9, 15
 STEP = 2 ** len(WIDTHS)  # the network takes whole multiples of so many samples
@@ -83,17 +83,13 @@ def _layer(into: int, out: int, kernel: int = KERNEL, stride: int = 1) -> nn.Seq
 
 
 def at_network_rate(ecg: torch.Tensor, fs_hz: float) -> torch.Tensor:
-    """What the network sees of leads (..., time) at fs_hz: float32 at 250 Hz, 0.5 to 40 Hz by the squared gain of a second-order
-    Butterworth, in the frequency domain.
-    """
+    """What the network sees of leads (..., time) at fs_hz: float32 at 250 Hz, 0.5 to 40 Hz, in the frequency domain."""
     samples, pad = ecg.shape[-1], round(min(PAD_S, (ecg.shape[-1] - 1) / fs_hz) * fs_hz)
     x = (ecg - ecg.mean(-1, keepdim=True)).reshape(-1, samples)
     x = F.pad(x, (pad, pad), mode="reflect")
     f = torch.fft.rfftfreq(x.shape[-1], 1 / fs_hz)
-    low, high = BAND_HZ
-    gain = (f / low) ** 4 / (1 + (f / low) ** 4) / (1 + (f / high) ** 4)
     out = round(x.shape[-1] * NETWORK_HZ / fs_hz)
-    x = torch.fft.irfft(torch.fft.rfft(x) * gain, n=out) * (out / x.shape[-1])
+    x = torch.fft.irfft(torch.fft.rfft(x) * band_gain(f), n=out) * (out / x.shape[-1])
     first = round(pad * NETWORK_HZ / fs_hz)
     return x[:, first : first + round(samples * NETWORK_HZ / fs_hz)].reshape(*ecg.shape[:-1], -1)
 
