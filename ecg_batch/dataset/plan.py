@@ -128,7 +128,8 @@ def read_plan(folder: Path) -> Plan:
         plan = Plan(raw["run_id"], request, raw["inputs_sha256"], tuple(Shard(*row) for row in raw["shards"]), raw["versions"],
                     raw.get("digits", 0), raw.get("annotated", False), raw.get("source", ""))  # fmt: skip
         # of the request as it is written: a newer ecg-batch may know parameters that it does not name
-        sound = run_id_of(raw["request"], plan.inputs) == plan.run_id and _is_sane(plan)
+        sound = raw["format"] in range(1, FORMAT + 1) and type(raw["format"]) is int and _is_sane(plan)
+        sound = sound and run_id_of(raw["request"], plan.inputs) == plan.run_id
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RecursionError):

@@ -225,8 +225,8 @@ def _open(folder: Path):
                         f"or write 'bank: bundled'")  # fmt: skip
     group = sums.open_whole(folder / "donors.zarr", ("skeleton", "texture", *TABLE_COLUMNS, *SHAPE_COLUMNS), REMEDY)
     version, leads = group.attrs.get("format"), group.attrs.get("leads")
-    if not isinstance(version, int) or version > FORMAT:
-        raise UserError(f"{folder}: bank of format {version!s:.200}, this program reads up to {FORMAT}; use a newer ecg-batch")
+    if type(version) is not int or not 1 <= version <= FORMAT:
+        raise UserError(f"{folder}: bank of format {version!s:.200}, this program reads 1 to {FORMAT}; use a newer ecg-batch")
     if leads != list(MODELLED):
         raise UserError(f"{folder}: bank of the leads {leads!s:.200}; needed {', '.join(MODELLED)}. Make it with ecg-batch prepare")
     return group

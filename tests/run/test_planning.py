@@ -238,6 +238,15 @@ def test_a_damaged_plan_is_named(make_run, damage):
         read_plan(run.folder)
 
 
+@pytest.mark.parametrize("version", [0.6, 1.0, 0, -1, True, "1", None, [1]])
+def test_a_format_that_is_no_whole_number_from_1_is_damage(make_run, version):
+    run = make_run()
+    raw = json.loads((run.folder / PLAN).read_bytes()) | {"format": version}
+    (run.folder / PLAN).write_text(json.dumps(raw))
+    with pytest.raises(UserError, match="plan.json: damaged"):
+        read_plan(run.folder)
+
+
 def test_a_newer_plan_is_named(make_run):
     run = make_run()
     (run.folder / PLAN).write_text('{"format": 2}')
