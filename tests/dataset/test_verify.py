@@ -84,6 +84,18 @@ def test_a_manifest_with_new_sums_says_what_the_plan_says(small_dataset, key):
     assert [line[:23] for line in verify(small_dataset)] == ["dataset.json: damaged ("]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["", "Made from my own recordings", None])
+def test_a_plan_of_another_source_is_found_with_new_sums(small_dataset, source):
+    """The source is in no digest: it is words."""
+    plan = json.loads((small_dataset / "plan.json").read_text())
+    assert list(verify(small_dataset)) == []
+    plan = {key: value for key, value in plan.items() if key != "source"} | ({} if source is None else {"source": source})
+    (small_dataset / "plan.json").write_text(json.dumps(plan))
+    rebuild_sums(small_dataset)
+    assert "README.md: not what plan.json says: of another source, or changed" in list(verify(small_dataset))
+
+
 def rebuild_sums(dataset):
     from ecg_batch.dataset.manifest import sums_text
 
