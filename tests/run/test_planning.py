@@ -19,8 +19,8 @@ from ecg_batch.dataset.layout import PLAN, cut_shards, final_name, partial_of
 from ecg_batch.dataset.plan import read_plan, refuse_other_software
 from ecg_batch.dataset.run import find_folder
 from ecg_batch.errors import UserError
-from ecg_batch.kernels.build import CAPS
 from ecg_batch.files import sha256_file
+from ecg_batch.kernels.build import CAPS
 from ecg_batch.request.parse import load_request
 from ecg_batch.run.folder import open_run
 from ecg_batch.run.planning import make_plan
