@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ecg_batch.dataset.beats import BEAT_COLUMNS, WAVE_COLUMNS
 from ecg_batch.dataset.layout import RECORDS, Shard
 from ecg_batch.dataset.plan import BEATS, Plan
-from ecg_batch.dataset.rows import NOISE_COLUMNS, ROW_COLUMNS, SOURCE_COLUMNS
+from ecg_batch.dataset.rows import NOISE_COLUMNS, PAIR_COLUMNS, ROW_COLUMNS, SOURCE_COLUMNS
 from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.tables import open_table
 from ecg_batch.files import sync
@@ -63,8 +63,8 @@ def write_parts(plan: Plan, shard: Shard, rows: pa.Table, beats: Iterable[pa.Tab
 
 
 def _check_rows(shard: Shard, rows: pa.Table) -> None:
-    further = (NOISE_COLUMNS, SOURCE_COLUMNS, NOISE_COLUMNS + SOURCE_COLUMNS)
-    if tuple(rows.column_names) not in (ROW_COLUMNS, *(ROW_COLUMNS + more for more in further)):
+    further = product(*(((), more) for more in (PAIR_COLUMNS, NOISE_COLUMNS, SOURCE_COLUMNS)))
+    if tuple(rows.column_names) not in {ROW_COLUMNS + sum(more, ()) for more in further}:
         raise ValueError(f"shard {shard.index}: the rows have the columns {rows.column_names}; needed {ROW_COLUMNS}")
     if not np.array_equal(rows["record"].to_numpy(), np.arange(shard.start, shard.stop)):
         raise ValueError(f"shard {shard.index}: the rows are not those of records {shard.start} to {shard.stop - 1} in order")

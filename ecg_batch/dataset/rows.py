@@ -17,6 +17,7 @@ ROW_COLUMNS = (
 )  # fmt: skip
 # where the bank is not of PTB-XL alone: the registry of each donor, and the record's name there
 SOURCE_COLUMNS = ("donor_source", "donor_record", "blend_source", "blend_record", "texture_source", "texture_record")
+PAIR_COLUMNS = ("pair_id",)  # where the request makes sets of records that are alike in all but what it varies
 # where the request asks for noise
 NOISE_COLUMNS = ("snr_db", "snr_db_by_lead", "noise_kinds", "masked")
 FURTHER = pa.list_(pa.int32())  # donors beside the first: of a blend none, one or two; of recorded texture none or more
@@ -48,7 +49,12 @@ def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
         "alpha": pa.array(batch.alpha, pa.float32()),
         "flags": pa.array([",".join(flags) for flags in batch.flags], pa.string()),
     }
-    return pa.table(columns | _noise(batch) | _sources(donors, batch))
+    return pa.table(columns | _pairs(queries) | _noise(batch) | _sources(donors, batch))
+
+
+def _pairs(queries) -> dict[str, pa.Array]:
+    """PAIR_COLUMNS; none where nothing is varied."""
+    return {"pair_id": pa.array(queries.key, pa.int64())} if queries.set_size > 1 else {}
 
 
 def _noise(batch) -> dict[str, pa.Array]:

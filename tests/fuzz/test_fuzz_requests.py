@@ -34,11 +34,13 @@ SOUND = (
     {"records": 64, "mix": {"labels": {"NORM": 1}}, "noise": {"snr_db": {"uniform": [-6, 24]}, "length_s": {"normal": [6, 2],
      "within": [2, 10]}, "kinds": {"muscle": 1, "lead_off": 0.1}}},
     {"records": 2, "duration_s": 600, "mix": {"labels": {"NORM": 1}}, "noise": {"snr_db": 3, "per_hour": 6.5, "length_s": 20}},
+    {"records": 12, "mix": {"labels": {"NORM": 1}}, "noise": {}, "vary": {"hr_bpm": [50, 75, 100], "snr_db": [12, 0.5]}},
 )  # fmt: skip
 KEYS = sorted(schema(AskedRequest)["properties"])
 BELOW = ("mix.hr_bpm", "mix.labels", "mix.labels.NORM", "mix.sex", "mix.age.within", "variation.rr_cv", "judge.steps",
          "rhythm.lf_hz",
-         "noise", "noise.snr_db", "noise.kinds", "noise.kinds.muscle", "noise.length_s.uniform", "noise.per_hour")  # fmt: skip
+         "noise", "noise.snr_db", "noise.kinds", "noise.kinds.muscle", "noise.length_s.uniform", "noise.per_hour",
+         "vary", "vary.hr_bpm", "vary.alpha")  # fmt: skip
 
 
 @st.composite
@@ -164,11 +166,16 @@ def same_noise(value, said: dict, folder=None) -> bool:
     return spread and (rate is None or is_null(rate) or value.per_hour == number(rate))
 
 
+def same_vary(value, said: dict, folder=None) -> bool:
+    asked = {name: tuple(map(number, values)) for name, values in said.items() if values is not None and not is_null(values)}
+    return dict(value.values) == asked and value.size == math.prod(map(len, asked.values()))
+
+
 MEANT = {field.name: same_number for field in fields(Request)} | {
     **dict.fromkeys(("device", "batch_on_oom", "format"), same_text),
     **dict.fromkeys(("bank", "models", "table"), same_path),
     **dict.fromkeys(("variation", "judge", "rhythm"), same_options),
-    "donor_folds": same_folds, "mix": same_mix, "cohort": same_cohort, "noise": same_noise,
+    "donor_folds": same_folds, "mix": same_mix, "cohort": same_cohort, "noise": same_noise, "vary": same_vary,
 }  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def _begin(synthesizer: Synthesizer, queries: Queries, at: int, rows: np.ndarray
     attempts, best = synthesizer.request.attempts, None
     for row in dict.fromkeys(rows[:attempts].tolist()):  # where a label has few donors, they come again
         try:
-            tried = _with_donor(synthesizer, row, int(queries.record[at]), float(queries.hr_bpm[at]))
+            tried = _with_donor(synthesizer, row, int(queries.key[at]), float(queries.hr_bpm[at]))
         except TooFewBeats:
             continue
         best = tried if best is None else min(best, tried, key=_shortcomings)
@@ -71,17 +71,17 @@ def _shortcomings(made: LongRecord) -> tuple[int, bool]:
     return len(made.flags), made.donor.ectopic_spliced
 
 
-def _with_donor(synthesizer: Synthesizer, row: int, record: int, hr_bpm: float) -> LongRecord:
-    """A record with one donor, and the flags that are known before its first minute is made."""
+def _with_donor(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float) -> LongRecord:
+    """A record with one donor, its draws by this key, and the flags that are known before its first minute is made."""
     request, table = synthesizer.request, synthesizer.bank.table
     own_bpm = float(table.hr_bpm[row])
     hr_bpm = own_bpm if np.isnan(hr_bpm) else hr_bpm
     donor = long_donor(synthesizer.bank, row)
     allowed = DonorRhythm(own_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(table, row), float(table.age[row]),
                           donor.beat_to_beat)  # fmt: skip
-    rhythm_draws = generator(request.seed, record, Stream.LONG_RHYTHM)
+    rhythm_draws = generator(request.seed, key, Stream.LONG_RHYTHM)
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour)
-    beat_draws = generator(request.seed, record, Stream.LONG_BEATS)
+    beat_draws = generator(request.seed, key, Stream.LONG_BEATS)
     placed = place(donor, rhythm.r_s, rhythm.symbol, rhythm.qt_rr_s, request.samples, beat_draws)
     flags = ["rate_statement"] * bool(contradictions(synthesizer.donors, np.array([row]), np.array([hr_bpm]))[0])
     flags += ["stretch"] * bool(abs(np.log(hr_bpm / (60 * request.fs_hz / donor.rr_samples))) > np.log(MAX_STRETCH))
