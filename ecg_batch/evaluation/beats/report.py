@@ -9,7 +9,7 @@ from ecg_batch.dataset.plan import read_plan
 from ecg_batch.errors import UserError
 from ecg_batch.evaluation import figures
 from ecg_batch.evaluation.beats.compare import COPIES, ECTOPIC, RULE, SYNTHETIC, BeatSettings, types_section
-from ecg_batch.evaluation.beats.rhythms import labelled_section, rhythm_section
+from ecg_batch.evaluation.beats.rhythms import has_fibrillation, labelled_section, rhythm_section
 from ecg_batch.evaluation.report import bar, made_with, span, written
 from ecg_batch.request.model import LOOP_S
 
@@ -28,9 +28,12 @@ def evaluate_beats(
     if plan.request.duration_s == LOOP_S:
         raise UserError(f"{folder}: records of {LOOP_S} s; types of beats and fibrillation are taught by long records, as "
                         "configs/holter.yaml makes them")  # fmt: skip
-    report: dict = {}
+    report, fibrillates = {}, has_fibrillation(folder, settings.records)
+    if cinc2017 and not fibrillates:
+        raise UserError(f"{folder}: no record fibrillates; for --cinc2017 some must, as the label AFIB makes them")
     if mitdb:
         report[TYPES] = types_section(folder, mitdb, named.get("mitdb"), out, settings)
+    if mitdb and fibrillates:
         report[RHYTHM] = rhythm_section(folder, mitdb, named.get("mitdb"), out, settings)
     if cinc2017:
         report[LABELLED] = labelled_section(folder, cinc2017, named.get("cinc2017"), out, settings)
@@ -68,6 +71,8 @@ def first_lines(report: dict) -> list[str]:
             without = row["S without the recording of most"]
             lines.append(f"{source}: V F1 {_shown(row['V']['F1'])}; S F1 {_shown(row['S']['F1'])}, without {most['recording']} "
                          f"{_shown(without['F1']) if without else 'not measured'}")  # fmt: skip
+    if TYPES in report and RHYTHM not in report:
+        lines.append("No record of the dataset fibrillates, so nothing is said of fibrillation.")
     if RHYTHM in report:
         lines += [f"{source}: windows of fibrillation in MIT-BIH, AUROC {_shown(row['AUROC'])}, F1 {_shown(row['F1'])}"
                   for source, row in report[RHYTHM]["rows"].items()]  # fmt: skip

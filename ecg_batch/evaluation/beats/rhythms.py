@@ -97,6 +97,12 @@ def jobs_of(dataset: Path, settings: BeatSettings) -> list[RhythmJob]:
             for source in (SYNTHETIC, COPIES) for seed in range(settings.seeds)]  # fmt: skip
 
 
+def has_fibrillation(folder: Path, records: int) -> bool:
+    """Whether one of a dataset's first records says so."""
+    dataset = open_dataset(folder)
+    return any(FIBRILLATION in dataset.beats(record)["aux"].to_pylist() for record in range(min(records, len(dataset))))
+
+
 # What teaches ---------------------------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,7 @@ def f1_of(model, records, name: str) -> float:
 # What it sees, and what it learns -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_beats_that_are_obviously_different_are_told_apart_in_others():
     taught = marked_by_people([recording(seed) for seed in range(4)])
     model = fit(taught, Training(60, 64))
@@ -260,6 +261,18 @@ def test_a_folder_without_recordings_and_records_of_ten_seconds_are_refused(data
 def test_records_of_ten_seconds_teach_no_rhythm(small_dataset, tmp_path, capsys):
     assert main(["evaluate", str(small_dataset), "--cinc2017", "C", "--out", str(tmp_path / "R")]) == 2
     assert "taught by long records" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_dataset_without_fibrillation_teaches_types_of_beats_alone(mitdb, tmp_path, capsys):
+    mix = {"labels": {"NORM": 0.5, "PAC": 0.5}, "hr_bpm": {"uniform": [60, 90]}}
+    bank = str(write_few_donors(tmp_path / "bank"))
+    request = write_request(tmp_path, records=4, batch=4, shard=4, duration_s=90, mix=mix, bank=bank)
+    synthesize(load_request(request), tmp_path / "dataset", 1, open_generator)
+    set_to = ["--set", *(f"{name}={value}" for name, value in vars(TINY).items())]
+    words = ["evaluate", str(tmp_path / "dataset"), "--out", str(tmp_path / "R"), *set_to]
+    assert main([*words, "--mitdb", str(mitdb)]) == 0 and "No record of the dataset fibrillates" in capsys.readouterr().out
+    assert main([*words, "--cinc2017", "C"]) == 2 and "no record fibrillates" in capsys.readouterr().err
 
 
 @pytest.mark.slow
