@@ -11,12 +11,13 @@ from ecg_batch.signal.marks import MARKS
 WAVES = tuple(name for name in MARKS if name != "r")  # in the order of time; R is the row's sample
 WAVE_COLUMNS = tuple(f"{name}_ms" for name in WAVES)
 BEAT_COLUMNS = ("record", "sample", "symbol", "aux", *WAVE_COLUMNS, "texture_ecg_id", "donor_ecg_id")
-# normal, ventricular, atrial, paced, none of these; aberrated atrial, junctional, fusion, ventricular and junctional escape
-BEAT_SYMBOLS = ("N", "V", "A", "/", "Q", "a", "J", "F", "E", "j")
+# normal, ventricular, atrial, paced, none of these; aberrated atrial, junctional, fusion, ventricular and junctional escape; with a
+# bundle branch block
+BEAT_SYMBOLS = ("N", "V", "A", "/", "Q", "a", "J", "F", "E", "j", "B")
 LONE_P = "x"  # a P wave that is not conducted
 RHYTHM, QUALITY = "+", "~"
 # WFDB's words that records have in `aux`, and three of their kind: atrial bigeminy and the other two degrees of AV block
-RHYTHMS = ("(N", "(AFIB", "(AFL", "(SVTA", "(B", "(P", "(SBR", "(VT", "(T", "(IVR", "(NOD", "(BII", "(AB", "(BI", "(BIII")
+RHYTHMS = ("(N", "(AFIB", "(AFL", "(SVTA", "(B", "(P", "(SBR", "(VT", "(T", "(IVR", "(NOD", "(BII", "(AB", "(BI", "(BIII", "(PREX")
 BEFORE, AFTER = "t", "p"  # a beat outside the record of which something is inside, most often its T wave, or its P wave
 
 

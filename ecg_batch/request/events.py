@@ -56,6 +56,8 @@ KINDS = {
     "flutter": Kind("paroxysms of atrial flutter", "s", (0.3, 2), (30, 600), 0.08),
     "sinus_arrhythmia": Kind("sinus arrhythmia with the breath: irregular and normal", "s", (1, 6), (30, 600), 0.3),
     "pause": Kind("sinus pauses", "s", (0.5, 10), (1.8, 4), 0.1, PAUSE_S),
+    "branch_block": Kind("bundle branch block that comes and goes", "s", (0.5, 6), (3, 300), 0.08),
+    "pre_excitation": Kind("pre-excitation that comes and goes", "s", (0.5, 6), (3, 120), 0.04),
     "av_block_1": Kind("AV block of first degree", "s", (0.5, 2), (60, 900), 0.1),
     "wenckebach": Kind("AV block of second degree, Mobitz I", "s", (0.5, 4), (20, 200), 0.06),
     "mobitz": Kind("AV block of second degree, Mobitz II, 2:1 or 3:1", "s", (0.5, 4), (10, 120), 0.04),

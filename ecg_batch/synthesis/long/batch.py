@@ -67,7 +67,8 @@ class LongBatch:
         self._synthesizer, self._request = synthesizer, synthesizer.request
         self._queries, self._on_minute = queries, on_minute
         self._records = begin_records(synthesizer, queries)
-        self._checks = [MinuteCheck(self._request.fs_hz, self._request.samples, each.placed.r[1:-1]) for each in self._records]
+        self._checks = [MinuteCheck(self._request.fs_hz, self._request.samples, each.placed.r[1:-1], each.wide_beats())
+                        for each in self._records]  # fmt: skip
         self._recorded = None
         if synthesizer.units:
             self._recorded = UnitStreams(synthesizer.units, self._request, queries.record, self._records)

@@ -17,6 +17,7 @@ from ecg_batch.synthesis.batch import candidate_rows
 from ecg_batch.synthesis.check import check
 from ecg_batch.synthesis.donor_marks import rhythms_of
 from ecg_batch.synthesis.long.atrial import Atrial, atrial_of
+from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor
 from ecg_batch.synthesis.long.order import Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.long.respiration import Respiration, respiration_of, with_respiration
@@ -27,6 +28,7 @@ from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions
 from ecg_batch.synthesis.synthesizer import Synthesizer
 
+NARROW = ("N", "A", "J", "j")  # of the beats of a record with events, those with the QRS of its main rhythm
 BEFORE_BEAT_S = 0.12  # a rhythm is annotated so long before its first R
 
 
@@ -43,6 +45,12 @@ class LongRecord:
     flags: list[str]
     atrial: Atrial | None = None  # of a record with events, as the next
     lent: np.ndarray | None = None  # (beat of `donor`,), the row of the bank that it is from, stock.HOST of its own
+
+    def wide_beats(self) -> np.ndarray | None:
+        """Which of the beats inside the record have another QRS than its main rhythm; None without events."""
+        if self.atrial is None:
+            return None
+        return ~np.isin(self.donor.symbol[self.placed.source[1:-1]], NARROW)
 
     def skeleton(self, start: int, stop: int) -> np.ndarray:
         """Samples start .. stop - 1, float64 (lead, time) mV."""
@@ -147,7 +155,13 @@ def _flags_of_first_minute(made: LongRecord, request: Request) -> list[str]:
     first = min(request.samples, request.minute_samples)
     skeleton = low_pass_of(made.skeleton, 0, first, request.samples, request.lowpass_hz, request.fs_hz)
     beats = made.placed.r[(made.placed.r >= 0) & (made.placed.r < first)]
-    _, gate = check(twelve_leads(to_uv(skeleton)), beats, made.hr_bpm, request.fs_hz)
+    ecg_uv = twelve_leads(to_uv(skeleton))
+    if (wide := made.wide_beats()) is None:
+        _, gate = check(ecg_uv, beats, made.hr_bpm, request.fs_hz)
+    else:
+        probe = MinuteCheck(request.fs_hz, first, beats, wide[: len(beats)])
+        check_minute([probe], ecg_uv[None])
+        _, gate = probe.found(made.hr_bpm)
     return [flag for flag in gate if flag != "heart_rate"]
 
 

@@ -36,16 +36,18 @@ class Form(IntEnum):
     FUSION = 6
     PACED = 7
     IDIOVENTRICULAR = 8  # an escape from the ventricle
-    VENTRICULAR = 9  # and the next SHAPES - 1
+    BRANCH = 9  # of the main rhythm, with a bundle branch block
+    PREEXCITED = 10
+    VENTRICULAR = 11  # and the next SHAPES - 1
 
 
 SYMBOL_OF = {Form.OWN: "N", Form.WITHOUT_P: "N", Form.PREMATURE: "A", Form.ABERRANT: "a", Form.JUNCTIONAL: "J", Form.ESCAPE: "j",
-             Form.FUSION: "F", Form.PACED: "/", Form.IDIOVENTRICULAR: "E"}  # fmt: skip
+             Form.FUSION: "F", Form.PACED: "/", Form.IDIOVENTRICULAR: "E", Form.BRANCH: "B", Form.PREEXCITED: "N"}  # fmt: skip
 VENTRICULAR_EVENTS = frozenset({"v_beat", "v_interpolated", "v_couplet", "v_bigeminy", "v_trigeminy", "v_run"})
 RHYTHM_OF_EVENT = {
     "v_bigeminy": "(B", "v_trigeminy": "(T", "v_run": "(VT", "idioventricular": "(IVR", "sv_bigeminy": "(AB", "sv_run": "(SVTA",
     "junctional": "(NOD", "fibrillation": "(AFIB", "flutter": "(AFL", "wenckebach": "(BII", "mobitz": "(BII",
-    "complete_block": "(BIII", "av_block_1": "(BI", "pacing": "(P",
+    "complete_block": "(BIII", "av_block_1": "(BI", "pacing": "(P", "pre_excitation": "(PREX",
 }  # fmt: skip
 RUN = 3  # beats that make a run
 
@@ -367,6 +369,20 @@ class _Writer:
 
     def _pause(self, seconds: float) -> None:
         self._add(max(seconds / self._now(), 1.3), Form.OWN)
+
+    def _branch_block(self, seconds: float) -> None:
+        self._widened(Form.BRANCH, seconds)
+
+    def _pre_excitation(self, seconds: float) -> None:
+        self._widened(Form.PREEXCITED, seconds)
+
+    def _widened(self, form: int, seconds: float) -> None:
+        """Sinus beats that are conducted otherwise, all or one in some."""
+        until, share = self._t + seconds, 1.0 if self._chance(0.6) else self._u(0.3, 0.8)
+        self._add(1.0, form)
+        while self._t < until:
+            self._add(1.0, form if self._chance(share) else Form.OWN)
+        self._add(1.0, Form.OWN)
 
     # AV block: the sinus node goes on, P waves are laid apart -----------------------------------------------------
 

@@ -27,6 +27,7 @@ GAIN_SD, WIDTH_SD, TURN_SD_DEG = 0.04, 0.03, 3.0  # between these
 GAIN_LIMITS, TURN_LIMIT_DEG, WIDTH_LIMITS = (0.5, 2.0), 60.0, (0.85, 1.3)
 P_UV = 60.0  # of a P wave that is lent to a donor whose own is lower
 TP_S = 0.3  # flat, on either side of a beat that is brought here
+QRS_AT_R_S, LOWEST_QRS = 0.07, 0.6  # see is_clear
 TRIES = 8  # donors of a kind that are looked at until one has a usable beat
 WIDE = frozenset({"CLBBB", "CRBBB"})
 HOST = -1  # lent by nobody
@@ -74,12 +75,14 @@ class Stock:
 
 @dataclass(frozen=True)
 class Lenders:
-    """Rows of the bank that may lend: ventricular, paced, bundle branch blocks, fibrillation, flutter, sinus beats."""
+    """Rows of the bank that may lend beats: ventricular, paced, of bundle branch blocks, pre-excited; fibrillation, flutter; P waves.
+    """
 
     bank: Bank
     ventricular: np.ndarray
     paced: np.ndarray
     wide: np.ndarray
+    preexcited: np.ndarray
     fibrillation: np.ndarray
     flutter: np.ndarray
     sinus: np.ndarray
@@ -109,6 +112,7 @@ def lenders_of_beats(bank: Bank, rows: np.ndarray, symbol: np.ndarray) -> Lender
         ventricular=rows[(symbol[rows] == "V").any(axis=1)],
         paced=rows[paced],
         wide=rows[held(*sorted(WIDE)) & ~unlocked & ~paced],
+        preexcited=rows[held("WPW") & ~unlocked & ~paced],
         fibrillation=rows[held("AFIB")],
         flutter=rows[held("AFLT")],
         sinus=rows[held("SR") & ~unlocked & ~paced],
@@ -152,7 +156,7 @@ class _Builder:
         """(new beats of a form, those of the donor that are of it)."""
         none = np.empty(0, np.int64)
         if form >= Form.VENTRICULAR:
-            own = np.flatnonzero(self._host.symbol == "V")
+            own = np.array([beat for beat in np.flatnonzero(self._host.symbol == "V") if is_clear(self._host, beat)], int)
             if len(own) and self._draws.random() < 0.5:
                 return [], own
             return self._versions("ventricular", "V") or ([without_p(cell) for cell in self._own] if not len(own) else []), own[:0]
@@ -160,6 +164,8 @@ class _Builder:
             return self._versions("ventricular", "V") or [without_p(cell) for cell in self._own], none
         if form == Form.PACED:
             return self._versions("paced", "N") or [without_p(cell) for cell in self._own], none
+        if form in (Form.BRANCH, Form.PREEXCITED):
+            return self._versions("wide" if form == Form.BRANCH else "preexcited", "N") or self._own, none
         if form == Form.ABERRANT:
             cells = self._versions("wide", "N") or self._own
             return [with_p(cell, other_p, self._host.fs_hz) for cell in cells], none
@@ -178,7 +184,7 @@ class _Builder:
     def _versions(self, kind: str, symbol: str) -> list[Cell]:
         """VERSIONS of one beat of another patient, or of some of its beats; none where nobody has one."""
         for row, guest in self._lenders.some(kind, self._row, self._draws):
-            beats = np.flatnonzero(guest.symbol == symbol)
+            beats = np.array([beat for beat in np.flatnonzero(guest.symbol == symbol) if symbol != "V" or is_clear(guest, beat)], int)
             if not len(beats) or not (guest.symbol == "N").any():
                 continue
             move = self._brought(guest)
@@ -242,6 +248,17 @@ def cell_of(donor: LongDonor, beat: int, row: int) -> Cell:
     x = piece - piece[:, :1] - (piece[:, -1:] - piece[:, :1]) * straight
     at = (int(getattr(donor, name)[beat]) - start for name in OF_CELL)
     return Cell(x, *at, waves=donor.waves[beat], row=row)
+
+
+def is_clear(donor: LongDonor, beat: int) -> bool:
+    """Whether an ectopic beat's QRS stands where its R is marked, and is not much lower than those of the donor's others.
+
+    Of 265 ventricular beats in the bundled bank 16 do not: noise that was taken for a beat, or an R beside its QRS.
+    """
+    near = round(QRS_AT_R_S * donor.fs_hz)
+    speed = np.linalg.norm(np.diff(donor.x[:, donor.qrs_on[beat] - near : donor.qrs_off[beat] + near + 1], axis=1), axis=0)
+    off = int(speed.argmax()) - near - (donor.r[beat] - donor.qrs_on[beat])
+    return abs(off) <= near and _qrs_rms(donor, beat) >= LOWEST_QRS * _qrs_rms(donor)
 
 
 def p_wave_of(cell: Cell) -> PWave | None:
@@ -343,9 +360,9 @@ def _joined(host: LongDonor, cells: list[Cell], symbols: list[str]) -> LongDonor
 # Axis and voltage of a QRS ----------------------------------------------------------------------------------------------
 
 
-def _qrs(donor: LongDonor) -> np.ndarray:
-    """The first normal beat's QRS about its onset: (lead, time)."""
-    beat = np.flatnonzero(donor.symbol == "N")[0]
+def _qrs(donor: LongDonor, beat: int | None = None) -> np.ndarray:
+    """The QRS of a beat, by default of the first normal one, about its onset: (lead, time)."""
+    beat = np.flatnonzero(donor.symbol == "N")[0] if beat is None else beat
     x = donor.x[:, donor.qrs_on[beat] : donor.qrs_off[beat] + 1]
     return x - x[:, :1]
 
@@ -354,8 +371,8 @@ def _qrs_axis(donor: LongDonor) -> np.ndarray:
     return INVERSE_DOWER @ _qrs(donor).mean(axis=1)
 
 
-def _qrs_rms(donor: LongDonor) -> float:
-    return float(np.sqrt(np.square(_qrs(donor)).mean()))
+def _qrs_rms(donor: LongDonor, beat: int | None = None) -> float:
+    return float(np.sqrt(np.square(_qrs(donor, beat)).mean()))
 
 
 def _turn(start: np.ndarray, goal: np.ndarray, most_rad: float) -> tuple[np.ndarray, float]:
