@@ -18,7 +18,7 @@ from ecg_batch.synthesis.check import check
 from ecg_batch.synthesis.donor_marks import rhythms_of
 from ecg_batch.synthesis.long.atrial import Atrial, atrial_of
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
-from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor
+from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor, single_beats
 from ecg_batch.synthesis.long.order import Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.long.respiration import Respiration, respiration_of, with_respiration
 from ecg_batch.synthesis.long.rhythm import VARIABILITY, DonorRhythm, make_rhythm
@@ -100,7 +100,7 @@ def _with_donor(synthesizer: Synthesizer, row: int, record: int, hr_bpm: float) 
     request, table = synthesizer.request, synthesizer.bank.table
     own_bpm = float(table.hr_bpm[row])
     hr_bpm = own_bpm if np.isnan(hr_bpm) else hr_bpm
-    donor = long_donor(synthesizer.bank, row)
+    donor = (single_beats if request.events else long_donor)(synthesizer.bank, row)  # stock.py joins more than its own
     allowed = DonorRhythm(own_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(table, row), float(table.age[row]),
                           donor.beat_to_beat)  # fmt: skip
     rhythm_aux = str(rhythms_of(table, np.array([row]))[0])
