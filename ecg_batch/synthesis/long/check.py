@@ -79,18 +79,16 @@ class MinuteCheck:
             self.failed[-1][1].append(flag)
 
     def _held_against(self, found: np.ndarray, until: int) -> tuple[np.ndarray, int]:
-        """(detections that are judged now, how many beats were missed or invented)."""
+        """(detections that are judged now, how many beats were missed or invented). Wide beats count as detected."""
         found, near = found + self._at - self.leads.shape[1], BEAT_WITHIN_S * self.fs_hz
         judged = _between(found, self._judged, until)
-        missed = _far(_between(self._narrow, self._judged, until), found, near)
-        return judged, missed + _far(self._unexcused(judged), self._beats, near)
-
-    def _unexcused(self, found: np.ndarray) -> np.ndarray:
-        """Those detections that do not follow a wide beat within its T wave."""
-        if not len(self._wide):
-            return found
-        before = np.searchsorted(self._wide, found, side="right") - 1
-        return found[(before < 0) | (found - self._wide[before] > T_WITHIN_S * self.fs_hz)]
+        narrow, wide = (_between(beats, self._judged, until) for beats in (self._narrow, self._wide))
+        missed, invented = _far(narrow, found, near), _far(judged, self._beats, near)
+        if len(self._wide):
+            before = np.searchsorted(self._wide, judged, side="right") - 1
+            invented &= (before < 0) | (judged - self._wide[before] > T_WITHIN_S * self.fs_hz)
+            judged = np.sort(np.concatenate([narrow[~missed], wide, judged[invented]]))
+        return judged, int(missed.sum()) + int(invented.sum())
 
     def remarks(self) -> list[tuple[int, str]]:
         """(first sample, flags in one text) of each minute that failed."""
@@ -110,10 +108,10 @@ def _between(r: np.ndarray, start: int, stop: int) -> np.ndarray:
     return r[(r >= start) & (r < stop)]
 
 
-def _far(these: np.ndarray, those: np.ndarray, near: float) -> int:
-    """How many of these have none of those near. Both ascending."""
+def _far(these: np.ndarray, those: np.ndarray, near: float) -> np.ndarray:
+    """Which of these have none of those near: bool (beat,). Both ascending."""
     if not len(those):
-        return len(these)
+        return np.ones(len(these), bool)
     after = np.searchsorted(those, these).clip(1, len(those) - 1) if len(those) > 1 else np.zeros(len(these), int)
     distance = np.minimum(np.abs(these - those[after]), np.abs(these - those[after - 1]))
-    return int((distance > near).sum())
+    return distance > near
