@@ -39,7 +39,7 @@ def skeletons_uv(plan, rows: dict[str, list]) -> np.ndarray:
         donors = np.array([row_of[ecg_id] for ecg_id in (rows["donor_ecg_id"][at], *rows["blend_ecg_id"][at])])
         rr_samples = 60 * request.fs_hz / rows["hr_bpm_requested"][at]
         if request.variation:
-            made = make_skeleton(synthesizer, record, donors, rr_samples, rhythm[at]).ecg_uv
+            made = make_skeleton(synthesizer, record, donors, rr_samples, rhythm[at], request.variation, None).ecg_uv
         else:
             loop = synthesizer.loop(int(donors[0]))
             made = plain_read_loop(loop, time_beats(loop, rr_samples, request.samples, request.fs_hz, rhythm[at]).donor_time)

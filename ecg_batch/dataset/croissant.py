@@ -46,6 +46,7 @@ MEANING = {
     "snr_db": "beats to added noise of the record, dB", "snr_db_by_lead": "beats to added noise of each lead, dB",
     "noise_kinds": "kinds of noise that were added, or faults",
     "masked": "where leads do not show the heart, as V3:1200-3400: lead and samples",
+    "pair_id": "set of records that are alike in all but what the request varies",
     "prd_pct": "difference from the skeleton, percent", "alpha": "share of texture",
     "flags": "remarks, empty when all is well",
     "sample": "sample of the record: of a beat its R", "symbol": "WFDB annotation code", "aux": "WFDB rhythm change",

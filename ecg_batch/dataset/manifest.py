@@ -38,10 +38,12 @@ def make_manifest(plan: Plan, receipts: list[dict]) -> dict:
 
 
 def read_manifest(folder: Path) -> dict:
-    """dataset.json of a finished dataset, of this format or a newer one. UserError where it is damaged."""
+    """dataset.json of a finished dataset. UserError where it is damaged, or of a newer format."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(read_regular(path))
+        if type(manifest["format"]) is int and manifest["format"] > FORMAT:
+            raise UserError(f"{path}: format {manifest['format']}; this ecg-batch reads up to {FORMAT}. Install a newer one")
         _check(manifest)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"{type(error).__name__}: {str(error)[:200]}"
@@ -52,8 +54,6 @@ def read_manifest(folder: Path) -> dict:
 def _check(manifest: dict) -> None:
     """ValueError, KeyError or TypeError where a manifest does not hold what readers take from it."""
     counts = {"format": manifest["format"], "records": manifest["records"], "shards": manifest["shards"]}
-    if type(counts["format"]) is int and counts["format"] > FORMAT:
-        return
     request = manifest["request"]
     counts |= {name: request[name] for name in ("fs_hz", "duration_s", "shard")}
     for name, value in counts.items():

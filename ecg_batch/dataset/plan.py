@@ -144,7 +144,9 @@ def _is_sane(plan: Plan) -> bool:
     records can be written whose shards no memory holds.
     """
     words = [*plan.inputs.values(), *plan.versions.values(), plan.request.bank, plan.request.models, plan.source]
-    if not all(isinstance(word, str) for word in words) or len(plan.shards) != -(-plan.request.records // plan.request.shard):
+    if not all(isinstance(word, str) and word.isprintable() for word in words):
+        return False
+    if len(plan.shards) != -(-plan.request.records // plan.request.shard):
         return False
     numbers = [plan.digits, *(number for shard in plan.shards for number in (shard.index, shard.start, shard.stop))]  # 0.0 is 0 too
     whole = all(type(number) is int for number in numbers) and 0 <= plan.digits < 20

@@ -20,9 +20,10 @@ SOURCE_COLUMNS = ("donor_source", "donor_record", "blend_source", "blend_record"
 LENT_SOURCE_COLUMNS = ("beat_source", "beat_record")  # both
 # where the request asks for events: other patients whose beats, P waves or fibrillation a record has
 LENT_COLUMNS = ("beat_ecg_id", "beat_patient_id", "beat_fold")
+PAIR_COLUMNS = ("pair_id",)  # where the request makes sets of records that are alike in all but what it varies
 # where the request asks for noise
 NOISE_COLUMNS = ("snr_db", "snr_db_by_lead", "noise_kinds", "masked")
-OPTIONAL_COLUMNS = (LENT_COLUMNS, NOISE_COLUMNS, SOURCE_COLUMNS, LENT_SOURCE_COLUMNS)  # in this order behind ROW_COLUMNS
+OPTIONAL_COLUMNS = (LENT_COLUMNS, PAIR_COLUMNS, NOISE_COLUMNS, SOURCE_COLUMNS, LENT_SOURCE_COLUMNS)  # in this order behind ROW_COLUMNS
 FURTHER = pa.list_(pa.int32())  # donors beside the first: of a blend none, one or two; of recorded texture none or more
 
 
@@ -52,7 +53,7 @@ def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
         "alpha": pa.array(batch.alpha, pa.float32()),
         "flags": pa.array([",".join(flags) for flags in batch.flags], pa.string()),
     }
-    return pa.table(columns | _lent(donors, batch) | _noise(batch) | _sources(donors, batch))
+    return pa.table(columns | _lent(donors, batch) | _pairs(queries) | _noise(batch) | _sources(donors, batch))
 
 
 def _lent(donors: DonorTable, batch) -> dict[str, pa.Array]:
@@ -62,6 +63,11 @@ def _lent(donors: DonorTable, batch) -> dict[str, pa.Array]:
     values = (donors.ecg_id, donors.patient_id, donors.fold)
     return {name: pa.array([of[list(rows)].tolist() for rows in batch.lent_rows], FURTHER)
             for name, of in zip(LENT_COLUMNS, values, strict=True)}  # fmt: skip
+
+
+def _pairs(queries) -> dict[str, pa.Array]:
+    """PAIR_COLUMNS; none where nothing is varied."""
+    return {"pair_id": pa.array(queries.key, pa.int64())} if queries.set_size > 1 else {}
 
 
 def _noise(batch) -> dict[str, pa.Array]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecg_batch.dataset.layout import BEATS, ECG, FOLDERS, FORMAT, MANIFEST, PARTS, PLAN, RECORDS, SUMS, Shard
+from ecg_batch.dataset.layout import BEATS, ECG, FOLDERS, FORMAT, MANIFEST, PARTS, PLAN, README, RECORDS, SUMS, Shard
 from ecg_batch.dataset.manifest import content_root, dataset_files, read_manifest
 from ecg_batch.dataset.plan import Plan
 from ecg_batch.dataset.receipts import read_receipts, smaller_batches
@@ -61,6 +61,7 @@ def _problems(folder: Path) -> Iterator[str]:
     yield from _shards(run, receipts, sums, wrong)
     if finished:
         yield from _manifest(run, receipts, wrong)
+        yield from _readme(run, wrong)
         found = list(_records(run, wrong))
         yield from found
         if not found:
@@ -231,6 +232,22 @@ def _manifest(run: Run, receipts: dict[int, dict], wrong: dict[str, str]) -> Ite
     smaller = smaller_batches(run.plan, [receipts[shard.index] for shard in run.shards]) if complete else {}
     if complete and (manifest.get("smaller_batch", {}) != smaller or (smaller and run.request.batch_on_oom != "halve")):
         yield f"{MANIFEST}: shards made with a smaller batch are not as the receipts say, or not allowed by the request"
+
+
+def _readme(run: Run, wrong: dict[str, str]) -> Iterator[str]:
+    """README.md names licence and source, which plan.json states and nothing else does. Held against what this version writes."""
+    from ecg_batch.dataset.plan import software_versions
+    from ecg_batch.dataset.readme import readme
+
+    if README in wrong or software_versions()["ecg-batch"] != run.plan.versions.get("ecg-batch"):
+        return
+    try:
+        found = read_regular(run.folder / README)
+    except OSError as error:
+        yield f"{README}: cannot be read: {error.strerror}"
+        return
+    if found != readme(run).encode():
+        yield f"{README}: not what {PLAN} says: of another source, or changed"
 
 
 def _parts(run: Run, receipts: dict[int, dict], wrong: dict[str, str]) -> Iterator[str]:

@@ -128,7 +128,7 @@ def of_statements(synthesizer, statements: Sequence[str], records: int, show) ->
     from ecg_batch.synthesis.ask import cohort_queries
 
     cohort = Cohort(labels=tuple((code, 1 / len(statements)) for code in statements))
-    asked = synthesizer.asked(mix=None, table=None, cohort=cohort)
+    asked = synthesizer.asked(mix=None, table=None, vary=None, cohort=cohort)
     queries_of = partial(cohort_queries, asked.request, asked.donors)
     return ablations(asked, records, {"rare": {}}, queries_of, {}, show)["rare"]
 

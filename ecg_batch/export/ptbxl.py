@@ -39,6 +39,7 @@ OWN_COLUMNS = ("synthetic", "record", "run_id", "donor_ecg_id", "donor_patient_i
                "prd_pct", "alpha", "flags")  # fmt: skip
 SOURCES = ("donor_source", "donor_record")  # of a bank that is not of PTB-XL alone
 NOISE = ("snr_db", "noise_kinds", "masked")  # where noise was asked for
+PAIRS = ("pair_id",)  # where something is varied
 
 units = even_units
 
@@ -146,7 +147,7 @@ def end(dataset: OpenDataset, folder: Path) -> None:
     (folder / "RECORDS").write_text(names, "utf-8")
     shutil.copyfile(BUNDLED / STATEMENTS, folder / STATEMENTS)
     with open(folder / TABLE, "w", newline="", encoding="utf-8") as file:
-        sources = [name for name in (*NOISE, *SOURCES) if name in row_columns(dataset.path / RECORDS)]
+        sources = [name for name in (*PAIRS, *NOISE, *SOURCES) if name in row_columns(dataset.path / RECORDS)]
         writer = csv.DictWriter(file, (*PTBXL_COLUMNS, *OWN_COLUMNS, *sources), restval="")
         writer.writeheader()
         for rows in _rows(dataset):
@@ -166,7 +167,7 @@ def table_row(row: dict, dataset: OpenDataset) -> dict:
     Empty is what a synthetic record does not have: no date, no device of its own, no cardiologist who has seen it.
     """
     record = row["record"]
-    stated = {name: _text(row[name]) for name in (*OWN_COLUMNS, *NOISE, *SOURCES) if name in row}
+    stated = {name: _text(row[name]) for name in (*OWN_COLUMNS, *PAIRS, *NOISE, *SOURCES) if name in row}
     return stated | {
         "ecg_id": FIRST_ID + record, "patient_id": float(row["donor_patient_id"]), "age": row["age"], "sex": row["sex"],
         "device": "ecg-batch", "report": f"synthetic: {row['label']}", "scp_codes": _scp_codes(row["scp_codes"]),

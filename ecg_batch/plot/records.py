@@ -129,7 +129,7 @@ def _noise(row: dict) -> str:
     """The noise that was asked for."""
     if not row.get("noise_kinds"):
         return ""
-    return f", with {' and '.join(row['noise_kinds'])}" + ("" if row["snr_db"] is None else f" at {row['snr_db']:.1f} dB")
+    return f", with {' and '.join(row['noise_kinds'])}" + ("" if row["snr_db"] is None else f" at {row['snr_db']:z.1f} dB")
 
 
 def _donor(row: dict, named: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from ecg_batch.dataset.beats import WAVE_COLUMNS
 from ecg_batch.dataset.layout import ECG, HDF5, HDF5_DIGITS, MANIFEST, RECORDS, ecg_file, partial_of
 from ecg_batch.dataset.manifest import read_manifest
-from ecg_batch.dataset.plan import BEATS, FORMAT
+from ecg_batch.dataset.plan import BEATS
 from ecg_batch.dataset.tables import (
     DAMAGE,
     beat_groups,
@@ -42,8 +42,6 @@ def _open(path: Path) -> "OpenDataset":
     if not (path / MANIFEST).exists():
         raise UserError(f"{path}: no dataset (no {MANIFEST} in it). Give the --out of a finished ecg-batch synthesize")
     manifest = read_manifest(path)
-    if manifest["format"] > FORMAT:
-        raise UserError(f"{path}: format {manifest['format']}; this ecg-batch reads up to {FORMAT}. Install a newer one")
     hold_against_sums(path, MANIFEST)
     for name in (RECORDS, ecg_file(_last_file(manifest), stored_format(manifest), digits_of(path))):
         if not (path / name).exists():  # zarr would read an absent shard as zeros

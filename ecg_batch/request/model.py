@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import product
 from typing import Annotated, Literal
 
 from ecg_batch.errors import shown
@@ -21,14 +22,19 @@ MINUTE_S = 60  # a chunk of a long record; a record that is longer is a Zarr sha
 
 LATER_DEFAULTS = (("batch_on_oom", "fail"), ("format", "zarr"), ("rhythm", None), ("start_hour", None), ("variation", None),
                   ("judge", None), ("cohort", None), ("min_likelihood", 0), ("texture", "decoded"), ("noise", None),
-                  ("events", None))  # fmt: skip
+                  ("events", None), ("vary", None))  # fmt: skip
 PATHS = {"bank", "models", "table", "source"}  # enter the run id by what is there
 HR_LIMITS_BPM = (20.0, 300.0)
 AGE_LIMITS = (0.0, 120.0)
+ALPHA_LIMITS = (0, 2)
+ELECTRODE_LIMITS = (0, 0.4)
+TURN_LIMITS_DEG = (-40.0, 40.0)  # as far as variation.axis_deg may turn, at two standard deviations
 SNR_LIMITS_DB = (-20.0, 30.0)
 NOISE_LIMITS_S = (1.0, 300.0)  # an episode is made in one piece
 ADDED = ("muscle", "electrode", "baseline", "mains")  # kinds of noise that are added to the beats, at a ratio to them
 FAULTS = ("lead_off", "swapped", "clipped")  # kinds that take beats away, or show them elsewhere
+# what a request may vary; of what it does, the last changes from record to record
+VARIED = ("hr_bpm", "snr_db", "alpha", "axis_deg", "electrode")
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Variation:
 
     rr_cv: Annotated[float, Range(0, 0.2, "how much RR varies, beyond what the donor does")] = 0.0
     axis_deg: Annotated[float, Range(0, 20, "by how many degrees the heart turns in the chest (SD)")] = 0.0
-    electrode: Annotated[float, Range(0, 0.4, "how far chest electrodes sit toward a neighbour's place")] = 0.0
+    electrode: Annotated[float, Range(*ELECTRODE_LIMITS, "how far chest electrodes sit toward a neighbour's place")] = 0.0
     gain_sd: Annotated[float, Range(0, 0.25, "how much the voltage varies (SD of its log)")] = 0.0
     blend: Annotated[float, Range(0, 0.5, "share of up to two further donors in the beats")] = 0.0
 
@@ -122,6 +128,30 @@ class Event:
     share: Annotated[float, Range(0, 1)]
 
 
+@dataclass(frozen=True)
+class Vary:
+    """What makes each record several times, alike in all else: a set of all combinations of these values, see synthesis/queries.py.
+
+    values: names in the order of VARIED, each with its values in the order that was asked.
+    """
+
+    values: tuple[tuple[Literal[VARIED], tuple[float, ...]], ...]
+
+    def of(self, name: str) -> tuple[float, ...]:
+        """The values of one name, none where it is not varied."""
+        return dict(self.values).get(name, ())
+
+    @property
+    def size(self) -> int:
+        """Records of a set."""
+        return math.prod(len(values) for _, values in self.values)
+
+    def combinations(self, name: str) -> tuple[float, ...]:
+        """Of one name the value that each record of a set has: (size,)."""
+        names, values = zip(*self.values, strict=True)
+        return tuple(each[names.index(name)] for each in product(*values))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A checked request. Exactly one of mix, table and cohort is set; records may be None until the table is counted."""
@@ -130,7 +160,7 @@ class Request:
     duration_s: Annotated[int, Range(LOOP_S, 86_400, "seconds of each record; over 10 they are long records")] = LOOP_S
     fs_hz: Annotated[Literal[100, 500], Meaning("samples a second; must be the bank's and the models'")] = 100
     seed: Annotated[int, Range(0, 2**63 - 1, "another seed makes other records")] = 0
-    alpha: Annotated[float, Range(0, 2, "share of texture: x = x_skel + alpha * x_tex")] = 1.0
+    alpha: Annotated[float, Range(*ALPHA_LIMITS, "share of texture: x = x_skel + alpha * x_tex")] = 1.0
     k: Annotated[int, Range(1, 100, "from how many nearest donors one is drawn")] = 8
     batch: Annotated[int, Range(1, 65_536, "records in one call of the models; the default is for 10 s")] = 256
     shard: Annotated[int, Range(1, 2**20, "records in a shard, a multiple of batch and of 64; the default is for 10 s")] = 4096
@@ -159,6 +189,7 @@ class Request:
     ] = "units"
     noise: Noise | None = None
     events: tuple[Event, ...] | None = None  # of long records only
+    vary: Vary | None = None
 
     @property
     def samples(self) -> int:
@@ -202,7 +233,7 @@ def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
         mix = Mix(**{**mix, "labels": tuple((label, share) for label, share in mix["labels"]), **drawn})
     resolved = {**dict(LATER_DEFAULTS), **resolved}  # what is not there was always done so
     options = {"variation": Variation, "judge": Refinement, "rhythm": RhythmParameters, "cohort": _cohort_from_resolved,
-               "noise": _noise_from_resolved}  # fmt: skip
+               "noise": _noise_from_resolved, "vary": _vary_from_resolved}  # fmt: skip
     options = {key: kind(**resolved[key]) for key, kind in options.items() if resolved.get(key) is not None}
     options["events"] = resolved["events"] and tuple(_event_from_resolved(**event) for event in resolved["events"])
     values = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix, **options}
@@ -234,3 +265,7 @@ def _event_from_resolved(name, per_hour, length, share) -> Event:
 def _noise_from_resolved(snr_db, kinds, length_s, per_hour) -> Noise:
     shares = tuple((name, share) for name, share in kinds)
     return Noise(Distribution(**snr_db), shares, length_s and Distribution(**length_s), per_hour)
+
+
+def _vary_from_resolved(values) -> Vary:
+    return Vary(tuple((name, tuple(each)) for name, each in values))

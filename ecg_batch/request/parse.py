@@ -27,6 +27,7 @@ from ecg_batch.request.model import (
 )
 from ecg_batch.request.rhythm_parameters import RhythmParameters, rate_limits_bpm
 from ecg_batch.request.spread import distribution, drawn
+from ecg_batch.request.vary import AskedVary, refuse_with_vary, vary_of
 from ecg_batch.settings import Written, read_settings
 from ecg_batch.statements import rate_rule
 from ecg_batch.strict_yaml import Key, dotted
@@ -123,6 +124,7 @@ class AskedRequest(Request):
     rhythm: AskedRhythm | None = None
     noise: AskedNoise | None = None
     events: AskedEvents | None = None
+    vary: AskedVary | None = None
     start_hour: None = field(default=None, init=False)  # below rhythm
     source: str = field(default="", init=False)
 
@@ -161,6 +163,7 @@ def parse_request(written: Written, folder: Path) -> Request:
             "cohort": _cohort(asked.cohort, written) if asked.cohort else None,
             "noise": _noise(asked, written) if asked.noise else None,
             "events": checked_events(asked.events, written) if asked.events else None,
+            "vary": vary_of(asked.vary, written) if asked.vary else None,
             "rhythm": RhythmParameters(**rhythm) if long else None,
             "start_hour": start_hour if long else None,
             "source": written.source,
@@ -200,6 +203,8 @@ def _refuse_contradictions(request: Request, written: Written) -> None:
         )
     if request.is_long:
         _refuse_in_long_records(request, written)
+    if request.vary:
+        refuse_with_vary(request, written)
     step = math.lcm(request.batch, CHUNK_RECORDS)
     if not request.is_streamed and request.shard % step:
         raise written.error(

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ecg_batch.errors import UserError, clipped, shown
-from ecg_batch.request.model import AGE_LIMITS, HR_LIMITS_BPM
+from ecg_batch.request.model import AGE_LIMITS, HR_LIMITS_BPM, Vary
+from ecg_batch.request.vary import rate_against
 from ecg_batch.statements import RATE_RANGE_BPM, rate_rule
 
 COLUMNS = ("label", "hr_bpm", "age", "sex")
@@ -44,12 +45,14 @@ class QueryTable:
         return digest.hexdigest()
 
 
-def read_query_table(path: str, source: str, hr_limits_bpm: tuple[float, float] = HR_LIMITS_BPM) -> QueryTable:
+def read_query_table(
+    path: str, source: str, hr_limits_bpm: tuple[float, float] = HR_LIMITS_BPM, vary: Vary | None = None
+) -> QueryTable:
     """Read and check a CSV or Parquet table with the columns label and, where asked, hr_bpm, age, sex; a blank cell =
     not asked.
 
-    source: the request file, for messages. hr_limits_bpm: the rates that can be made, closer for long records. Raises
-    UserError with the first bad rows, counted from 1 without the header.
+    source: the request file, for messages. hr_limits_bpm: the rates that can be made, closer for long records. vary: what a row
+    cannot ask for as well. Raises UserError with the first bad rows, counted from 1 without the header.
     """
     columns = _read_columns(path, source)
     bad: dict[int, str] = {}
@@ -58,6 +61,8 @@ def read_query_table(path: str, source: str, hr_limits_bpm: tuple[float, float] 
     age = _numbers(columns.get("age"), len(label_index), "age", AGE_LIMITS, bad)
     table = QueryTable(labels, label_index, hr_bpm, age, _sexes(columns.get("sex"), len(label_index), bad))
     _check_rates(table, bad)
+    if vary and vary.of("hr_bpm"):
+        _check_varied_rates(table, vary, bad)
     if bad:
         shown = "; ".join(f"row {row + 1}: {bad[row]}" for row in sorted(bad)[:LISTED])
         more = f"; and {len(bad) - LISTED:,} more" if len(bad) > LISTED else ""
@@ -200,6 +205,16 @@ def _check_rates(table: QueryTable, bad: dict[int, str]) -> None:
         wrong = (table.label_index == table.labels.index(label)) & ((table.hr_bpm < low) | (table.hr_bpm > high))
         for row in np.flatnonzero(wrong):
             bad.setdefault(int(row), f"hr_bpm is {table.hr_bpm[row]:g} but {rate_rule(label)}")
+
+
+def _check_varied_rates(table: QueryTable, vary: Vary, bad: dict[int, str]) -> None:
+    for row in np.flatnonzero(~np.isnan(table.hr_bpm)):
+        bad.setdefault(int(row), f"hr_bpm is {table.hr_bpm[row]:g}, and vary.hr_bpm is given as well; leave the cells blank")
+    for at, label in enumerate(table.labels):
+        if odd := rate_against(vary, label):
+            said = f"vary.hr_bpm has {odd:g} but {rate_rule(label)}"
+            for row in np.flatnonzero(table.label_index == at):
+                bad.setdefault(int(row), said)
 
 
 def write_copy(table: QueryTable, path: Path, shard_records: int) -> None:

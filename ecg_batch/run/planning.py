@@ -27,7 +27,7 @@ def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
         from ecg_batch.request.query_table import read_query_table
 
         limits = rate_limits_bpm(request.rhythm) if request.is_long else HR_LIMITS_BPM  # beats of a long record need room to vary
-        table = read_query_table(request.table, request.source, limits)
+        table = read_query_table(request.table, request.source, limits, request.vary)
         request = _counted(request, len(table))
     shares = (request.mix or request.cohort).labels if table is None else None
     labels = table.labels if table else tuple(label for label, _ in shares or ())
@@ -41,12 +41,14 @@ def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
 
 
 def _counted(request: Request, rows: int) -> Request:
-    if request.records not in (None, rows):
+    size = request.vary.size if request.vary else 1
+    if request.records not in (None, rows * size):
+        each = "one record" if size == 1 else f"a set of {size} records"
         raise UserError(
-            f"{request.source}: records is {request.records:,} but the table has {rows:,} rows; a table makes one "
-            "record per row. Leave records out"
+            f"{request.source}: records is {request.records:,} but the table has {rows:,} rows; a table makes {each} "
+            "per row. Leave records out"
         )
-    return replace(request, records=rows)
+    return replace(request, records=rows * size)
 
 
 # Inputs ---------------------------------------------------------------------------------------------------------------

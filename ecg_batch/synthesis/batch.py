@@ -1,7 +1,7 @@
 """A batch of records of 10 s. Each stage of the system is a line of _try, one attempt: beats, texture, composition, check."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +12,7 @@ from ecg_batch.request.model import Request
 from ecg_batch.signal.filters import low_pass
 from ecg_batch.synthesis.check import check_all
 from ecg_batch.synthesis.compose import Composed, compose
-from ecg_batch.synthesis.queries import Queries
+from ecg_batch.synthesis.queries import Queries, own_variations, varied, whole_sets
 from ecg_batch.synthesis.retime import Timing
 from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions, retrieve
 from ecg_batch.synthesis.skeleton import Skeleton, make_skeleton
@@ -41,6 +41,13 @@ class Batch:
     noise: list | None = None  # noise.NoiseOf of each record, where the request adds noise
     lent_rows: list[tuple[int, ...]] | None = None  # of whoever lent beats, where the request has events
 
+    def take(self, at: np.ndarray) -> "Batch":
+        """Some of the records."""
+        columns = [getattr(self, name) for name in OF_RECORD]
+        return Batch(self.queries.take(at), *(
+            column[at] if isinstance(column, np.ndarray) else column and [column[one] for one in at] for column in columns
+        ))  # fmt: skip
+
 
 OF_RECORD = tuple(field.name for field in fields(Batch) if field.name != "queries")
 
@@ -53,11 +60,14 @@ TextureOf = Callable[[np.ndarray, list[Skeleton]], tuple[np.ndarray, Lenders]]
 def make_batch(synthesizer: Synthesizer, queries: Queries) -> Batch:
     """Query -> donors -> beats -> texture -> record -> checked; what fails the gate is drawn again with its next donor.
 
-    Decoded texture knows nothing of beats, and is made for the whole batch before them.
+    Sets that these records cut are made whole, and cut afterwards. Decoded texture, of which there are no sets, knows nothing of
+    beats, and is made for the whole batch before them.
     """
-    candidates = candidate_rows(synthesizer, queries)
     if synthesizer.request.texture == "units":
-        return _in_tiles(synthesizer, queries, candidates, partial(recorded, synthesizer, queries))
+        whole = whole_sets(synthesizer.request, queries)
+        batch = _in_tiles(synthesizer, whole, candidate_rows(synthesizer, whole), partial(recorded, synthesizer, whole))
+        return batch if whole is queries else batch.take(np.searchsorted(whole.record, queries.record))
+    candidates = candidate_rows(synthesizer, queries)
     tokens, noise = draw_tokens(synthesizer, queries, candidates[:, 0])
     texture_mv = decode_tokens(synthesizer, tokens, noise)[: len(queries)]
     return with_texture(synthesizer, queries, candidates, texture_mv)
@@ -66,7 +76,8 @@ def make_batch(synthesizer: Synthesizer, queries: Queries) -> Batch:
 def candidate_rows(synthesizer: Synthesizer, queries: Queries) -> np.ndarray:
     """Donors in the order in which they are tried: rows of the bank, (record, k)."""
     request = synthesizer.request
-    return retrieve(synthesizer.donors, queries, uniforms(request.seed, queries.record, Stream.DONOR, request.k))
+    rates = request.vary.of("hr_bpm") if queries.set_size > 1 else ()
+    return retrieve(synthesizer.donors, queries, uniforms(request.seed, queries.key, Stream.DONOR, request.k), rates)
 
 
 def draw_tokens(synthesizer: Synthesizer, queries: Queries, donor_row: np.ndarray):
@@ -79,8 +90,8 @@ def draw_tokens(synthesizer: Synthesizer, queries: Queries, donor_row: np.ndarra
     count, fill = decode.token_count(models, request.samples), request.batch - len(queries)
     statements = [synthesizer.bank.table.scp_codes(row) for row in donor_row]
     conditions = decode.conditions_of(models, queries.label, statements)
-    draws = torch.from_numpy(uniforms(request.seed, queries.record, Stream.TOKENS, count))
-    noise = decode.draw_noise(models, request.seed, queries.record, count)
+    draws = torch.from_numpy(uniforms(request.seed, queries.key, Stream.TOKENS, count))
+    noise = decode.draw_noise(models, request.seed, queries.key, count)
     conditions, draws, noise = (torch.cat([x, x[:1].expand(fill, *x.shape[1:])]) for x in (conditions, draws, noise))
     return decode.sample_tokens(models, conditions, draws, request.temperature), noise
 
@@ -109,7 +120,7 @@ def recorded(synthesizer: Synthesizer, queries: Queries, records: np.ndarray, ma
     """TextureOf other patients' recorded noise, laid in time with the beats."""
     request = synthesizer.request
     timings = [one.timing for one in made]
-    draws = uniforms(request.seed, queries.record[records], Stream.UNITS, 1 + max(len(timing.placed) for timing in timings))
+    draws = uniforms(request.seed, queries.key[records], Stream.UNITS, 1 + max(len(timing.placed) for timing in timings))
     hosts = np.array([one.donor_rows[0] for one in made])
     texture_uv, lenders = unit_textures(synthesizer.units, hosts, timings, request.samples, draws, request.temperature)
     return low_pass(texture_uv * MV_PER_UV, request.lowpass_hz, request.fs_hz), lenders
@@ -117,16 +128,16 @@ def recorded(synthesizer: Synthesizer, queries: Queries, records: np.ndarray, ma
 
 def _in_tiles(synthesizer: Synthesizer, queries: Queries, candidates: np.ndarray, texture_of: TextureOf) -> Batch:
     """The records, each with the first of its candidate donors that passes the gate, finished in tiles that stay in cache."""
-    beat_draws = uniforms(synthesizer.request.seed, queries.record, Stream.RHYTHM, 2)
+    beat_draws = uniforms(synthesizer.request.seed, queries.key, Stream.RHYTHM, 2)
     batch = _try_in_tiles(synthesizer, queries, candidates, beat_draws, np.arange(len(queries)), texture_of)
     return draw_again(synthesizer, candidates, beat_draws, batch, texture_of)
 
 
 def draw_again(synthesizer: Synthesizer, candidates, beat_draws, batch: Batch, texture_of: TextureOf) -> Batch:
-    """The batch with records that failed the gate drawn again, each with its next donors."""
+    """The batch with records that failed the gate drawn again, each with its next donors; sets as a whole."""
     request = synthesizer.request
     for attempt in range(1, min(request.attempts, request.k)):  # the same donor once more would fail once more
-        again = np.flatnonzero([bool(flags) for flags in batch.flags])
+        again = np.flatnonzero(_faults(batch))
         if not len(again):
             break
         ranked = np.roll(candidates[again], -attempt, axis=1)
@@ -150,15 +161,25 @@ def _try(synthesizer: Synthesizer, queries: Queries, ranked, beat_draws, records
     made = skeletons(synthesizer, queries, ranked, beat_draws)
     texture_mv, lenders = texture_of(records, made)
     skeleton_mv = low_pass(np.stack([skeleton.ecg_uv for skeleton in made]) * MV_PER_UV, request.lowpass_hz, request.fs_hz)
-    composed = compose(skeleton_mv, texture_mv, request.alpha, request.prd_limit_pct)
+    composed = _composed(request, queries, skeleton_mv, texture_mv)
     return checked(synthesizer, queries, ranked, made, composed, skeleton_mv, lenders)
+
+
+def _composed(request: Request, queries: Queries, skeleton_mv: np.ndarray, texture_mv: np.ndarray) -> Composed:
+    """Each record with the request's share of texture, or with its own where that is varied."""
+    alpha = varied(request, "alpha", queries.record)
+    if alpha is None:
+        return compose(skeleton_mv, texture_mv, request.alpha, request.prd_limit_pct)
+    composed = compose(skeleton_mv, alpha[:, None, None] * texture_mv, 1.0, request.prd_limit_pct)
+    return replace(composed, alpha=alpha * composed.alpha)
 
 
 def skeletons(synthesizer: Synthesizer, queries: Queries, ranked: np.ndarray, beat_draws) -> list[Skeleton]:
     """The beats of each record, of the first of its ranked donors."""
     rr_samples = 60 * synthesizer.request.fs_hz / _asked_bpm(synthesizer, queries, ranked[:, 0])
-    each = zip(queries.record, ranked, rr_samples, beat_draws, strict=True)
-    return [make_skeleton(synthesizer, int(record), rows, rr, draws) for record, rows, rr, draws in each]
+    variations = own_variations(synthesizer.request, queries.record)
+    each = zip(queries.key.tolist(), ranked, rr_samples, beat_draws, variations, strict=True)
+    return [make_skeleton(synthesizer, key, rows, rr, draws, *own) for key, rows, rr, draws, own in each]
 
 
 def _asked_bpm(synthesizer: Synthesizer, queries: Queries, donor_row: np.ndarray) -> np.ndarray:
@@ -214,10 +235,15 @@ def _joined(queries: Queries, parts: list[Batch], order: np.ndarray) -> Batch:
 
 
 def _better(batch: Batch, retried: Batch, again: np.ndarray) -> Batch:
-    """The batch with each retried record in its place where it has fewer flags than before."""
-    for at, row in enumerate(again):
-        if len(retried.flags[at]) < len(batch.flags[row]):
-            for name in OF_RECORD:
-                if (column := getattr(batch, name)) is not None:
-                    column[row] = getattr(retried, name)[at]
+    """The batch with each retried record in its place where it, or its set, has fewer flags than before."""
+    for at in np.flatnonzero(_faults(retried) < _faults(batch)[again]):
+        for name in OF_RECORD:
+            if (column := getattr(batch, name)) is not None:
+                column[again[at]] = getattr(retried, name)[at]
     return batch
+
+
+def _faults(batch: Batch) -> np.ndarray:
+    """How many flags each record has, with all others of its set, who have the same donor: (record,)."""
+    _, of_set = np.unique(batch.queries.key, return_inverse=True)
+    return np.bincount(of_set, [len(flags) for flags in batch.flags])[of_set]

@@ -14,13 +14,13 @@ from ecg_batch.synthesis.synthesizer import Synthesizer
 MOST_DONORS = 3  # the first included
 
 
-def blended(synthesizer: Synthesizer, record: int, ranked: np.ndarray, timing: Timing, draws: np.ndarray):
+def blended(synthesizer: Synthesizer, key: int, ranked: np.ndarray, timing: Timing, draws: np.ndarray):
     """(ecg_uv (8 leads, time), rows of its donors): the first donor as timed, the others in its rhythm."""
     request = synthesizer.request
     rows = alike(synthesizer.bank.table.superclasses(), ranked)
     loops = [synthesizer.loop(row) for row in rows]
     times = [timing.donor_time, *(follow(other, timing.placed, request.samples, draws[0]) for other in loops[1:])]
-    weights = blend_weights(request.variation, request.seed, record, len(rows))
+    weights = blend_weights(request.variation, request.seed, key, len(rows))
     return sum(weight * read_loop(*beats) for weight, *beats in zip(weights, loops, times, strict=True)), rows
 
 
@@ -30,9 +30,9 @@ def alike(superclasses: np.ndarray, ranked: np.ndarray) -> tuple[int, ...]:
     return tuple(dict.fromkeys(same))[:MOST_DONORS]
 
 
-def blend_weights(variation: Variation, seed: int, record: int, donors: int) -> np.ndarray:
+def blend_weights(variation: Variation, seed: int, key: int, donors: int) -> np.ndarray:
     """Weights of a record's donors, (donors,), summing to 1; the first has at least 1 - blend, nearer ones more in the mean."""
-    draws = generator(seed, record, Stream.BLEND).random(donors)
+    draws = generator(seed, key, Stream.BLEND).random(donors)
     shares = draws[1:] / np.arange(2, donors + 1)
     others = variation.blend * draws[0] * shares / max(shares.sum(), 1e-9)
     return np.concatenate([[1 - others.sum()], others])

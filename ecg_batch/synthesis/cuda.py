@@ -64,7 +64,7 @@ def begin(synthesizer: Synthesizer, queries: Queries) -> Begun:
     matrix = low_pass_matrix(samples, request.lowpass_hz, request.fs_hz, device)
     texture = decode.decode_texture(synthesizer.models, tokens, to_device(noise, device))[..., :samples]
     texture_mv = texture.double() @ matrix  # (batch, 8, time)
-    beat_draws = uniforms(request.seed, queries.record, Stream.RHYTHM, 2)
+    beat_draws = uniforms(request.seed, queries.key, Stream.RHYTHM, 2)
     made = skeletons(synthesizer, queries, candidates, beat_draws)  # here, while the device makes texture
     ecg_uv = np.stack([skeleton.ecg_uv for skeleton in made], dtype=np.float64)
     ecg_uv = np.concatenate([ecg_uv, np.repeat(ecg_uv[:1], request.batch - len(ecg_uv), axis=0)])

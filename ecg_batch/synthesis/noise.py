@@ -24,6 +24,7 @@ from ecg_batch.signal.filters import low_pass
 from ecg_batch.synthesis.ask import quantile
 from ecg_batch.synthesis.batch import Batch
 from ecg_batch.synthesis.noise_models import ELECTRODES, LEADS_OF, electrode_noise
+from ecg_batch.synthesis.queries import varied
 from ecg_batch.synthesis.synthesizer import Synthesizer
 
 COUNTED_HZ = 0.5  # power is counted from here on: below, wander hides no beat
@@ -71,16 +72,23 @@ def _db(beats: float, added: float) -> float | None:
 def with_noise(synthesizer: Synthesizer, batch: Batch) -> Batch:
     """The finished records of 10 s with the noise that the request asks for."""
     request, ecg, of_records = synthesizer.request, np.empty_like(batch.ecg), []
-    generators = each_generator(request.seed, batch.queries.record, Stream.NOISE)
-    for clean, skeleton_mv, out, draws in zip(batch.ecg, batch.skeleton_mv, ecg, generators, strict=True):
+    generators = each_generator(request.seed, batch.queries.key, Stream.NOISE)
+    each = zip(batch.ecg, batch.skeleton_mv, ecg, generators, own_snr_db(request, batch.queries.record), strict=True)
+    for clean, skeleton_mv, out, draws, snr_db in each:
         drawn = draws.random(2)
         start, stop = _part(request, *drawn)
         fades = (start > 0, stop < request.samples)
-        made = make_episode(request, draws, skeleton_mv[:, start:stop], fades)
+        made = make_episode(request, draws, skeleton_mv[:, start:stop], fades, snr_db)
         out[...] = clean
         masked = made.put_over(out[:, start:stop], 0)
         of_records.append(_known(request, made, out, intervals([(start, masked)])))
     return replace(batch, ecg=ecg, noise=of_records, skeleton_mv=None)
+
+
+def own_snr_db(request: Request, records: np.ndarray) -> list[float | None]:
+    """The ratio that each record has to have where the request varies it, else None: it is drawn."""
+    snr_db = varied(request, "snr_db", records)
+    return [None] * len(records) if snr_db is None else snr_db.tolist()
 
 
 def _part(request: Request, length: float, place: float) -> tuple[int, int]:
@@ -154,11 +162,15 @@ class Episode:
             masked[row] = True
 
 
-def make_episode(request: Request, draws: np.random.Generator, skeleton_mv: np.ndarray, fades: tuple[bool, bool]) -> Episode:
-    """The noise of a stretch whose beats are skeleton_mv float64 (8, time). fades: whether it comes, and goes, in the record."""
+def make_episode(
+    request: Request, draws: np.random.Generator, skeleton_mv: np.ndarray, fades: tuple[bool, bool], snr_db: float | None = None
+) -> Episode:
+    """The noise of a stretch whose beats are skeleton_mv float64 (8, time). fades: whether it comes, and goes, in the record;
+    snr_db: where it is not drawn.
+    """
     asked, numbers = request.noise, draws.random(DRAWN)
     kinds, share = _kinds(asked, numbers[:4])
-    snr_db = float(quantile(asked.snr_db, numbers[4:5])[0])
+    snr_db = float(quantile(asked.snr_db, numbers[4:5])[0]) if snr_db is None else snr_db
     added = [kind for kind in kinds if kind in ADDED]
     parts = [_made(request, kind, draws, skeleton_mv.shape[1], fades) for kind in added]
     beats, power, noise_mv = _powers(request, skeleton_mv, parts, (share, 1 - share))

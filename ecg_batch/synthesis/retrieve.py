@@ -3,10 +3,12 @@
 Published: query -> R^8 (3 numbers and 5 superclasses), standardised, weighted Euclidean distance. Here a donor must hold the
 label that was asked for, and its rate statements must be true at the heart rate that was asked for; the distance then
 chooses among those. The lot favours nearer donors, so that a million equal queries do not all return one patient. A query that asks
-for neither rate nor age has no near and far: every holder of the label, of the sex where one is asked, is as likely as the next.
+for neither rate nor age has no near and far: every holder of the label, of the sex where one is asked, is as likely as the next; of
+a set of records that differ in rate every holder who can be brought to all of these rates.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,24 +64,28 @@ def donors_for(request: Request, table: DonorTable | None = None) -> DonorIndex:
     return index_donors(table, request.donor_folds, usable, request.min_likelihood)
 
 
-def retrieve(index: DonorIndex, queries: Queries, uniforms: np.ndarray) -> np.ndarray:
+def retrieve(index: DonorIndex, queries: Queries, uniforms: np.ndarray, rates_bpm: Sequence[float] = ()) -> np.ndarray:
     """Donors of each query in the order in which they are to be tried: rows of the bank, int64 (record, k).
 
     uniforms (record, k) in [0, 1): the lot. Draws k without replacement with weights 1 / rank (Efraimidis and Spirakis 2006,
     doi:10.1016/j.ipl.2005.11.003); where a label has fewer than k donors they come again from the first.
+    rates_bpm: all that one donor has to serve, where records of a set differ in rate; a donor is as far as from the farthest.
     """
     out = np.empty(uniforms.shape, np.int64)
     for label in np.unique(queries.label):
         asked = np.flatnonzero(queries.label == label)
         holders = np.flatnonzero(index.table.holds(str(label))[index.rows])
-        distance = _squared_distance(index, holders, queries, asked, str(label))
+        distance = _farthest(index, holders, queries, asked, str(label), rates_bpm)
         nearest = _nearest(distance, uniforms.shape[1])  # (record, up to k)
         lot = uniforms[asked, : nearest.shape[1]] ** (1 + np.arange(nearest.shape[1]))  # u ** (1 / weight)
         order = np.take_along_axis(nearest, np.argsort(-lot, axis=1, kind="stable"), axis=1)
         repeated = np.resize(np.arange(order.shape[1]), uniforms.shape[1])
         out[asked] = index.rows[holders[order[:, repeated]]]
-        for at in asked[np.isnan(queries.hr_bpm[asked]) & np.isnan(queries.age[asked])]:
-            out[at] = _anyone(index.rows[holders], index.table.sex, queries.sex[at], uniforms[at])
+        own_bpm = np.full(len(asked), np.nan) if rates_bpm else queries.hr_bpm[asked]
+        for at in np.flatnonzero(np.isnan(own_bpm) & np.isnan(queries.age[asked])):
+            fit = holders[distance[at] < FAR]  # all of them, where no rate is asked
+            if len(fit):
+                out[asked[at]] = _anyone(index.rows[fit], index.table.sex, queries.sex[asked[at]], uniforms[asked[at]])
     return out
 
 
@@ -100,6 +106,16 @@ def _anyone(holders: np.ndarray, sex_of: np.ndarray, sex: int, uniforms: np.ndar
     alike = holders[sex_of[holders] == sex]
     chosen = alike if len(alike) else holders
     return chosen[(uniforms * len(chosen)).astype(np.int64)]
+
+
+def _farthest(
+    index: DonorIndex, holders: np.ndarray, queries: Queries, asked: np.ndarray, label: str, rates_bpm: Sequence[float]
+) -> np.ndarray:
+    """_squared_distance, of several rates the largest: that from the lowest or from the highest."""
+    if not rates_bpm:
+        return _squared_distance(index, holders, queries, asked, label)
+    ends = (replace(queries, hr_bpm=np.full(len(queries), rate, np.float32)) for rate in (min(rates_bpm), max(rates_bpm)))
+    return np.maximum(*(_squared_distance(index, holders, end, asked, label) for end in ends))
 
 
 def _squared_distance(index: DonorIndex, holders: np.ndarray, queries: Queries, asked: np.ndarray, label: str) -> np.ndarray:

@@ -28,19 +28,23 @@ BEATS = 64  # RR factors drawn for a record; used in order from its first beat, 
 CHEST = tuple(MODELLED.index(f"V{number}") for number in range(1, 7))
 
 
-def rr_factors(variation: Variation, seed: int, record: int, rr_s: float) -> np.ndarray:
+def rr_factors(variation: Variation, seed: int, key: int, rr_s: float) -> np.ndarray:
     """Factors of successive RR intervals about 1: (BEATS,). They begin alike whatever the length of the record."""
-    rng = generator(seed, record, Stream.RR_VARIATION)
+    rng = generator(seed, key, Stream.RR_VARIATION)
     phase, white = rng.random(2), _cut(rng.standard_normal(BEATS))
     time_s = np.arange(BEATS) * rr_s
     waves = [np.sin(2 * np.pi * (f * time_s + p)) * np.sqrt(2) for f, p in zip((0.25, 0.1), phase, strict=True)]
     return 1 + variation.rr_cv * (waves[0] + waves[1] + white) / np.sqrt(3)
 
 
-def lead_matrix(variation: Variation, seed: int, record: int) -> np.ndarray:
-    """What a record's beats are multiplied by, (8, 8): voltage x electrodes x rotation. The identity where nothing is asked."""
-    rng = generator(seed, record, Stream.VARIATION)
+def lead_matrix(variation: Variation, seed: int, key: int, turned_deg: float | None = None) -> np.ndarray:
+    """What a record's beats are multiplied by, (8, 8): voltage x electrodes x rotation. The identity where nothing is asked.
+
+    turned_deg: the angle of the rotation, where it is not drawn.
+    """
+    rng = generator(seed, key, Stream.VARIATION)
     gain, angle = _cut(rng.standard_normal(2)) * (variation.gain_sd, np.deg2rad(variation.axis_deg))
+    angle = angle if turned_deg is None else np.deg2rad(turned_deg)
     axis, places = rng.standard_normal(3), rng.uniform(-1, 1, len(CHEST)) * variation.electrode
     turned = np.eye(len(MODELLED)) + rotation_of_leads(axis / np.linalg.norm(axis), angle)
     return np.exp(gain) * electrode_places(places) @ turned

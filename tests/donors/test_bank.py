@@ -169,6 +169,7 @@ def rewritten(folder: Path, **changes) -> Path:
     ({"likelihood": np.zeros((17, 3), np.int8)}, "a column for each statement"),
     ({"likelihood": np.full((17, 9), 127, np.int8)}, "outside -1 to 100"),
     ({"leads": ["I"]}, "leads"), ({"leads": None}, "leads"), ({"format": 99}, "newer"), ({"format": "x"}, "format x"),
+    ({"format": True}, "format True"), ({"format": 0}, "format 0"),
     ({"codes": None}, "codes"), ({"fs_hz": "many"}, "fs_hz"), ({"superclass_of": 3}, "superclass_of"),
     ({"codes": [["NORM"]] * 9}, "codes"), ({"codes": ["NORM"] * 9}, "codes"), ({"superclass_of": {"NORM": 1}}, "superclass_of"),
     ({"fs_hz": 100.5}, "fs_hz"), ({"fs_hz": True}, "fs_hz"), ({"fs_hz": -100}, "fs_hz"),

@@ -16,6 +16,7 @@ from ecg_batch.bundled import BUNDLED
 from ecg_batch.cli.synthesize import synthesize_job
 from ecg_batch.request.model import Request, Variation
 from ecg_batch.request.parse import AskedRequest, load_request
+from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.settings import schema
 
 pytestmark = pytest.mark.slow
@@ -33,11 +34,13 @@ SOUND = (
     {"records": 64, "mix": {"labels": {"NORM": 1}}, "noise": {"snr_db": {"uniform": [-6, 24]}, "length_s": {"normal": [6, 2],
      "within": [2, 10]}, "kinds": {"muscle": 1, "lead_off": 0.1}}},
     {"records": 2, "duration_s": 600, "mix": {"labels": {"NORM": 1}}, "noise": {"snr_db": 3, "per_hour": 6.5, "length_s": 20}},
+    {"records": 12, "mix": {"labels": {"NORM": 1}}, "noise": {}, "vary": {"hr_bpm": [50, 75, 100], "snr_db": [12, 0.5]}},
 )  # fmt: skip
 KEYS = sorted(schema(AskedRequest)["properties"])
 BELOW = ("mix.hr_bpm", "mix.labels", "mix.labels.NORM", "mix.sex", "mix.age.within", "variation.rr_cv", "judge.steps",
          "rhythm.lf_hz",
-         "noise", "noise.snr_db", "noise.kinds", "noise.kinds.muscle", "noise.length_s.uniform", "noise.per_hour")  # fmt: skip
+         "noise", "noise.snr_db", "noise.kinds", "noise.kinds.muscle", "noise.length_s.uniform", "noise.per_hour",
+         "vary", "vary.hr_bpm", "vary.alpha")  # fmt: skip
 
 
 @st.composite
@@ -146,6 +149,8 @@ def same_options(value, said: dict, folder=None) -> bool:
     if value is None:
         names = {field.name for field in fields(Variation)} | {"steps", "below"}
         return set(said) <= names and not any(number(text) for text in said.values())
+    if is_null(said):  # long records have a rhythm, said or not
+        return value == RhythmParameters()
     return all(getattr(value, key) == number(text) for key, text in said.items() if key != "start_hour")
 
 
@@ -161,11 +166,16 @@ def same_noise(value, said: dict, folder=None) -> bool:
     return spread and (rate is None or is_null(rate) or value.per_hour == number(rate))
 
 
+def same_vary(value, said: dict, folder=None) -> bool:
+    asked = {name: tuple(map(number, values)) for name, values in said.items() if values is not None and not is_null(values)}
+    return dict(value.values) == asked and value.size == math.prod(map(len, asked.values()))
+
+
 MEANT = {field.name: same_number for field in fields(Request)} | {
     **dict.fromkeys(("device", "batch_on_oom", "format"), same_text),
     **dict.fromkeys(("bank", "models", "table"), same_path),
     **dict.fromkeys(("variation", "judge", "rhythm"), same_options),
-    "donor_folds": same_folds, "mix": same_mix, "cohort": same_cohort, "noise": same_noise,
+    "donor_folds": same_folds, "mix": same_mix, "cohort": same_cohort, "noise": same_noise, "vary": same_vary,
 }  # fmt: skip
 
 
@@ -174,6 +184,7 @@ MEANT = {field.name: same_number for field in fields(Request)} | {
 
 @examples(4)
 @given(requests())
+@example("duration_s: 3600\nmix: {labels: {MI: 1}}\nrecords: 3\nrhythm: null\n")
 def test_a_request_is_refused_in_words_or_asks_for_what_it_says(folder, text):
     path = written(folder, text)
     request = answer(lambda: load_request(path), str(path), folder=folder)

@@ -31,6 +31,7 @@ def test_a_donor_is_said_to_be_of_ptbxl_only_where_it_is(make_dataset, monkeypat
 @pytest.mark.parametrize(("row", "said"), [
     ({}, ""), ({"noise_kinds": [], "snr_db": None}, ""), ({"noise_kinds": ["lead_off"], "snr_db": None}, ", with lead_off"),
     ({"noise_kinds": ["muscle", "clipped"], "snr_db": 5.96}, ", with muscle and clipped at 6.0 dB"),
+    ({"noise_kinds": ["muscle"], "snr_db": -0.004}, ", with muscle at 0.0 dB"),
 ])  # fmt: skip
 def test_noise_that_was_added_is_said(row, said):
     assert records._noise(row) == said

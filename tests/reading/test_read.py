@@ -14,6 +14,7 @@ from places import TESTS
 import ecg_batch
 from ecg_batch.errors import UserError
 from ecg_batch.leads import LEADS
+from ecg_batch.run.status import describe
 
 
 @pytest.fixture
@@ -97,8 +98,10 @@ def test_what_cannot_be_read_says_why(make_dataset, make_run, tmp_path):
     assert "no dataset (no dataset.json in it)" in refusal(tmp_path)
     dataset = make_dataset()
     whole = (dataset / "dataset.json").read_text()
-    (dataset / "dataset.json").write_text(json.dumps({**json.loads(whole), "format": 2}))
+    (dataset / "dataset.json").write_text(json.dumps({**json.loads(whole), "format": 2, "records": None}))
     assert "format 2; this ecg-batch reads up to 1" in refusal(dataset)
+    with pytest.raises(UserError, match="format 2; this ecg-batch reads up to 1"):
+        describe(dataset)
     (dataset / "dataset.json").write_text("{")
     assert "damaged" in refusal(dataset) and "ecg-batch verify" in refusal(dataset)
     (dataset / "dataset.json").write_text(whole.replace('"fs_hz": 100', '"fs_hz": 500'))

@@ -82,6 +82,35 @@ def refusal(path, *overrides) -> str:
         ({"noise": {"length_s": 900}}, ["noise.length_s is 900; needed a number from 1 to 300"]),
         ({"duration_s": 60, "noise": {"kinds": {"swapped": 1}}}, ["noise.kinds.swapped is 1", "noise in episodes"]),
         ({"mix": None, "records": None, "cohort": {}}, ["records is missing: a cohort has no length"]),
+        ({"vary": {}}, ["vary names nothing; needed one or more of hr_bpm, snr_db, alpha, axis_deg, electrode"]),
+        ({"vary": {"sex": [0, 1]}}, ["unknown key 'vary.sex'", "known keys: alpha, axis_deg, electrode, hr_bpm, snr_db"]),
+        ({"vary": {"alpha": [1]}}, ["vary.alpha is [1]; needed two values or more"]),
+        ({"vary": {"alpha": []}}, ["vary.alpha is []; needed two values or more"]),
+        ({"vary": {"alpha": [1, 0, 1.0]}}, ["vary.alpha names 1 twice"]),
+        ({"vary": {"alpha": 1}}, ["vary.alpha is 1; needed a list of numbers from 0 to 2, as [0, 2]"]),
+        ({"vary": {"alpha": [1, 3]}}, ["vary.alpha is [1, 3]; needed a list of numbers from 0 to 2"]),
+        ({"vary": {"snr_db": [6, "loud"]}}, ["vary.snr_db is [6, 'loud']; needed a list of numbers from -20 to 30"]),
+        ({"vary": {"hr_bpm": [10, 60]}}, ["vary.hr_bpm is [10, 60]; needed a list of numbers from 20 to 300"]),
+        (
+            {"vary": {"alpha": [0, 1, 2], "axis_deg": [*range(11)], "electrode": [0, 0.2]}},
+            ["vary makes sets of 3 x 11 x 2 = 66 records; needed 64 or fewer"],
+        ),
+        ({"vary": {"alpha": [0, 1, 2]}, "records": 541}, ["records is 541, but vary makes sets of 3", "Ask for 540 or 543"]),
+        ({"vary": {"alpha": [0, 1, 2]}, "records": 2}, ["vary makes sets of 3 records", "Ask for 3"]),
+        ({"vary": {"alpha": [0, 1]}, "alpha": 1}, ["alpha is given, and vary.alpha as well", "Leave one out"]),
+        ({"vary": {"hr_bpm": [60, 70]}}, ["mix.hr_bpm is given, and vary.hr_bpm as well", "Leave one out"]),
+        ({"vary": {"hr_bpm": [60, 70]}, "mix": {"labels": {"SBRAD": 1}}}, ["vary.hr_bpm has 70, but SBRAD means a rate up to 65"]),
+        ({"vary": {"hr_bpm": [60, 70]}, "mix": None, "cohort": {}}, ["a cohort asks for rates as its donors have them"]),
+        (
+            {"vary": {"hr_bpm": [60, 70]}, "mix": {"labels": {"NORM": 1}}, "duration_s": 60},
+            ["vary.hr_bpm is given, but at another rate a record over 10 s has other beats"],
+        ),
+        ({"vary": {"axis_deg": [0, 9]}, "duration_s": 60}, ["vary.axis_deg is given, but in records over 10 s", "Leave it out"]),
+        ({"vary": {"snr_db": [6, 0]}}, ["vary.snr_db is given, but no noise is asked for", "Add noise: {}"]),
+        ({"vary": {"snr_db": [6, 0]}, "noise": {"snr_db": 3}}, ["noise.snr_db is given, and vary.snr_db as well"]),
+        ({"vary": {"snr_db": [6, 0]}, "noise": {"kinds": {"clipped": 1}}}, ["vary.snr_db is given, but nothing is added"]),
+        ({"vary": {"axis_deg": [0, 9]}, "variation": {"axis_deg": 5}}, ["variation.axis_deg is given, and vary.axis_deg as well"]),
+        ({"vary": {"alpha": [0, 1]}, "texture": "decoded"}, ["texture is decoded", "Say texture: units, or leave vary out"]),
     ],
 )
 def test_what_cannot_be_made_is_refused(write_request, changes, said):
@@ -149,6 +178,24 @@ def test_a_request_without_noise_keeps_its_run_id(write_request):
     asked = {"snr_db": {"normal": [6, 3], "within": [0, 12]}, "kinds": {"baseline": 2, "muscle": 6}, "length_s": 4}
     noise = load_request(write_request(noise=asked)).resolved()["noise"]
     assert noise["kinds"] == (("baseline", 0.25), ("muscle", 0.75)) and noise["snr_db"]["sd"] == 3 and noise["length_s"]["low"] == 4
+
+
+def test_what_is_varied_has_an_order_of_its_own_and_comes_back_from_json(write_request):
+    """The first named changes slowest, whatever the order in the file; values stay in the order of the file."""
+    vary = {"snr_db": [24, 6, 0], "alpha": [1, 0.5], "hr_bpm": [75, 50]}
+    path = write_request(vary=vary, noise={}, records=24, mix={"labels": {"NORM": 1}})
+    request = load_request(path)
+    assert request.vary.size == 12
+    assert request.vary.combinations("hr_bpm") == 6 * (75.0,) + 6 * (50.0,)
+    assert request.vary.combinations("snr_db") == 2 * (24.0, 24.0, 6.0, 6.0, 0.0, 0.0)
+    assert request.vary.combinations("alpha") == 6 * (1.0, 0.5)
+    back = request_from_resolved(json.loads(json.dumps(request.resolved())), request.bank, request.models)
+    assert back.vary == request.vary and back.resolved() == request.resolved()
+    assert load_request(path, ["vary.hr_bpm=[50, 75]"]).resolved() != request.resolved()
+    assert "vary" not in load_request(write_request()).resolved()
+    damaged = request.resolved() | {"vary": {"values": [["hr_bpn", [50.0, 60.0]]]}}
+    with pytest.raises(ValueError, match="vary"):
+        request_from_resolved(damaged, request.bank, request.models)
 
 
 def test_mains_are_for_500_hz(write_request):

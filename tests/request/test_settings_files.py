@@ -272,7 +272,7 @@ def test_each_key_of_a_schema_says_what_it_means(kind):
 def test_the_guide_states_the_ranges_and_defaults_of_the_code():
     """The tables of docs/requests.md against the schema, which is made of the fields."""
     held = schema(AskedRequest)
-    below = {"variation": "Variation", "judge": "Refinement", "cohort": "AskedCohort", "noise": "AskedNoise"}
+    below = {"variation": "Variation", "judge": "Refinement", "cohort": "AskedCohort", "noise": "AskedNoise", "vary": "AskedVary"}
     rows = re.findall(r"^\| `([\w.]+)` \| ([^|]*) \| ([^|]*) \| [^|]*\|$", (ROOT / "docs/requests.md").read_text(), re.MULTILINE)
     assert len(rows) > 45
     for key, default, range_ in rows:
@@ -283,7 +283,8 @@ def test_the_guide_states_the_ranges_and_defaults_of_the_code():
             else held["properties"] | held["$defs"]["AskedRhythm"]["properties"]
         )
         says = keys[name]
-        number = next((part for part in (says, *says.get("anyOf", ())) if "maximum" in part), None)
+        parts = [part.get("items", part) for part in (says, *says.get("anyOf", ()))]
+        number = next((part for part in parts if "maximum" in part), None)
         if number and re.fullmatch(r"[-\d.,]+ to [-\d.,]+", range_):
             assert [float(end.replace(",", "")) for end in range_.split(" to ")] == [number["minimum"], number["maximum"]], key
         if re.fullmatch(r"[-\d.,]+", default):

@@ -160,6 +160,39 @@ def test_bad_tables_are_refused_by_row(tmp_path, text, said):
         assert words in str(caught.value)
 
 
+def test_each_row_of_a_table_is_a_set_where_something_is_varied(make_run, tmp_path):
+    """128 rows in a shard's group; sets of shards reach over the ends of groups."""
+    csv.write_csv(rows(), tmp_path / "t.csv")
+    asked = {"mix": None, "records": None, "table": "t.csv"}
+    run, bare = make_run("varied", **asked, vary={"alpha": [0, 0.5, 1]}), make_run("bare", **asked)
+    assert run.request.records == 900 and len(run.plan.shards) == 8
+    of_rows = query_source(bare.request, bare.folder)
+    for start, stop in ((0, 128), (128, 256), (256, 400), (383, 386), (768, 900)):
+        found = query_source(run.request, run.folder)(start, stop)
+        expected = [of_rows(record // 3, record // 3 + 1) for record in range(start, stop)]
+        for name in ("label", "hr_bpm", "age", "sex"):
+            np.testing.assert_array_equal(getattr(found, name), np.concatenate([getattr(one, name) for one in expected]))
+        assert found.record.tolist() == list(range(start, stop))
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "said"),
+    [
+        ("label,hr_bpm\nNORM,\nNORM,70\n", {}, ["1 of 2 rows", "row 2: hr_bpm is 70, and vary.hr_bpm is given as well"]),
+        ("label\nNORM\nSTACH\n", {}, ["1 of 2 rows", "row 2: vary.hr_bpm has 60 but STACH means a rate from 95 bpm"]),
+        ("label\nNORM\nNORM\n", {"records": 3}, ["records is 3, but vary makes sets of 2 records", "Ask for 2 or 4"]),
+        ("label\nNORM\nNORM\n", {"records": 2}, ["records is 2 but the table has 2 rows; a table makes a set of 2"]),
+    ],
+)
+def test_a_table_that_contradicts_what_is_varied_is_refused(write_request, tmp_path, text, changes, said):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(UserError) as caught:
+        asked = {"mix": None, "records": None, "table": "t.csv", "vary": {"hr_bpm": [60, 99]}}
+        make_plan(load_request(write_request(**asked | changes)))
+    for words in said:
+        assert words in str(caught.value)
+
+
 # The least likelihood ---------------------------------------------------------------------------------------------------
 
 

@@ -69,7 +69,7 @@ def test_a_record_does_not_depend_on_its_neighbours(table):
                     np.full(4, np.nan, np.float32), np.array([0, 1, -1, 0], np.int8))  # fmt: skip
     together = retrieve(index, mixed, UNIFORMS[:4])
     for at in range(4):
-        alone = Queries(*(getattr(mixed, name)[at : at + 1] for name in Queries.__dataclass_fields__))
+        alone = mixed.take(slice(at, at + 1))
         np.testing.assert_array_equal(retrieve(index, alone, UNIFORMS[at : at + 1])[0], together[at])
 
 

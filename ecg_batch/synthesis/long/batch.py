@@ -30,7 +30,8 @@ from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.noise_episodes import NoiseEpisodes
 from ecg_batch.synthesis.long.texture_stream import TextureStream, filtered_with
 from ecg_batch.synthesis.long.unit_stream import UnitStreams
-from ecg_batch.synthesis.queries import Queries
+from ecg_batch.synthesis.noise import own_snr_db
+from ecg_batch.synthesis.queries import Queries, varied
 from ecg_batch.synthesis.synthesizer import Synthesizer
 from ecg_batch.synthesis.units import NOBODY
 
@@ -71,11 +72,13 @@ class LongBatch:
                         for each in self._records]  # fmt: skip
         self._recorded = None
         if synthesizer.units:
-            self._recorded = UnitStreams(synthesizer.units, self._request, queries.record, self._records)
+            self._recorded = UnitStreams(synthesizer.units, self._request, queries.key, self._records)
         self._noise = None
         if self._request.noise:
-            each = zip(queries.record, self._records, strict=True)
-            self._noise = [NoiseEpisodes(self._request, int(number), record.skeleton) for number, record in each]
+            each = zip(queries.key, self._records, own_snr_db(self._request, queries.record), strict=True)
+            self._noise = [NoiseEpisodes(self._request, int(key), record.skeleton, snr_db) for key, record, snr_db in each]
+        own_alpha = varied(self._request, "alpha", queries.record)
+        self._asked_alpha = np.full(len(queries), self._request.alpha) if own_alpha is None else own_alpha
         self._error, self._power, self._alpha = (np.zeros(len(self._records)) for _ in range(3))
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -102,7 +105,8 @@ class LongBatch:
             textures = chain.from_iterable(stream.windows(stop - start) for stream in streams)
             each = zip(textures, self._records, strict=True)
             parts = [filtered_with(texture, one.skeleton, start, stop, request) for texture, one in each]
-            alpha = np.array([allowed_alpha(*part, request.alpha, request.prd_limit_pct) for part in parts])
+            each = zip(parts, self._asked_alpha.tolist(), strict=True)
+            alpha = np.array([allowed_alpha(*part, asked, request.prd_limit_pct) for part, asked in each])
             yield Minute(start, stop, alpha, parts)
 
     def _finished(self, before: "Minute | None", now: "Minute", after: "Minute | None") -> np.ndarray:
@@ -191,4 +195,4 @@ def open_texture(synthesizer: Synthesizer, queries: Queries, donor_row: np.ndarr
     """The endless texture of these records, conditioned on their labels and their donors' statements."""
     statements = [synthesizer.bank.table.scp_codes(int(row)) for row in donor_row]
     conditions = decode.conditions_of(synthesizer.models, queries.label, statements)
-    return TextureStream(synthesizer.request, synthesizer.models, queries.record, conditions)
+    return TextureStream(synthesizer.request, synthesizer.models, queries.key, conditions)

@@ -77,7 +77,7 @@ def _begin(synthesizer: Synthesizer, queries: Queries, at: int, rows: np.ndarray
     attempts, best = synthesizer.request.attempts, None
     for row in dict.fromkeys(rows[:attempts].tolist()):  # where a label has few donors, they come again
         try:
-            tried = _with_donor(synthesizer, row, int(queries.record[at]), float(queries.hr_bpm[at]))
+            tried = _with_donor(synthesizer, row, int(queries.key[at]), float(queries.hr_bpm[at]))
         except TooFewBeats:
             continue
         best = tried if best is None else min(best, tried, key=_shortcomings)
@@ -95,8 +95,8 @@ def _shortcomings(made: LongRecord) -> tuple[int, bool]:
     return len(made.flags), made.donor.ectopic_spliced
 
 
-def _with_donor(synthesizer: Synthesizer, row: int, record: int, hr_bpm: float) -> LongRecord:
-    """A record with one donor, and the flags that are known before its first minute is made."""
+def _with_donor(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float) -> LongRecord:
+    """A record with one donor, its draws by this key, and the flags that are known before its first minute is made."""
     request, table = synthesizer.request, synthesizer.bank.table
     own_bpm = float(table.hr_bpm[row])
     hr_bpm = own_bpm if np.isnan(hr_bpm) else hr_bpm
@@ -104,7 +104,7 @@ def _with_donor(synthesizer: Synthesizer, row: int, record: int, hr_bpm: float) 
     allowed = DonorRhythm(own_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(table, row), float(table.age[row]),
                           donor.beat_to_beat)  # fmt: skip
     rhythm_aux = str(rhythms_of(table, np.array([row]))[0])
-    made = (_with_events if request.events else _as_recorded)(synthesizer, row, record, hr_bpm, donor, allowed, rhythm_aux)
+    made = (_with_events if request.events else _as_recorded)(synthesizer, row, key, hr_bpm, donor, allowed, rhythm_aux)
     flags = made.flags
     flags += ["rate_statement"] * bool(contradictions(synthesizer.donors, np.array([row]), np.array([hr_bpm]))[0])
     flags += ["stretch"] * bool(abs(np.log(hr_bpm / (60 * request.fs_hz / donor.rr_samples))) > np.log(MAX_STRETCH))
@@ -113,20 +113,20 @@ def _with_donor(synthesizer: Synthesizer, row: int, record: int, hr_bpm: float) 
     return made
 
 
-def _as_recorded(synthesizer: Synthesizer, row: int, record: int, hr_bpm: float, donor: LongDonor, allowed: DonorRhythm, aux: str):
+def _as_recorded(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, donor: LongDonor, allowed: DonorRhythm, aux: str):
     """A record of the donor's own rhythm from beginning to end."""
     request = synthesizer.request
-    rhythm_draws = generator(request.seed, record, Stream.LONG_RHYTHM)
+    rhythm_draws = generator(request.seed, key, Stream.LONG_RHYTHM)
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour)
-    beat_draws = generator(request.seed, record, Stream.LONG_BEATS)
+    beat_draws = generator(request.seed, key, Stream.LONG_BEATS)
     placed = place(donor, rhythm.r_s, rhythm.symbol, rhythm.qt_rr_s, request.samples, beat_draws)
     return LongRecord(row, donor, [(0.0, aux)], placed, respiration_of(rhythm, placed.r[1:-1]), hr_bpm, [])
 
 
-def _with_events(synthesizer: Synthesizer, row: int, record: int, hr_bpm: float, donor: LongDonor, allowed: DonorRhythm, aux: str):
+def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, donor: LongDonor, allowed: DonorRhythm, aux: str):
     """A record in which events come to that rhythm. Which ones a record has, and its patient's habits, are drawn beside it."""
     request, fs_hz = synthesizer.request, synthesizer.bank.table.fs_hz
-    draws = generator(request.seed, record, Stream.EVENTS)
+    draws = generator(request.seed, key, Stream.EVENTS)
     habits, per_hour = drawn_habits(draws), drawn_rates(request.events, draws)
     normal = donor.symbol == "N"
     pr_s = float(np.median((donor.qrs_on - donor.p_on)[normal])) / fs_hz
@@ -134,16 +134,16 @@ def _with_events(synthesizer: Synthesizer, row: int, record: int, hr_bpm: float,
     host = Host(sinus, allowed.fibrillation, pr_s, aux, donor.ectopic)
 
     def order_of(rr_s: np.ndarray):
-        numbers = generator(request.seed, record, Stream.EVENTS, 1)
+        numbers = generator(request.seed, key, Stream.EVENTS, 1)
         return write_order(request.rhythm, host, habits, request.events, per_hour, rr_s, 60 / hr_bpm, request.duration_s, numbers)
 
-    rhythm_draws = generator(request.seed, record, Stream.LONG_RHYTHM)
+    rhythm_draws = generator(request.seed, key, Stream.LONG_RHYTHM)
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour, order_of)
     order, beats = rhythm.order, len(rhythm.r_s)
     atrial_kinds = {aux for first, _, aux in order.atrial if first < beats}
     stock = stocked(synthesizer.beat_lenders, row, donor, set(order.form[:beats]), atrial_kinds,
-                    lambda part: generator(request.seed, record, Stream.LENT_BEATS, part))  # fmt: skip
-    beat_draws = generator(request.seed, record, Stream.LONG_BEATS)
+                    lambda part: generator(request.seed, key, Stream.LENT_BEATS, part))  # fmt: skip
+    beat_draws = generator(request.seed, key, Stream.LONG_BEATS)
     placed = place_forms(stock, rhythm.r_s, order.form[:beats], rhythm.qt_rr_s, request.samples, beat_draws)
     atrial = atrial_of(order, stock, placed.r.astype(np.int64), placed.source, placed.qt_rr, request.samples, beat_draws)
     changes = [(max(rhythm.r_s[beat] - BEFORE_BEAT_S, 0.0) if beat else 0.0, aux) for beat, aux in order.changes if beat < beats]

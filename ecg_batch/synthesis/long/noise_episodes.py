@@ -23,10 +23,14 @@ ENDS = "noise ends"  # aux of the "~" where an episode ends
 class NoiseEpisodes:
     """The noise of one record, put over its minutes in their order; then ask what is known of it."""
 
-    def __init__(self, request: Request, record: int, skeleton: Callable[[int, int], np.ndarray]):
-        """skeleton: samples start .. stop - 1 of the beats, float64 (8, time) mV."""
-        self._request, self._record, self._skeleton = request, record, skeleton
-        self.stretches = episode_times(request, record)
+    def __init__(
+        self, request: Request, key: int, skeleton: Callable[[int, int], np.ndarray], snr_db: float | None = None
+    ):
+        """key: what its draws are keyed by; skeleton: samples start .. stop - 1 of the beats, float64 (8, time) mV; snr_db: of all
+        episodes, where it is not drawn for each.
+        """
+        self._request, self._key, self._skeleton, self._snr_db = request, key, skeleton, snr_db
+        self.stretches = episode_times(request, key)
         self._made: tuple[int, Episode] | None = None
         self._next = 0  # the first that does not end before what comes next
         self._kinds: dict[str, None] = {}
@@ -51,8 +55,8 @@ class NoiseEpisodes:
         if self._made is None or self._made[0] != at:
             request, (start, stop) = self._request, self.stretches[at]
             beats_mv = low_pass_of(self._skeleton, start, stop, request.samples, request.lowpass_hz, request.fs_hz)
-            draws = generator(request.seed, self._record, Stream.NOISE, 1 + at)
-            made = make_episode(request, draws, beats_mv, (start > 0, stop < request.samples))
+            draws = generator(request.seed, self._key, Stream.NOISE, 1 + at)
+            made = make_episode(request, draws, beats_mv, (start > 0, stop < request.samples), self._snr_db)
             self._made = at, made
             self._kinds |= dict.fromkeys(made.kinds)
             if made.added_uv is not None:
@@ -71,12 +75,12 @@ class NoiseEpisodes:
         return ((sample, "~", aux) for sample, aux in self._annotated if aux != ENDS or sample not in begins)
 
 
-def episode_times(request: Request, record: int) -> list[tuple[int, int]]:
+def episode_times(request: Request, key: int) -> list[tuple[int, int]]:
     """When a record has noise: (start, stop) samples, in order and apart from each other.
 
     The gap from one to the next is exponential, of such a mean that they come as often as asked; without any where they could not.
     """
-    asked, draws = request.noise, generator(request.seed, record, Stream.NOISE)
+    asked, draws = request.noise, generator(request.seed, key, Stream.NOISE)
     length_s = asked.length_s or Distribution(*NOISE_LIMITS_S)
     gap_s = max(3600 / asked.per_hour - mean(length_s), 0.0)
     at_s, found = gap_s * draws.exponential() if draws.random() < _gap_share(gap_s, length_s) else 0.0, []
