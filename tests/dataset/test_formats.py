@@ -88,6 +88,19 @@ def test_our_chunk_reader_agrees_with_zarr(make_dataset):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("chunk", "shard"), [(0, 128), (64, 0), (-64, 128), (None, 128), (64, None), (10**20, 10**20), (64, 100),
+                                              (64, 32), (True, 128), (64.0, 128)])  # fmt: skip
+def test_chunks_that_hold_no_whole_records_are_refused(small_dataset, chunk, shard):
+    """Of an array that someone wrote anew, with sums to fit."""
+    path = small_dataset / "ecg.zarr/ecg/zarr.json"
+    stated = json.loads(path.read_text())
+    stated["codecs"][0]["configuration"]["chunk_shape"][0] = chunk
+    stated["chunk_grid"]["configuration"]["chunk_shape"][0] = shard
+    path.write_text(json.dumps(stated))
+    assert zarr_chunks(path.parent) is None
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("position", [0.01, 0.3, 0.6, 0.97, 1.0])
 def test_a_flipped_bit_is_no_wrong_sample(make_dataset, position):
     folder = make_dataset()
