@@ -23,7 +23,7 @@ LENT_COLUMNS = ("beat_ecg_id", "beat_patient_id", "beat_fold")
 PAIR_COLUMNS = ("pair_id",)  # where the request makes sets of records that are alike in all but what it varies
 # where the request asks for noise
 NOISE_COLUMNS = ("snr_db", "snr_db_by_lead", "noise_kinds", "masked")
-OPTIONAL_COLUMNS = (LENT_COLUMNS, PAIR_COLUMNS, NOISE_COLUMNS, SOURCE_COLUMNS, LENT_SOURCE_COLUMNS)  # in this order behind ROW_COLUMNS
+OPTIONAL_COLUMNS = (LENT_COLUMNS, PAIR_COLUMNS, NOISE_COLUMNS, SOURCE_COLUMNS, LENT_SOURCE_COLUMNS)  # in this order, at the end
 FURTHER = pa.list_(pa.int32())  # donors beside the first: of a blend none, one or two; of recorded texture none or more
 
 

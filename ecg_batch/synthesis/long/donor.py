@@ -33,10 +33,10 @@ class LongDonor:
 
     x: float64 (lead, time) in steps, what recurs with each beat. level: (lead,), its baseline. r: R in x. qrs_on, qrs_off, t_end,
     p_on: samples of x; first, last: between which a beat may be read. symbol: "N", "V", "A". waves: (beat, wave) samples from R,
-    NaN is absent. splice_out, splice_in: (beat, beat) samples of x; after beat i comes beat j: x is left at splice_out[i, j] and entered at splice_in[i, j]. atrial: None or
-    (lead, time), what goes on whatever the beats do. ectopic: share of each ectopic type among all usable beats. ectopic_spliced:
-    whether one of these types has no beat whose neighbours are usable too, so that it is joined where TP is short. beat_to_beat:
-    see _beat_to_beat.
+    NaN is absent. splice_out, splice_in: (beat, beat) samples of x; after beat i comes beat j: x is left at splice_out[i, j] and
+    entered at splice_in[i, j]. atrial: None or (lead, time), what goes on whatever the beats do. ectopic: share of each ectopic
+    type among all usable beats. ectopic_spliced: whether one of these types has no beat whose neighbours are usable too, so that it
+    is joined where TP is short. beat_to_beat: see _beat_to_beat.
     """
 
     x: np.ndarray

@@ -257,8 +257,8 @@ class _Writer:
         self._add(self._after_v(coupling), Form.OWN)
 
     def _v_interpolated(self) -> None:
-        coupling, whole = min(self._early_v(), 0.62), self._u(1.02, 1.15)
-        if (whole - coupling) * self._now() < 0.42 or coupling * self._now() < 0.36:  # no room between two beats
+        coupling, whole = self._u(0.44, 0.54), self._u(1.02, 1.15)
+        if (whole - coupling) * self._now() < 0.4 or coupling * self._now() < 0.34:  # no room between two beats
             return self._v_beat()
         self._add(coupling, self._shape())
         self._add(whole - coupling, Form.OWN)

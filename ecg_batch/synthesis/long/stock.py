@@ -75,7 +75,8 @@ class Stock:
 
 @dataclass(frozen=True)
 class Lenders:
-    """Rows of the bank that may lend beats: ventricular, paced, of bundle branch blocks, pre-excited; fibrillation, flutter; P waves.
+    """Rows of the bank that may lend: ventricular and paced beats, such with a bundle branch block, pre-excited ones; fibrillation,
+    flutter; P waves.
     """
 
     bank: Bank
@@ -156,7 +157,8 @@ class _Builder:
         """(new beats of a form, those of the donor that are of it)."""
         none = np.empty(0, np.int64)
         if form >= Form.VENTRICULAR:
-            own = np.array([beat for beat in np.flatnonzero(self._host.symbol == "V") if is_clear(self._host, beat)], int)
+            own = np.flatnonzero(self._host.symbol == "V")
+            own = own[[is_clear(self._host, beat) for beat in own.tolist()]]
             if len(own) and self._draws.random() < 0.5:
                 return [], own
             return self._versions("ventricular", "V") or ([without_p(cell) for cell in self._own] if not len(own) else []), own[:0]
@@ -184,7 +186,8 @@ class _Builder:
     def _versions(self, kind: str, symbol: str) -> list[Cell]:
         """VERSIONS of one beat of another patient, or of some of its beats; none where nobody has one."""
         for row, guest in self._lenders.some(kind, self._row, self._draws):
-            beats = np.array([beat for beat in np.flatnonzero(guest.symbol == symbol) if symbol != "V" or is_clear(guest, beat)], int)
+            beats = np.flatnonzero(guest.symbol == symbol)
+            beats = beats[[symbol != "V" or is_clear(guest, beat) for beat in beats.tolist()]]
             if not len(beats) or not (guest.symbol == "N").any():
                 continue
             move = self._brought(guest)

@@ -269,12 +269,12 @@ def test_whoever_lends_is_named_and_is_another_patient_of_the_allowed_folds(made
     assert tuple(rows.columns[-3:]) == LENT_COLUMNS
     some = 0
     for at, row in rows.iterrows():
-        own = beats[(beats.record == at) & beats.donor_ecg_id.notna()]
-        assert set(own.donor_ecg_id) <= set(row.beat_ecg_id)
+        own = beats[(beats.record == at) & beats.beat_ecg_id.notna()]
+        assert set(own.beat_ecg_id) <= set(row.beat_ecg_id)
         assert row.donor_patient_id not in row.beat_patient_id and set(row.beat_fold) <= set(range(1, 9))
         some += len(own)
     assert some > 300
-    of_donor = beats[beats.symbol.isin(["N"]) & beats.donor_ecg_id.notna()]
+    of_donor = beats[beats.symbol.isin(["N"]) & beats.beat_ecg_id.notna()]
     assert len(of_donor) < 0.2 * len(beats), "what is the donor's own is not said to be another's"
 
 
@@ -308,7 +308,7 @@ def test_without_events_a_record_is_as_it_was(tmp_path, begun):
     plan = plan_of(tmp_path, **{**plain, "records": 2}, bank="bundled", models="bundled")
     assert "events" not in plan.request.resolved()
     _, rows, beats = make(plan, open_synthesizer(plan), 0, 2)
-    assert not set(LENT_COLUMNS) & set(rows.column_names) and beats["donor_ecg_id"].null_count == len(beats)
+    assert not set(LENT_COLUMNS) & set(rows.column_names) and beats["beat_ecg_id"].null_count == len(beats)
     assert set(beats["symbol"].to_pylist()) <= {"N", "V", "A", "/", RHYTHM, "~", "t", "p"}
 
 
