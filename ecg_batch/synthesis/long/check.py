@@ -12,7 +12,7 @@ LEAD_IN_S = 8.0  # of the minute before: the detector has to learn how high a QR
 JUDGED_S = 2.0  # the last of a minute is judged with the next one
 T_WITHIN_S = 0.5  # of R
 MOST_WRONG = 0.005  # of a record's beats: more missed or invented, and the record is flagged
-MOST_WRONG_IN_EVENTS = 0.02  # detectors put R of a premature beat on its P wave: docs/evidence/holter.md
+MOST_WRONG_IN_EVENTS = 0.02  # detectors put R of a premature beat on its P wave: docs/evidence/events.md
 
 
 def check_minute(checks: Sequence["MinuteCheck"], ecg_uv: np.ndarray) -> None:
