@@ -16,7 +16,7 @@ BEAT_COLUMNS = ("record", "sample", "symbol", "aux", *WAVE_COLUMNS, "texture_ecg
 BEAT_SYMBOLS = ("N", "V", "A", "/", "Q", "a", "J", "F", "E", "j", "B")
 LONE_P = "x"  # a P wave that is not conducted
 RHYTHM, QUALITY = "+", "~"
-# WFDB's words that records have in `aux`, and three of their kind: atrial bigeminy and the other two degrees of AV block
+# WFDB's words that records have in `aux`
 RHYTHMS = ("(N", "(AFIB", "(AFL", "(SVTA", "(B", "(P", "(SBR", "(VT", "(T", "(IVR", "(NOD", "(BII", "(AB", "(BI", "(BIII", "(PREX")
 BEFORE, AFTER = "t", "p"  # a beat outside the record of which something is inside, most often its T wave, or its P wave
 

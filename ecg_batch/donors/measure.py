@@ -11,6 +11,7 @@ from ecg_batch.donors.recording import Unreadable
 from ecg_batch.donors.split import UNLOCKED_ATRIAL, Split, split
 from ecg_batch.donors.trace import trace_of
 from ecg_batch.leads import MODELLED_INDEX, MV_PER_UV, identity_residual, twelve_leads
+from ecg_batch.rhythm_words import NO_P
 from ecg_batch.signal.beats import LEAD_II, agree, detect_beats, detect_rows, heart_rate_bpm
 from ecg_batch.signal.delineate import Fiducials, delineate, r_peaks
 from ecg_batch.signal.filters import band
@@ -25,7 +26,6 @@ BURST_BAND_HZ = (5.0, 40.0)
 MAX_IDENTITY_UV = 10  # PTB-XL's own rounding leaves up to 3
 FLAT_S = 1.0
 MAX_BEATS = 64  # of a recording, that a bank holds
-NO_P = frozenset({"AFIB", "AFLT"})  # statements of rhythms that have no P wave, although flutter waves can repeat with the beats
 XQRS_HZ = 250  # wfdb's XQRS fed 100 Hz directly is wrong half of the time
 TOO_SMALL = f"QRS under {MIN_QRS_UV / 1000:g} mV in every lead"
 

@@ -172,6 +172,69 @@ def beats_in_noise(rows: dict) -> bytes:
     return png(figure)
 
 
+def beat_types(section: dict) -> bytes:
+    """F1 of V and of S with 95 % intervals over recordings, by what taught."""
+    rows, names = section["rows"], list(section["rows"])
+    figure = Figure(figsize=(10, 1.1 + 0.5 * len(names)), layout="constrained")
+    kinds = {"V": "V", "S": "S", "S without the recording of most": f"S without {section['most S']['recording']}"}
+    for axes, (kind, title) in zip(figure.subplots(1, len(kinds), sharey=True), kinds.items(), strict=True):
+        held = [rows[name][kind].get("F1") for name in reversed(names)]
+        for at, found in enumerate(held):
+            if found:
+                axes.plot(found[1:], [at, at], color="C0", lw=3, alpha=0.4, solid_capstyle="round")
+                axes.plot(found[0], at, "o", color="C0")
+        axes.set(title=title, yticks=range(len(names)), yticklabels=list(reversed(names)), xlim=(0, 1))
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+        axes.set_ylim(-0.6, len(names) - 0.4)
+        axes.grid(axis="x", color="0.9")
+        axes.set_xlabel("F1 (95 %)")
+    return png(figure)
+
+
+def beat_confusions(rows: dict) -> bytes:
+    """Of the beats of each class, the share that is said to be N, S, V."""
+    figure = Figure(figsize=(2.6 * len(rows) + 0.6, 3.6), layout="constrained")
+    for axes, (name, row) in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows.items(), strict=True):
+        counts = np.array(row["confusion"])
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(share, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+        for (i, j), value in np.ndenumerate(share):
+            axes.text(j, i, f"{counts[i, j]:,.0f}", ha="center", va="center", color="white" if value > 0.6 else "black", fontsize=8)
+        axes.set(title=name, xticks=range(3), xticklabels=["N", "S", "V"], yticks=range(5), yticklabels=["N", "S", "V", "F", "Q"])
+        axes.title.set_fontsize(9)
+    figure.axes[0].set_ylabel("annotated")
+    figure.supxlabel("said (beats, mean over trainings)", fontsize=9)
+    return png(figure)
+
+
+def burden(section: dict) -> bytes:
+    """Share of each recording that fibrillates, by people and by what taught."""
+    names = list(section["burden"])
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    axes, at = figure.subplots(), np.arange(len(names))
+    axes.bar(at, [section["burden"][name] for name in names], width=0.8, color="0.85", label="annotated")
+    for row, (source, of) in enumerate(section["burden said"].items()):
+        axes.plot(at + 0.2 * (row - 1), [of[name] for name in names], "o", ms=4, color=f"C{row}", label=source)
+    axes.set(xticks=at, xticklabels=names, ylim=(-0.03, 1.03), ylabel="share in fibrillation")
+    axes.tick_params(axis="x", rotation=60)
+    axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return png(figure)
+
+
+def fibrillation(section: dict) -> bytes:
+    """AUROC with 95 % intervals over records, by what taught."""
+    rows, kinds = section["rows"], ("A against N and O", "A against N")
+    figure = Figure(figsize=(9, 1.1 + 0.4 * len(rows)), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, 2, sharex=True, sharey=True), kinds, strict=True):
+        for at, row in enumerate(reversed(rows.values())):
+            axes.plot(row[kind][1:], [at, at], color="C0", lw=3, alpha=0.4, solid_capstyle="round")
+            axes.plot(row[kind][0], at, "o", color="C0")
+        axes.set(title=kind, yticks=range(len(rows)), yticklabels=list(reversed(rows)), xlabel="AUROC (95 %)")
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.grid(axis="x", color="0.9")
+    return png(figure)
+
+
 def gallery(made, train, rows, unvaried) -> bytes:
     """The first record of three classes as the dataset has it, the same without variation, and its donor, on ECG paper."""
     from ecg_batch.plot.paper import Sheet, draw

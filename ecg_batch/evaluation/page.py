@@ -278,9 +278,84 @@ def beats(section: dict, figures) -> list[str]:
     ]
 
 
+def beat_types(section: dict, figures) -> list[str]:
+    rows, most, classes = section["rows"], section["most S"], ("V", "S", "S without the recording of most")
+    shown = dict(zip(classes, ("V", "S", f"S without {most['recording']}"), strict=True))
+    scores = [[name, shown[kind], *(span(row[kind][score]) for score in ("Se", "P+", "F1")),
+               ", ".join(f"{f1:.3f}" for f1 in row["F1 of seeds"].get(kind, ()))]
+              for kind in classes for name, row in rows.items() if row[kind]]  # fmt: skip
+    counts = [[f"{name}: {kind}", *of] for name, row in rows.items()
+              for kind, of in zip(section["beats"], row["confusion"], strict=True)]  # fmt: skip
+    less = [[f"less {other}", *(span(of[kind], sign="+") for kind in ("V", "S"))]
+            for other, of in ((key[5:], of) for key, of in rows["synthetic"].items() if key.startswith("less "))]  # fmt: skip
+    worst = [[name, what, ", ".join(f"{at}: {beats:g}" for at, beats in of.items())]
+             for name, each in section["worst recordings"].items() for what, of in each.items()]  # fmt: skip
+    leads = ", ".join(f"{count} {name}" for name, count in section["leads"].items())
+    beats = ", ".join(f"{count:,} {kind}" for kind, count in section["beats"].items())
+    return [
+        note(
+            f"{section['recordings']} recordings, one lead each ({leads}), beats at the places where people put them, in the "
+            f"classes of ANSI/AAMI EC57: {beats}. Fusions and unknown beats teach nothing and are in no score. Recording "
+            f"{most['recording']} has {most['S']:,} of the S. Beats of all trainings of a row count together; 95 % intervals over "
+            "recordings."
+        ),
+        table(["taught by", "class", "Se", "P+", "F1", "F1 of each training"], scores),
+        image(figures, "beat types"),
+        note("F1 of synthetic records, over the same recordings:"),
+        table(["", "V", "S"], less),
+        note("What beats of each class are said to be, mean over trainings:"),
+        table(["annotated", "N", "S", "V"], counts),
+        image(figures, "beat confusions"),
+        note("Recordings with most beats that are extra or missed, mean over trainings:"),
+        table(["", "", "recording: beats"], worst),
+    ]
+
+
+def fibrillation_windows(section: dict, figures) -> list[str]:
+    names = ("found, extra, missed", "onsets: found, extra, missed")
+    rows = [[name, *(span(row[key]) for key in ("AUROC", "F1", "burden error")),
+             *(", ".join(f"{count:g}" for count in row[key]) for key in names)]
+            for name, row in section["rows"].items()]  # fmt: skip
+    holds = [[name, share, *(of[name] for of in section["burden said"].values())]
+             for name, share in section["burden"].items() if share > 0]  # fmt: skip
+    return [
+        note(
+            f"{section['windows']:,} windows of 10 s, a new one every 5 s, of {section['recordings']} recordings, one lead each; "
+            f"log odds are averaged over 40 s. Of {len(holds)} recordings a part fibrillates. {section['flutter windows']:,} "
+            f"windows of flutter are left out. {section['onsets']} onsets have 30 s without fibrillation before them and 30 s of "
+            "it after; they are found within 30 s. Burden is the share of a recording, its error the mean over recordings. 95 % "
+            "intervals over recordings; counts are means over trainings."
+        ),
+        table(["taught by", "AUROC", "F1 of windows", "burden error", *names], rows),
+        note("Burden of the recordings that fibrillate:"),
+        table(["recording", "annotated", *section["burden said"]], holds),
+        image(figures, "burden"),
+    ]
+
+
+def fibrillation_records(section: dict, figures) -> list[str]:
+    kinds, held = ("A against N and O", "A against N"), section["records"]
+    rows = [[name, *(span(row[kind]) for kind in kinds), ", ".join(f"{auroc:.3f}" for auroc in row["of seeds"])]
+            for name, row in section["rows"].items()]  # fmt: skip
+    less = [[key, span(of, 4, "+")] for key, of in section["rows"]["synthetic"].items() if key.startswith("less ")]
+    return [
+        note(
+            f"AUROC over whole records of one lead: {held['A']:,} with fibrillation, {held['N']:,} normal, {held['O']:,} of other "
+            f"rhythms; {held['~']:,} that are too noisy are left out. 95 % intervals over records. People's marks: "
+            f"{section['folds']} networks, each asked about records that it has not seen."
+        ),
+        table(["taught by", *kinds, "of each training"], rows),
+        note("AUROC of synthetic records, over the same records:"),
+        table(["", "A against N and O"], less),
+        image(figures, "fibrillation"),
+    ]
+
+
 SECTIONS = {"usefulness": usefulness, "fidelity": fidelity, "distortion": distortion, "clinical validity": validity,
             "diversity and privacy": privacy, "judge": judge, "two-sample test": two_sample, "refinement": refinement,
-            "gallery": gallery, "waves in LUDB": waves, "beats in MIT-BIH": beats}  # fmt: skip
+            "gallery": gallery, "waves in LUDB": waves, "beats in MIT-BIH": beats,
+            "beat types in MIT-BIH": beat_types, "fibrillation in MIT-BIH": fibrillation_windows,
+            "fibrillation in CinC 2017": fibrillation_records}  # fmt: skip
 
 
 def png(figure: Figure) -> bytes:

@@ -7,9 +7,9 @@ is to be said (https://wfdb.io/spec/annotation-files.htm).
 import numpy as np
 
 from ecg_batch.dataset.beats import WAVES
+from ecg_batch.rhythm_words import BEATS
 
-CODES = {"N": 1, "a": 4, "V": 5, "F": 6, "J": 7, "A": 8, "E": 10, "j": 11, "/": 12, "Q": 13, "~": 14, "p": 24, "B": 25, "t": 27,
-         "+": 28, "x": 37, "(": 39, ")": 40}  # fmt: skip
+CODES = {symbol: word.code for symbol, word in BEATS.items()} | {"~": 14, "p": 24, "t": 27, "+": 28, "x": 37, "(": 39, ")": 40}
 SKIP, SUBTYPE, AUX = 59, 61, 63
 LONGEST = 1023  # samples that fit beside a code
 END_OF_HEAD = bytes((0, 236, 255, 255, 255, 255, 1, 0))

@@ -9,12 +9,10 @@ from ecg_batch.dataset.beats import BEAT_SYMBOLS, RHYTHM, RHYTHMS, WAVES, waves_
 from ecg_batch.errors import UserError, shown
 from ecg_batch.reading.labels import names_of
 from ecg_batch.reading.records import Records
+from ecg_batch.rhythm_words import AAMI, BEAT_CLASSES
 
 TARGETS = ("labels", "waves", "beats", "rhythm")
 WAVE_CLASSES = (("p_on", "p_end"), ("qrs_on", "qrs_end"), ("t_on", "t_end"))  # P, QRS, T
-# ANSI/AAMI EC57: which of its five classes a beat is counted to
-AAMI = {"N": "N", "B": "N", "j": "N", "A": "S", "a": "S", "J": "S", "V": "V", "E": "V", "F": "F", "/": "Q", "Q": "Q"}
-BEAT_CLASSES = ("N", "S", "V", "F", "Q")
 CLASS_OF = np.array([BEAT_CLASSES.index(AAMI[symbol]) for symbol in BEAT_SYMBOLS], np.int32)
 NO_BEAT, RHYTHM_ROW = -1, -2  # what fills up records of fewer beats; a row that begins a rhythm
 UNKNOWN_RHYTHM = 255

@@ -10,16 +10,17 @@ from ecg_batch.dataset.beats import WAVES
 from ecg_batch.donors.bank import Bank, DonorTable
 from ecg_batch.donors.split import UNLOCKED_ATRIAL
 from ecg_batch.donors.usable import MIN_BEATS
+from ecg_batch.rhythm_words import NO_P, RHYTHM_OF_STATEMENT
 from ecg_batch.signal.beats import beat_types
 from ecg_batch.signal.delineate import T_BEGINS_S
 from ecg_batch.signal.marks import MARKS, read_marks
 
 PREMATURE = 0.85  # of the median RR: earlier beats of a donor with ectopic beats are those
-VENTRICULAR, ATRIAL, IRREGULAR = frozenset({"PVC", "BIGU", "TRIGU"}), frozenset({"PAC"}), frozenset({"AFIB", "AFLT"})
+VENTRICULAR, ATRIAL, IRREGULAR = frozenset({"PVC", "BIGU", "TRIGU"}), frozenset({"PAC"}), NO_P
 LONGEST_P_MS, OF_PR = 110.0, 0.4  # the P wave of banks that know its onset only; PR at most this share of the RR before
 OF_BANK = [MARKS.index(name) for name in WAVES]  # all but R, which a row's sample is
-# WFDB rhythm annotations of statements that say more than the rhythm model does; the first that a donor holds
-RHYTHM_OF = {"AFIB": "(AFIB", "AFLT": "(AFL", "SVTAC": "(SVTA", "PSVT": "(SVTA", "BIGU": "(B", "PACE": "(P", "SBRAD": "(SBR"}
+# Of statements that say more than the rhythm model does; the first that a donor holds
+RHYTHM_OF = {code: RHYTHM_OF_STATEMENT[code] for code in ("AFIB", "AFLT", "SVTAC", "PSVT", "BIGU", "PACE", "SBRAD")}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ecg_batch.dataset.plan import read_plan
+from ecg_batch.evaluation import weights
 from ecg_batch.evaluation.waves import delineator
 from ecg_batch.evaluation.waves.copies import copies
 from ecg_batch.evaluation.waves.delineator import UNKNOWN, Delineator, Taught, Training, fit, probabilities
@@ -32,7 +33,6 @@ from ecg_batch.evaluation.waves.scores import (
     waves_of,
 )
 from ecg_batch.keys import Range
-from ecg_batch.pool import pool_of
 from ecg_batch.progress import track
 
 FOLDER = "delineators"
@@ -112,26 +112,12 @@ def marked_by_people(records: Sequence[Delineated]) -> Taught:
 
 def trained(jobs: Sequence[Job], out: Path) -> dict[str, Delineator]:
     """The network of each job, by its name; those of OUT/delineators that state the same are not trained again."""
-    folder = out / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = [job for job in jobs if _kept(job, folder) is None]
-    if wanted:
-        with pool_of(min(jobs[0].settings.workers, len(wanted))) as pool:
-            runs = [pool.submit(train, job, folder) for job in wanted]
-            for run in track(runs, "delineators", "trainings"):
-                run.result()
-    return {job.name: _kept(job, folder) for job in jobs}
+    return weights.trained(jobs, out / FOLDER, jobs[0].settings.workers, delineator.load, train, "delineators")
 
 
-def _kept(job: Job, folder: Path) -> Delineator | None:
-    path = folder / f"{job.name}.safetensors"
-    model, says = delineator.load(path) if path.exists() else (None, {})
-    return model if says.get("made with") == job.key() else None
-
-
-def train(job: Job, folder: Path) -> None:
+def train(job: Job, path: Path) -> None:
     torch.set_num_threads(1)
-    delineator.save(folder / f"{job.name}.safetensors", fit(job.taught(), job.training()), {"made with": job.key()})
+    delineator.save(path, fit(job.taught(), job.training()), {weights.MADE_WITH: job.key()})
 
 
 # LUDB -----------------------------------------------------------------------------------------------------------------

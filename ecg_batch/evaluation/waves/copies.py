@@ -32,7 +32,10 @@ class Copies:
 
 @dataclass(frozen=True)
 class Numbers:
+    """In the place of synthesis.queries.Queries. key: what draws go by, the record's own number or that of its set."""
+
     record: np.ndarray
+    key: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ def copies(folder: Path, most: int) -> Taught:
 def noisy(request: Request, bank: Bank, record: np.ndarray, order: np.ndarray) -> np.ndarray:
     """int16 (record, 12, time)."""
     skeleton, texture = bank.skeleton[order[record]], bank.texture[order[record]]
-    copied = Copies(Numbers(record), twelve_leads(skeleton + texture), skeleton * MV_PER_UV)
+    key = record // request.vary.size if request.vary else record
+    copied = Copies(Numbers(record, key), twelve_leads(skeleton + texture), skeleton * MV_PER_UV)
     return with_noise(_Asked(request), copied).ecg if request.noise else copied.ecg
 
 

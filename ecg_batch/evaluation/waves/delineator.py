@@ -18,10 +18,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ecg_batch.errors import UserError
+from ecg_batch.evaluation import weights
 from ecg_batch.keys import Range
 from ecg_batch.models.judge import band_gain
-from ecg_batch.sums import is_whole
 
 NETWORK_HZ, SAID_HZ = 250, 125
 PAD_S = 1.0  # reflected at both ends before filtering
@@ -187,28 +186,9 @@ def _of_lead(model: Delineator, x: torch.Tensor) -> np.ndarray:
 
 def save(path: Path, model: Delineator, says: dict[str, str]) -> None:
     """Writes a safetensors file whose metadata are `says`; a file that is there is replaced at once, never half."""
-    from safetensors.torch import save as as_bytes
-
-    aside = path.with_suffix(".tmp")
-    aside.write_bytes(as_bytes(model.state_dict(), {"format": FORMAT, **says}))
-    aside.replace(path)
+    weights.save(path, model, says, FORMAT)
 
 
 def load(path: Path) -> tuple[Delineator, dict[str, str]]:
     """The network of a file, and what the file says. UserError where it is absent, damaged or of another kind."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        is_whole(path, "Fetch the file again; if another was put here on purpose, remove its list of sums")
-        with safe_open(path, framework="pt") as file:
-            says, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read ({error!s:.200}); needed weights of examples/train_delineator.py") from None
-    model = Delineator()
-    known = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    if says.get("format") != FORMAT or known != {name: tensor.shape for name, tensor in tensors.items()}:
-        raise UserError(f"{path}: format {says.get('format')!r:.100}, or other sizes; needed {FORMAT!r}. Train it again")
-    if not all(tensor.isfinite().all() for tensor in tensors.values()):
-        raise UserError(f"{path}: holds NaN or infinity; train it again")
-    model.load_state_dict(tensors)
-    return model.eval(), says
+    return weights.load(path, Delineator(), FORMAT, "examples/train_delineator.py")

@@ -8,9 +8,9 @@ import numpy as np
 
 from ecg_batch.errors import UserError
 from ecg_batch.leads import LEADS
+from ecg_batch.rhythm_words import BEATS
 
 WAVES = {"p": 0, "N": 1, "t": 2}  # LUDB's symbols; P, QRS, T
-BEATS = frozenset("NLRBAaJSVrFejnE/fQ?")  # symbols of WFDB that are beats
 
 
 @dataclass(frozen=True)
