@@ -24,7 +24,7 @@ from ecg_batch.request.model import CHUNK_RECORDS
 LONGEST = 600  # characters of a problem; names and errors of others are in it
 LISTED = 5  # records or shards named in one line
 ZARR_KEYS = ("zarr_format", "node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs",
-             "dimension_names")  # fmt: skip
+             "dimension_names", "storage_transformers")  # fmt: skip
 ZARR_ATTRIBUTES = ("fs_hz", "units", "scale_factor", "leads")
 # what file systems and desktops leave anywhere: NFS for a file that is removed while open, macOS, Windows, FUSE
 OF_THE_SYSTEM, OF_THE_SYSTEM_BEGIN = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory"), (".nfs", "._", ".fuse_hidden")

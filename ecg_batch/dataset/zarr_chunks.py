@@ -117,7 +117,7 @@ def zarr_chunks(folder: Path) -> ZarrChunks | None:
         ours = ours and inner[0]["configuration"]["endian"] == "little" and whole == also == stated["shape"][1:]
         ours = ours and [codec["name"] for codec in config["index_codecs"]] == ["bytes", "crc32c"]
         ours = ours and all(type(size) is int and 0 < size < 2**40 for size in (shard, chunk, *stated["shape"]))
-        ours = ours and shard % chunk == 0
+        ours = ours and shard % chunk == 0 and not stated.get("storage_transformers")
     except (KeyError, ValueError, TypeError, ZeroDivisionError):
         return None
     return ZarrChunks(folder, tuple(stated["shape"]), chunk, shard) if ours else None

@@ -168,7 +168,7 @@ def test_beats_are_held_against_the_receipts(small_dataset, column, value):
 @pytest.mark.parametrize(
     ("key", "value"),
     [("scale_factor", 0.01), ("leads", ["II", "I"]), ("fs_hz", 500), ("units", "uV"), ("shape", [541, 12, 1000]), ("fill_value", 7),
-     ("data_type", "uint16"), ("codecs", [])],
+     ("data_type", "uint16"), ("codecs", []), ("storage_transformers", None), ("storage_transformers", [{"name": "planted"}])],
 )  # fmt: skip
 def test_what_zarr_says_is_held_against_the_plan(small_dataset, key, value):
     path = small_dataset / "ecg.zarr/ecg/zarr.json"
