@@ -14,7 +14,22 @@ from places import ROOT
 from threadpoolctl import threadpool_limits
 
 from benchmarks import __main__ as everything
-from benchmarks import cost, decode, detect, events, holter, noise, reader, repetition, rhythm, runs, splices, stages, texture, turns
+from benchmarks import (
+    cost,
+    decode,
+    detect,
+    events,
+    holter,
+    noise,
+    reader,
+    repetition,
+    rhythm,
+    runs,
+    splices,
+    stages,
+    texture,
+    turns,
+)
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.dataset.verify import verify
 from ecg_batch.donors.bank import read_bank

@@ -39,7 +39,8 @@ MEANING = {
     "texture_ecg_id": "ecg_id{of_donors} of the donors of recorded texture",
     "texture_patient_id": "patient_id{of_donors} of the donors of recorded texture",
     "texture_fold": "strat_fold{of_donors} of the donors of recorded texture",
-    "beat_ecg_id": "ecg_id{of_donors} of the donors of lent beats", "beat_fold": "strat_fold{of_donors} of the donors of lent beats",
+    "beat_ecg_id": "ecg_id{of_donors} of the donors of lent beats",
+    "beat_fold": "strat_fold{of_donors} of the donors of lent beats",
     "beat_patient_id": "patient_id{of_donors} of the donors of lent beats",
     **{f"{what}_{name}": f"{said} {whose}" for name, said in (("source", "registry"), ("record", "name in its registry"))
        for what, whose in (("donor", "of the donor"), ("blend", "of the further donors of a blend"),
