@@ -13,14 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ecg_batch.donors.loop import SEAM_S, VALUE_WEIGHT
+from ecg_batch.donors.loop import SEAM_S
 from ecg_batch.kernels import stitch as stitch_kernel
 from ecg_batch.signal.interpolate import catmull_rom
+from ecg_batch.synthesis.long.atrial import NO_PIECES, pieces_at, placed_pieces
 from ecg_batch.synthesis.long.donor import LongDonor
+from ecg_batch.synthesis.long.order import Form
+from ecg_batch.synthesis.long.stock import Stock
 
 ROOM_S = 0.1  # from splice to QRS: with less, a side takes up less than half of what is missing at the splice
-ATRIAL_PIECE_S = (1.0, 4.0)  # of the donor's atrial activity, drawn anew
-ATRIAL_CHOICES = 12  # places drawn for the next piece; the one that fits best is taken
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,7 @@ def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.nda
     """Beats at r_s (beat,), each of its type and never the same twice in a row, drawn by the generator; an ectopic beat brings the
     beats beside it.
     """
-    fs_hz = donor.fs_hz
-    r = np.floor(r_s * fs_hz).astype(np.int64)  # never beyond the last sample
-    rr = np.diff(r) if len(r) > 1 else np.array([round(fs_hz)])
-    r = np.concatenate([[min(r[0] - rr[0], -1)], r, [max(r[-1] + rr[-1], samples)]])
+    fs_hz, r = donor.fs_hz, _with_outer(r_s, donor.fs_hz, samples)
     symbol, qt_rr = (np.concatenate([first, values, last]) for first, values, last in
                      ((["N"], symbol, ["N"]), (qt_rr_s[:1], qt_rr_s, qt_rr_s[-1:])))  # fmt: skip
     source = np.empty(len(r), np.int64)
@@ -69,8 +67,28 @@ def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.nda
         at, pool = np.flatnonzero(symbol == name), np.flatnonzero(donor.symbol == name)
         source[at] = in_rounds(pool, len(at), generator)
     source = _with_neighbours(donor, source)
-    atrial = _place_atrial(donor, samples, generator) if donor.atrial is not None else (np.empty(0, np.int32),) * 2
+    atrial = placed_pieces(donor.atrial, samples, donor.fs_hz, generator) if donor.atrial is not None else NO_PIECES
     return Placed(r.astype(np.int32), source.astype(np.uint8), (qt_rr * fs_hz).astype(np.float16), *atrial)
+
+
+def place_forms(stock: Stock, r_s: np.ndarray, form: list[int], qt_rr_s: np.ndarray, samples: int, generator) -> Placed:
+    """The same of a record with events: beats (beat,) of these forms, each drawn from its form's pool in rounds."""
+    donor = stock.donor
+    r, form = _with_outer(r_s, donor.fs_hz, samples), np.array([Form.OWN, *form, Form.OWN])
+    source = np.empty(len(r), np.int64)
+    for name in np.unique(form).tolist():
+        at = np.flatnonzero(form == name)
+        source[at] = in_rounds(stock.pools[name], len(at), generator)
+    qt_rr = np.concatenate([qt_rr_s[:1], qt_rr_s, qt_rr_s[-1:]])
+    pieces = placed_pieces(donor.atrial, samples, donor.fs_hz, generator) if donor.atrial is not None else NO_PIECES
+    return Placed(r.astype(np.int32), source.astype(np.uint8), (qt_rr * donor.fs_hz).astype(np.float16), *pieces)
+
+
+def _with_outer(r_s: np.ndarray, fs_hz: int, samples: int) -> np.ndarray:
+    """R samples (beat,), with a beat before the record and one after it."""
+    r = np.floor(r_s * fs_hz).astype(np.int64)  # never beyond the last sample
+    rr = np.diff(r) if len(r) > 1 else np.array([round(fs_hz)])
+    return np.concatenate([[min(r[0] - rr[0], -1)], r, [max(r[-1] + rr[-1], samples)]])
 
 
 def in_rounds(pool: np.ndarray, count: int, generator) -> np.ndarray:
@@ -112,27 +130,6 @@ def _with_neighbours(donor: LongDonor, source: np.ndarray) -> np.ndarray:
     return source
 
 
-def _place_atrial(donor: LongDonor, samples: int, generator) -> tuple[np.ndarray, np.ndarray]:
-    """Pieces of the donor's atrial activity one after another, each begun where it goes on best from the one before."""
-    x, seam = donor.atrial, round(SEAM_S * donor.fs_hz)
-    low, high = (round(s * donor.fs_hz) for s in ATRIAL_PIECE_S)
-    points = np.arange(seam, x.shape[1] - 2 * seam, 2)
-    reach = points[:, None] + np.arange(-seam, seam + 1)
-    values, slopes = x[:, reach], np.diff(x, axis=1)[:, reach[:, :-1]] / np.sqrt(VALUE_WEIGHT)
-    around = np.concatenate([values, slopes], axis=-1).transpose(1, 0, 2).reshape(len(points), -1)  # their distance: seam_cost
-    count = samples // (low - 2) + 2
-    length = generator.integers(low // 2, high // 2, size=count)  # in points
-    choice = generator.integers(len(points) - high // 2, size=(count, ATRIAL_CHOICES))
-    at, begun = int(choice[0, 0]), np.empty(count, np.int64)
-    for piece in range(count):
-        begun[piece] = points[at]
-        end = at + length[piece]
-        at = int(choice[piece, np.argmin(np.square(around[choice[piece]] - around[end]).sum(axis=1))])
-    out = np.concatenate([[0], np.cumsum(2 * length)[:-1]])
-    inside = out < samples
-    return out[inside].astype(np.int32), begun[inside].astype(np.int16)
-
-
 def stitch(donor: LongDonor, placed: Placed, start: int, stop: int) -> np.ndarray:
     """Samples start .. stop - 1 of the skeleton: float64 (lead, time) in steps."""
     time = np.arange(start, stop)
@@ -149,7 +146,7 @@ def stitch(donor: LongDonor, placed: Placed, start: int, stop: int) -> np.ndarra
     a, b = _side_a(donor, interval, sides, k, time), _side_b(donor, interval, sides, k, time)
     crossfade = stitch_kernel.crossfaded if stitch_kernel.library() else _crossfaded
     out = crossfade(sides.x, a, b, fade, k)
-    return out if donor.atrial is None else out + _atrial(donor, placed, time)
+    return out if donor.atrial is None else out + pieces_at(donor.atrial, placed.atrial_out, placed.atrial_in, time, donor.fs_hz)
 
 
 def _crossfaded(x: np.ndarray, a: tuple, b: tuple, fade: np.ndarray, k: np.ndarray) -> np.ndarray:
@@ -242,17 +239,3 @@ def _ramps(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _read(x: np.ndarray, time: np.ndarray) -> np.ndarray:
     """x (time, lead) at fractional times, its ends beyond them."""
     return catmull_rom(x, np.clip(time, 1, len(x) - 3))
-
-
-def _atrial(donor: LongDonor, placed: Placed, time: np.ndarray) -> np.ndarray:
-    """Atrial activity at times (time,): (lead, time), each piece fading into the next over 50 ms."""
-    x, seam = donor.atrial, round(SEAM_S * donor.fs_hz)
-    piece = np.searchsorted(placed.atrial_out, time, side="right") - 1
-    since = time - placed.atrial_out[piece]
-    new = x[:, placed.atrial_in[piece] + since]
-    fading = (since < seam) & (piece > 0)
-    old = piece[fading] - 1
-    weight = (since[fading] + 1) / (seam + 1)
-    gone_on = x[:, placed.atrial_in[old] + time[fading] - placed.atrial_out[old]]
-    new[:, fading] = gone_on + weight * (new[:, fading] - gone_on)
-    return new
