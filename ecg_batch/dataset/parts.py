@@ -129,8 +129,10 @@ def _groups_of(path: Path) -> Iterator[pa.Table]:
             yield file.read_row_group(index, use_threads=False)
 
 
-def part_sha256s(run: Run, whole: str) -> Iterator[tuple[Shard, str]]:
-    """sha256 of the part of each shard, as split from records.parquet or beats.parquet. Any of DAMAGE where that is damaged."""
+def stated_parts(run: Run, whole: str) -> Iterator[tuple[Shard, dict]]:
+    """What a receipt states of the part of each shard, as split from records.parquet or beats.parquet: its bytes and sha256. Any of
+    DAMAGE where that is damaged.
+    """
     with open_table(run.folder / whole) as file:
         held = [file.metadata.row_group(index).column(0).statistics for index in range(file.num_row_groups)]
         first, last = (np.array([getattr(records, end) for records in held]) for end in ("min", "max"))
@@ -138,7 +140,7 @@ def part_sha256s(run: Run, whole: str) -> Iterator[tuple[Shard, str]]:
         for shard in run.shards:
             at, sink = range(np.searchsorted(last, shard.start), np.searchsorted(first, shard.stop)), BytesIO()
             write_groups(sink, [_of_shard(read(index), shard) for index in at])
-            yield shard, hashlib.sha256(sink.getbuffer()).hexdigest()
+            yield shard, {"bytes": len(sink.getbuffer()), "sha256": hashlib.sha256(sink.getbuffer()).hexdigest()}
 
 
 def split_parts(run: Run) -> None:
