@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecg_batch.leads import MV_PER_UV, twelve_leads
+from ecg_batch.request.events import usual_s
 from ecg_batch.request.model import Event
 from ecg_batch.signal.vcg import DOWER, rotation_of_leads
 from ecg_batch.synthesis.ask import quantile
@@ -101,13 +102,14 @@ def drawn_overlays(
 ) -> Overlays:
     """When they come, and what they are. A record has those of per_hour; one ST episode begins after the one before has ended."""
     st, postures = [], []
-    lengths = {event.name: event.length for event in events}
     if rate := per_hour.get("st_episode"):
-        at = draws.exponential(3600 / rate)
+        (event,) = (event for event in events if event.name == "st_episode")
+        gap_s = max(3600 / rate - usual_s(event), 1.0)
+        at = gap_s * draws.exponential()
         while at * fs_hz < samples:
-            stop = at + float(quantile(lengths["st_episode"], draws.random(1))[0])
+            stop = at + float(quantile(event.length, draws.random(1))[0])
             st.append(StEpisode(round(at * fs_hz), min(round(stop * fs_hz), samples), _st_leads(draws)))
-            at = stop + draws.exponential(max(3600 / rate - (stop - at), 1.0))
+            at = stop + gap_s * draws.exponential()
     if rate := per_hour.get("posture"):
         at = draws.exponential(3600 / rate)
         while at * fs_hz < samples:
