@@ -3,6 +3,7 @@
 python -m benchmarks.events figure --out docs/figures/events.png    twelve seconds with each event
 python -m benchmarks.events rates [--records 16] [--seconds 3600]   events found in the annotations beside those asked
 python -m benchmarks.events cost [--records 32] [--seconds 480]     seconds an hour of one process without and with events
+python -m benchmarks.events ablation --mitdb DIR [--out FOLDER]     configs/beats.yaml without one element after the other
 """
 
 import argparse
@@ -15,7 +16,7 @@ import numpy as np
 from benchmarks.noise import opened
 from ecg_batch.dataset.beats import BEAT_SYMBOLS, LONE_P, RHYTHM
 from ecg_batch.leads import LEADS, MV_PER_UV
-from ecg_batch.request.events import KINDS
+from ecg_batch.request.events import KINDS, OVERLAYS
 from ecg_batch.synthesis.long.batch import LongBatch
 from ecg_batch.synthesis.long.order import RHYTHM_OF_EVENT
 
@@ -30,13 +31,16 @@ SEEDS = {"v_run": 4, "flutter": 2, "sv_couplet": 3}  # with which it is seen wel
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("figure", "rates", "cost"))
+    parser.add_argument("part", choices=("figure", "rates", "cost", "ablation"))
     parser.add_argument("--records", type=int)
     parser.add_argument("--seconds", type=int)
     parser.add_argument("--out", type=Path, default=Path("events.png"))
+    parser.add_argument("--mitdb", type=Path, help="of MIT-BIH recordings")
     arguments = parser.parse_args(words)
     if arguments.part == "figure":
         figure(arguments.out)
+    elif arguments.part == "ablation":
+        ablation(arguments.mitdb, arguments.out)
     elif arguments.part == "rates":
         rates(arguments.records or 16, arguments.seconds or 3600)
     else:
@@ -61,6 +65,8 @@ def places(name: str, rows, fs_hz: int) -> np.ndarray:
     sample, beats = rows["sample"].to_numpy(), rows.symbol.isin(BEAT_SYMBOLS).to_numpy()
     if name in RHYTHM_OF_EVENT:
         return sample[(rows.symbol == RHYTHM) & (rows.aux == RHYTHM_OF_EVENT[name])]
+    if name in OVERLAYS:  # where an ST episode is highest
+        return sample[rows.aux.str.startswith("AST") if name == "st_episode" else rows.aux == "posture"]
     if name == "sv_blocked":
         return sample[rows.symbol == LONE_P]
     r, symbol = sample[beats], rows.symbol.to_numpy()[beats]
@@ -103,6 +109,51 @@ def cost(records: int, seconds: int) -> None:
         print(f"| {name} | {np.median(each) / (records * seconds / 3600):.3f} |")
 
 
+WITHOUT = {
+    "all": (), "supraventricular runs, couplets, bigeminy": ("sv_run", "sv_couplet", "sv_bigeminy"),
+    "ventricular runs, couplets, bigeminy, trigeminy": ("v_run", "v_couplet", "v_bigeminy", "v_trigeminy", "idioventricular"),
+    "paroxysms of fibrillation and flutter": ("fibrillation", "flutter"), "sinus arrhythmia": ("sinus_arrhythmia",),
+    "blocked, junctional, pauses, AV blocks": ("sv_blocked", "junctional", "pause", "av_block_1", "wenckebach", "mobitz"),
+    "bundle branch block, pre-excitation that come and go": ("branch_block", "pre_excitation"),
+    "interpolated and fusion beats": ("v_interpolated", "fusion_beat"), "changes of posture": ("posture",), "noise": ("noise",),
+}  # fmt: skip
+
+
+def ablation(mitdb: Path, out: Path) -> None:
+    """F1 of V and S in these recordings of networks that each learned from the request without one element; two trainings each.
+
+    Datasets and weights stay in FOLDER; those that are there are not made again.
+    """
+    from ecg_batch.cli.main import main as command
+    from ecg_batch.evaluation.beats.classifier import kinds_of
+    from ecg_batch.evaluation.beats.compare import SYNTHETIC, BeatSettings, Job, by_network, trained
+    from ecg_batch.evaluation.beats.features import seen
+    from ecg_batch.evaluation.beats.recordings import read_recording
+    from ecg_batch.evaluation.beats.scores import confusion, of_class
+    from ecg_batch.evaluation.waves.marked import names_in
+    from ecg_batch.evaluation.waves.scores import f1
+
+    settings = BeatSettings(seeds=2, workers=1)
+    recordings = [read_recording(mitdb, name) for name in names_in(mitdb, "atr", None)]
+    sights, truths = [seen(each.lead, each.r) for each in recordings], [kinds_of(each.symbol) for each in recordings]
+    print("| without | V F1 | S F1 | S F1 without the recording of most |\n|---|---|---|---|", flush=True)
+    for at, (name, keys) in enumerate(WITHOUT.items()):
+        dataset = out / f"without-{at}"
+        if not dataset.exists():
+            gone = [f"{key}=null" if key == "noise" else f"events.{key}=null" for key in keys]
+            options = ["--set", *gone] if gone else []
+            if command(["synthesize", "configs/beats.yaml", "--out", str(dataset), "--workers", "1", *options]):
+                raise SystemExit(f"{dataset}: not made")
+        jobs = [Job(f"without-{at}-{seed}", SYNTHETIC, dataset, settings, seed) for seed in range(settings.seeds)]
+        models = trained(jobs, out)
+        found = np.array([[confusion(truth, by_network(models[job.name], sight))
+                           for truth, sight in zip(truths, sights, strict=True)] for job in jobs])  # fmt: skip
+        most = int(found[0].sum(axis=2)[:, 1].argmax())
+        cells = [f1(of_class(found.sum(axis=(0, 1)), "V")), f1(of_class(found.sum(axis=(0, 1)), "S")),
+                 f1(of_class(np.delete(found, most, axis=1).sum(axis=(0, 1)), "S"))]  # fmt: skip
+        print(f"| {name if keys else 'nothing'} | " + " | ".join(f"{float(cell):.3f}" for cell in cells) + " |", flush=True)
+
+
 def figure(path: Path) -> None:
     """Twelve seconds of lead II about the beginning of each event, with the annotations."""
     from matplotlib.figure import Figure
@@ -140,8 +191,8 @@ def strip(axes, name: str, ecg: np.ndarray, rows, start: int) -> None:
         if symbol in (*BEAT_SYMBOLS, LONE_P):
             colour = "#33506e" if symbol == "N" else "#c0392b"
             axes.text((sample - start) / 100, -1.45, symbol, fontsize=8, ha="center", color=colour)
-        elif symbol == RHYTHM:
-            axes.text((sample - start) / 100, 1.9, aux, fontsize=8, ha="left", color="#2e8b57", weight="bold")
+        elif symbol == RHYTHM or aux in ("posture",) or aux.startswith(("AST", "(ST")):
+            axes.text((sample - start) / 100, 1.2, aux, fontsize=8, ha="left", color="#2e8b57", weight="bold")
     axes.text(0.03, 1.9, f"{name}: {KINDS[name].meaning}", fontsize=9, weight="bold")
     axes.set(xlim=(0, SHOWN_S), ylim=(-1.6, 2.5), xticks=[], yticks=[])
 

@@ -16,6 +16,7 @@ PER_HOUR = (0.01, 3600.0)
 LENGTHS = {"beats": (2.0, 10_000.0), "s": (1.0, 86_400.0)}
 PAUSE_S = (1.2, 10.0)
 FULL = 0.9  # of the time that events may take
+OVERLAYS = frozenset({"st_episode", "posture"})  # that come over beats, whichever they are
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ KINDS = {
     "wenckebach": Kind("AV block of second degree, Mobitz I", "s", (0.5, 4), (20, 200), 0.06),
     "mobitz": Kind("AV block of second degree, Mobitz II, 2:1 or 3:1", "s", (0.5, 4), (10, 120), 0.04),
     "complete_block": Kind("complete AV block with an escape rhythm", "s", (0.3, 2), (20, 300), 0.04),
+    "st_episode": Kind("ST episodes: J + 60 ms falls or rises slowly, and comes back", "s", (0.2, 1), (120, 1200), 0.1),
+    "posture": Kind("changes of posture: the heart turns in the chest", "", (1, 6), None, 0.3),
     "pacing": Kind("ventricular pacing", "s", (0.5, 4), (10, 200), 0.05),
 }
 
@@ -125,7 +128,7 @@ def _checked(named: dict, written: Written) -> Iterator[Event]:
 
 
 BEATS_S = {"v_run": 0.45, "sv_run": 0.55, "v_beat": 1.6, "sv_beat": 1.6, "v_interpolated": 0.8, "fusion_beat": 0.8,
-           "v_couplet": 2.2, "sv_couplet": 2.2, "sv_blocked": 1.3}  # fmt: skip
+           "v_couplet": 2.2, "sv_couplet": 2.2, "sv_blocked": 1.3, "posture": 0.0}  # fmt: skip
 USUAL_RR_S = 0.8
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ecg_batch.dataset.beats import WAVES
 from ecg_batch.donors.bank import DonorTable
 from ecg_batch.donors.split import UNLOCKED_ATRIAL
 from ecg_batch.donors.usable import MIN_BEATS
@@ -20,9 +21,10 @@ from ecg_batch.synthesis.long.atrial import Atrial, atrial_of
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor, single_beats
 from ecg_batch.synthesis.long.order import Host, drawn_habits, drawn_rates, write_order
+from ecg_batch.synthesis.long.overlays import Overlays, drawn_overlays
 from ecg_batch.synthesis.long.respiration import Respiration, respiration_of, with_respiration
 from ecg_batch.synthesis.long.rhythm import VARIABILITY, DonorRhythm, make_rhythm
-from ecg_batch.synthesis.long.stitch import Placed, place, place_forms, stitch
+from ecg_batch.synthesis.long.stitch import Placed, carried, place, place_forms, stitch
 from ecg_batch.synthesis.long.stock import HOST, stocked
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions
@@ -43,7 +45,8 @@ class LongRecord:
     respiration: Respiration
     hr_bpm: float
     flags: list[str]
-    atrial: Atrial | None = None  # of a record with events, as the next
+    atrial: Atrial | None = None  # of a record with events, as the next two
+    overlays: Overlays | None = None
     lent: np.ndarray | None = None  # (beat of `donor`,), the row of the bank that it is from, stock.HOST of its own
 
     def wide_beats(self) -> np.ndarray | None:
@@ -57,6 +60,7 @@ class LongRecord:
         beats_uv = stitch(self.donor, self.placed, start, stop)
         if self.atrial:
             self.atrial.add_to(beats_uv, start)
+            beats_uv = self.overlays.put_over(beats_uv, start)
         return MV_PER_UV * with_respiration(beats_uv, self.donor.level, self.respiration, start)
 
 
@@ -146,8 +150,13 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     beat_draws = generator(request.seed, key, Stream.LONG_BEATS)
     placed = place_forms(stock, rhythm.r_s, order.form[:beats], rhythm.qt_rr_s, request.samples, beat_draws)
     atrial = atrial_of(order, stock, placed.r.astype(np.int64), placed.source, placed.qt_rr, request.samples, beat_draws)
-    changes = [(max(rhythm.r_s[beat] - BEFORE_BEAT_S, 0.0) if beat else 0.0, aux) for beat, aux in order.changes if beat < beats]
-    return LongRecord(row, stock.donor, changes, placed, respiration_of(rhythm, placed.r[1:-1]), hr_bpm, [], atrial, stock.row)
+    marks = carried(stock.donor, placed)[1:-1]
+    j, t_end = marks[:, WAVES.index("qrs_end")], marks[:, WAVES.index("t_end")]
+    overlays = drawn_overlays(request.events, per_hour, request.samples, fs_hz, donor.level, j, t_end,
+                              generator(request.seed, key, Stream.EVENTS, 2))  # fmt: skip
+    changes = [(max(rhythm.r_s[beat] - BEFORE_BEAT_S, 0.0) * (beat > 0), aux) for beat, aux in order.changes if beat < beats]
+    respiration = respiration_of(rhythm, placed.r[1:-1])
+    return LongRecord(row, stock.donor, changes, placed, respiration, hr_bpm, [], atrial, overlays, stock.row)
 
 
 def _flags_of_first_minute(made: LongRecord, request: Request) -> list[str]:

@@ -14,7 +14,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from ecg_batch.request.events import usual_s
+from ecg_batch.request.events import OVERLAYS, usual_s
 from ecg_batch.request.model import Event
 from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.synthesis.ask import quantile
@@ -163,7 +163,8 @@ class _Writer:
         self._until, self._t, self._order = 1.2 * duration_s + 20, 0.0, Order()
         self._lengths = {event.name: event.length for event in events}
         usual = {event.name: usual_s(event) for event in events}
-        possible = {name: rate for name, rate in per_hour.items() if host.sinus or name in VENTRICULAR_EVENTS}
+        possible = {name: rate for name, rate in per_hour.items()
+                    if name not in OVERLAYS and (host.sinus or name in VENTRICULAR_EVENTS)}  # fmt: skip
         for name, symbol in (("v_beat", "V"), ("sv_beat", "A")):  # what its own recording shows
             if name not in self._lengths and host.ectopic.get(symbol) and (host.sinus or symbol == "V"):
                 usual[name], possible[name] = 1.6, 3600 / mean_rr_s * min(p.ectopic_factor * host.ectopic[symbol], 0.3)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ecg_batch.dataset.beats import WAVES
 from ecg_batch.donors.loop import SEAM_S
 from ecg_batch.kernels import stitch as stitch_kernel
 from ecg_batch.signal.interpolate import catmull_rom
@@ -21,6 +22,7 @@ from ecg_batch.synthesis.long.donor import LongDonor
 from ecg_batch.synthesis.long.order import Form
 from ecg_batch.synthesis.long.stock import Stock
 
+BEFORE_R = WAVES.index("qrs_on") + 1  # marks that lie before R
 ROOM_S = 0.1  # from splice to QRS: with less, a side takes up less than half of what is missing at the splice
 
 
@@ -169,6 +171,33 @@ def intervals(donor: LongDonor, placed: Placed, k: np.ndarray) -> Interval:
     of_a, of_b = donor_out - donor.t_end[a] + 0.5, donor.p_on[b] - donor_in + 0.5
     splice = t_end + of_a / (of_a + of_b) * (p_on - t_end)
     return Interval(placed.r[k], qrs_off, t_end, splice, p_on, qrs_on, a, b, donor_out, donor_in)
+
+
+def carried(donor: LongDonor, placed: Placed) -> np.ndarray:
+    """The marks of all placed beats in samples of the record: (beat, wave).
+
+    A beat's P wave and QRS onset lie in the interval before its R, where it is the one that comes (B there); QRS end and T lie in
+    the interval after it, where it is the one that was (A). A wave that reaches beyond a splice ends, or begins, with it.
+    """
+    i = intervals(donor, placed, np.arange(len(placed.r) - 1))
+    marks = np.full((len(placed.r), len(WAVES)), np.nan)
+    a, b = i.before, i.after
+    at, of_donor = [np.zeros(len(a)), i.qrs_off, i.t_end, i.splice], [donor.r[a], donor.qrs_off[a], donor.t_end[a], i.donor_out]
+    marks[:-1, BEFORE_R:] = _moved(donor, a, of_donor, at)[:, BEFORE_R:] + i.start[:, None]
+    at = [i.splice, i.p_on, i.qrs_on, i.qrs_on + (donor.r - donor.qrs_on)[b]]
+    of_donor = [i.donor_in, donor.p_on[b], donor.qrs_on[b], donor.r[b]]
+    marks[1:, :BEFORE_R] = _moved(donor, b, of_donor, at)[:, :BEFORE_R] + i.start[:, None]
+    return marks
+
+
+def _moved(donor: LongDonor, beats: np.ndarray, of_donor: list[np.ndarray], at: list[np.ndarray]) -> np.ndarray:
+    """The marks of these beats (beat,) where the straight pieces between corners bring them: (beat, wave). of_donor, at: of each
+    corner its samples of the donor's x and of the interval, (beat,). All pieces as one map, each beat's behind the one before.
+    """
+    of_donor, at = np.stack(of_donor, axis=1).astype(np.float64), np.stack(at, axis=1)
+    apart = np.arange(len(beats))[:, None] * (donor.x.shape[1] + 1.0)
+    marks = np.clip(donor.r[beats][:, None] + donor.waves[beats], of_donor[:, :1], of_donor[:, -1:])
+    return np.interp(marks + apart, (of_donor + apart).ravel(), at.ravel())
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ from ecg_batch.dataset.rows import LENT_COLUMNS
 from ecg_batch.draws import Stream, generator
 from ecg_batch.request.events import KINDS
 from ecg_batch.request.parse import load_request
-from ecg_batch.synthesis.long.annotate import carried
 from ecg_batch.synthesis.long.batch import LongBatch
 from ecg_batch.synthesis.long.begin import begin_records
 from ecg_batch.synthesis.long.donor import TooFewBeats, single_beats
 from ecg_batch.synthesis.long.order import RHYTHM_OF_EVENT, Form, Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.long.rhythm import DonorRhythm, make_rhythm
-from ecg_batch.synthesis.long.stitch import stitch
+from ecg_batch.synthesis.long.stitch import carried, stitch
 from ecg_batch.synthesis.long.stock import HOST, cell_of, fused, is_clear, p_wave_of, with_p, without_p
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer

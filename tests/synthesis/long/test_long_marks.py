@@ -8,9 +8,9 @@ from making import make_all, plan_of
 
 from ecg_batch.dataset.beats import BEAT_SYMBOLS, BEFORE, QUALITY, RHYTHM, in_order, waves_ms
 from ecg_batch.signal.interpolate import catmull_rom
-from ecg_batch.synthesis.long.annotate import carried, record_beats
+from ecg_batch.synthesis.long.annotate import record_beats
 from ecg_batch.synthesis.long.begin import begin_records
-from ecg_batch.synthesis.long.stitch import intervals, stitch
+from ecg_batch.synthesis.long.stitch import carried, intervals, stitch
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
 
