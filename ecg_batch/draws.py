@@ -26,6 +26,8 @@ class Stream(IntEnum):
     UNITS = 10
     DRIFT = 11
     NOISE = 12
+    EVENTS = 13
+    LENT_BEATS = 14
 
 
 def generator(seed: int, record: int, stream: Stream, part: int = 0) -> np.random.Generator:

@@ -14,7 +14,22 @@ from places import ROOT
 from threadpoolctl import threadpool_limits
 
 from benchmarks import __main__ as everything
-from benchmarks import cost, decode, detect, holter, noise, reader, repetition, rhythm, runs, splices, stages, texture, turns
+from benchmarks import (
+    cost,
+    decode,
+    detect,
+    events,
+    holter,
+    noise,
+    reader,
+    repetition,
+    rhythm,
+    runs,
+    splices,
+    stages,
+    texture,
+    turns,
+)
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.dataset.verify import verify
 from ecg_batch.donors.bank import read_bank
@@ -24,7 +39,7 @@ from ecg_batch.models.vqvae import VqVaeConfig
 from ecg_batch.reading.synthetic import open_dataset
 from ecg_batch.synthesis.long.donor import long_donor
 
-COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise")  # beside python -m benchmarks itself
+COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise", "events")  # beside python -m benchmarks itself
 NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 
 
@@ -396,3 +411,17 @@ def test_the_command_says_what_there_is(words):
     done = subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == (0 if words == ["--help"] else 2)
     assert "machine, decode, texture, stages, runs, peers" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_events_are_drawn_and_counted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(events, "KINDS", {name: events.KINDS[name] for name in ("v_run", "pause", "sv_blocked")})
+    events.main(["figure", "--out", str(tmp_path / "events.png")])
+    assert (tmp_path / "events.png").stat().st_size > 10_000
+    capsys.readouterr()
+    events.main(["rates", "--records", "8", "--seconds", "900"])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["`v_run`", "`pause`", "`sv_blocked`"]
+    assert 15 < float(rows[0][2]) < 45 and 2 < float(rows[1][2]) < 11
+    events.main(["cost", "--records", "2", "--seconds", "61"])
+    assert "`events: {}`" in capsys.readouterr().out

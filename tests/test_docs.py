@@ -36,13 +36,13 @@ def first_cells(page: str) -> list[str]:
 def test_every_key_of_a_request_is_in_the_guide_and_in_the_example_of_all_keys():
     schema = json.loads((ROOT / "configs" / "request.schema.json").read_text())
     parents = {"rhythm": "AskedRhythm", "variation": "Variation", "judge": "Refinement", "mix": "AskedMix", "cohort": "AskedCohort",
-               "noise": "AskedNoise", "vary": "AskedVary"}  # fmt: skip
+               "noise": "AskedNoise", "vary": "AskedVary", "events": "AskedEvents"}  # fmt: skip
     inner = {f"{key}." * (key != "rhythm") + name for key, kind in parents.items() for name in schema["$defs"][kind]["properties"]}
-    keys = set(schema["properties"]) - {"rhythm", "variation", "judge", "noise", "vary"}  # their keys have rows
+    keys = set(schema["properties"]) - {"rhythm", "variation", "judge", "noise", "vary", "events"}  # their keys have rows
     assert sorted((keys | inner) - set(first_cells("requests.md"))) == []
     assert set(schema["$defs"]["AskedKinds"]["properties"]) <= set(first_cells("requests.md"))
     named = set(re.findall(r"\w+(?=:)", (ROOT / "configs" / "rare.yaml").read_text()))
-    assert set(schema["properties"]) - named == {"rhythm", "device"}
+    assert set(schema["properties"]) - named == {"rhythm", "device", "events"}
 
 
 def test_every_flag_is_in_the_guide():

@@ -39,9 +39,12 @@ MEANING = {
     "texture_ecg_id": "ecg_id{of_donors} of the donors of recorded texture",
     "texture_patient_id": "patient_id{of_donors} of the donors of recorded texture",
     "texture_fold": "strat_fold{of_donors} of the donors of recorded texture",
+    "beat_ecg_id": "ecg_id{of_donors} of the donors of lent beats",
+    "beat_fold": "strat_fold{of_donors} of the donors of lent beats",
+    "beat_patient_id": "patient_id{of_donors} of the donors of lent beats",
     **{f"{what}_{name}": f"{said} {whose}" for name, said in (("source", "registry"), ("record", "name in its registry"))
        for what, whose in (("donor", "of the donor"), ("blend", "of the further donors of a blend"),
-                           ("texture", "of the donors of recorded texture"))},
+                           ("texture", "of the donors of recorded texture"), ("beat", "of the donors of lent beats"))},
     "scp_codes": "SCP-ECG statements and likelihoods of the donor, as JSON",
     "snr_db": "beats to added noise of the record, dB", "snr_db_by_lead": "beats to added noise of each lead, dB",
     "noise_kinds": "kinds of noise that were added, or faults",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ecg_batch.dataset.beats import BEAT_COLUMNS, WAVE_COLUMNS
 from ecg_batch.dataset.layout import RECORDS, Shard
 from ecg_batch.dataset.plan import BEATS, Plan
-from ecg_batch.dataset.rows import NOISE_COLUMNS, PAIR_COLUMNS, ROW_COLUMNS, SOURCE_COLUMNS
+from ecg_batch.dataset.rows import OPTIONAL_COLUMNS, ROW_COLUMNS
 from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.tables import open_table
 from ecg_batch.files import sync
@@ -30,7 +30,7 @@ from ecg_batch.files import sync
 # again, and a repaired dataset splits records.parquet into the very bytes of its parts.
 PARQUET = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
 # Numbers of beats by themselves, and statistics of the record only, by which groups are found: 20 % less time to write, 1 % smaller
-BEATS_PARQUET = {"use_dictionary": ["record", "symbol", "aux", "texture_ecg_id"], "write_statistics": ["record"]}
+BEATS_PARQUET = {"use_dictionary": ["record", "symbol", "aux", "texture_ecg_id", "beat_ecg_id"], "write_statistics": ["record"]}
 # Each row group of records.parquet takes memory wherever the file is opened (38 kB: 21 columns), and time wherever it is written
 ROW_GROUPS = 1024
 ROW_GROUP_RECORDS = 2**18  # held in memory at once, at most
@@ -63,8 +63,8 @@ def write_parts(plan: Plan, shard: Shard, rows: pa.Table, beats: Iterable[pa.Tab
 
 
 def _check_rows(shard: Shard, rows: pa.Table) -> None:
-    further = product(*(((), more) for more in (PAIR_COLUMNS, NOISE_COLUMNS, SOURCE_COLUMNS)))
-    if tuple(rows.column_names) not in {ROW_COLUMNS + sum(more, ()) for more in further}:
+    needed = ROW_COLUMNS + tuple(name for more in OPTIONAL_COLUMNS if more[0] in rows.column_names for name in more)
+    if tuple(rows.column_names) != needed:
         raise ValueError(f"shard {shard.index}: the rows have the columns {rows.column_names}; needed {ROW_COLUMNS}")
     if not np.array_equal(rows["record"].to_numpy(), np.arange(shard.start, shard.stop)):
         raise ValueError(f"shard {shard.index}: the rows are not those of records {shard.start} to {shard.stop - 1} in order")
@@ -129,8 +129,10 @@ def _groups_of(path: Path) -> Iterator[pa.Table]:
             yield file.read_row_group(index, use_threads=False)
 
 
-def part_sha256s(run: Run, whole: str) -> Iterator[tuple[Shard, str]]:
-    """sha256 of the part of each shard, as split from records.parquet or beats.parquet. Any of DAMAGE where that is damaged."""
+def stated_parts(run: Run, whole: str) -> Iterator[tuple[Shard, dict]]:
+    """What a receipt states of the part of each shard, as split from records.parquet or beats.parquet: its bytes and sha256. Any of
+    DAMAGE where that is damaged.
+    """
     with open_table(run.folder / whole) as file:
         held = [file.metadata.row_group(index).column(0).statistics for index in range(file.num_row_groups)]
         first, last = (np.array([getattr(records, end) for records in held]) for end in ("min", "max"))
@@ -138,7 +140,7 @@ def part_sha256s(run: Run, whole: str) -> Iterator[tuple[Shard, str]]:
         for shard in run.shards:
             at, sink = range(np.searchsorted(last, shard.start), np.searchsorted(first, shard.stop)), BytesIO()
             write_groups(sink, [_of_shard(read(index), shard) for index in at])
-            yield shard, hashlib.sha256(sink.getbuffer()).hexdigest()
+            yield shard, {"bytes": len(sink.getbuffer()), "sha256": hashlib.sha256(sink.getbuffer()).hexdigest()}
 
 
 def split_parts(run: Run) -> None:

@@ -71,7 +71,8 @@ def read_receipts(run: Run, known: dict[int, dict] | None = None) -> dict[int, d
     receipts = {} if known is None else known
     sealed = run.is_sealed
     for name in _names(run.receipts):
-        index = int(name.removesuffix(".json")) if name.removesuffix(".json").isdecimal() else -1
+        stem = name.removesuffix(".json")
+        index = int(stem) if stem.isascii() and stem.isdecimal() else -1
         if index in receipts or not 0 <= index < len(run.shards):
             continue
         if receipt := read_receipt(run, index, sealed):

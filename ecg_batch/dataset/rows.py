@@ -17,9 +17,13 @@ ROW_COLUMNS = (
 )  # fmt: skip
 # where the bank is not of PTB-XL alone: the registry of each donor, and the record's name there
 SOURCE_COLUMNS = ("donor_source", "donor_record", "blend_source", "blend_record", "texture_source", "texture_record")
+LENT_SOURCE_COLUMNS = ("beat_source", "beat_record")  # both
+# where the request asks for events: other patients whose beats, P waves or fibrillation a record has
+LENT_COLUMNS = ("beat_ecg_id", "beat_patient_id", "beat_fold")
 PAIR_COLUMNS = ("pair_id",)  # where the request makes sets of records that are alike in all but what it varies
 # where the request asks for noise
 NOISE_COLUMNS = ("snr_db", "snr_db_by_lead", "noise_kinds", "masked")
+OPTIONAL_COLUMNS = (LENT_COLUMNS, PAIR_COLUMNS, NOISE_COLUMNS, SOURCE_COLUMNS, LENT_SOURCE_COLUMNS)  # in this order, at the end
 FURTHER = pa.list_(pa.int32())  # donors beside the first: of a blend none, one or two; of recorded texture none or more
 
 
@@ -49,7 +53,16 @@ def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
         "alpha": pa.array(batch.alpha, pa.float32()),
         "flags": pa.array([",".join(flags) for flags in batch.flags], pa.string()),
     }
-    return pa.table(columns | _pairs(queries) | _noise(batch) | _sources(donors, batch))
+    return pa.table(columns | _lent(donors, batch) | _pairs(queries) | _noise(batch) | _sources(donors, batch))
+
+
+def _lent(donors: DonorTable, batch) -> dict[str, pa.Array]:
+    """LENT_COLUMNS; none where no events were asked for."""
+    if batch.lent_rows is None:
+        return {}
+    values = (donors.ecg_id, donors.patient_id, donors.fold)
+    return {name: pa.array([of[list(rows)].tolist() for rows in batch.lent_rows], FURTHER)
+            for name, of in zip(LENT_COLUMNS, values, strict=True)}  # fmt: skip
 
 
 def _pairs(queries) -> dict[str, pa.Array]:
@@ -85,6 +98,7 @@ def _sources(donors: DonorTable, batch) -> dict[str, pa.Array]:
     if donors.source is None:
         return {}
     further = {"donor": None, "blend": batch.blended_rows, "texture": batch.texture_rows}
+    further |= {"beat": batch.lent_rows} if batch.lent_rows is not None else {}
     named = {}
     for what, each in further.items():
         for name in ("source", "record"):

@@ -258,15 +258,15 @@ def _parts(run: Run, receipts: dict[int, dict], wrong: dict[str, str]) -> Iterat
 
     if software_versions()["pyarrow"] != run.plan.versions.get("pyarrow") or not receipts:
         return
-    from ecg_batch.dataset.parts import part_sha256s
+    from ecg_batch.dataset.parts import stated_parts
 
     for whole in run.plan.part_files(run.shards[0]):
         if whole in wrong:
             continue
         try:
-            for shard, sha256 in part_sha256s(run, whole):
+            for shard, found in stated_parts(run, whole):
                 stated = receipts.get(shard.index, {}).get("files", {}).get(run.plan.part_files(shard)[whole])
-                if stated and f"receipts/{shard.index}.json" not in wrong and stated["sha256"] != sha256:
+                if stated and f"receipts/{shard.index}.json" not in wrong and stated != found:
                     yield f"{whole}: records {shard.start:,} to {shard.stop - 1:,} are not those of shard {shard.index}'s receipt"
         except DAMAGE as error:
             yield f"{whole}: cannot be read: {' '.join(str(error).split())[:200]}"

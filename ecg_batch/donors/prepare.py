@@ -148,7 +148,7 @@ def _clear(out: Path) -> None:
     if (out / "textures.zarr").exists():
         bank.remove_left_behind(out / "textures.zarr")
     for path in out.iterdir():
-        if (found := re.fullmatch(r"(\d+)\.spool", path.name)) and not _is_running(int(found[1])):
+        if (found := re.fullmatch(r"([0-9]+)\.spool", path.name)) and not _is_running(int(found[1])):
             path.unlink()
 
 

@@ -29,9 +29,9 @@ OLDEST = 130.0
 SAME_SIGNAL = "the same signal as another record"
 SMALLEST_UV = 500  # from lowest to highest sample, in the lead where that is most: 1,025 uV at least in 1,987 records of PTB-XL
 BLANK = " \t"  # about a cell's value; what else Python counts as a space, such as a unit separator, is damage
-WHOLE = re.compile(r"(\d{1,9})(?:\.0*)?")  # pandas writes 15709 as 15709.0
-NUMBER = re.compile(r"[-+]?(?:\d{1,20}\.?\d{0,30}|\.\d{1,30})(?:[eE][-+]?\d{1,3})?")
-LIKELIHOOD = rf"(?!0+[1-9]\d*[ \t]*$)({NUMBER.pattern})"  # Python takes no 00100
+WHOLE = re.compile(r"([0-9]{1,9})(?:\.0*)?")  # pandas writes 15709 as 15709.0
+NUMBER = re.compile(r"[-+]?(?:[0-9]{1,20}\.?[0-9]{0,30}|\.[0-9]{1,30})(?:[eE][-+]?[0-9]{1,3})?")
+LIKELIHOOD = rf"(?!0+[1-9][0-9]*[ \t]*$)({NUMBER.pattern})"  # Python takes no 00100
 STATEMENT = re.compile(rf"""[ \t]*(['"])([^'"\\]{{1,40}})\1[ \t]*:[ \t]*{LIKELIHOOD}[ \t]*""")
 PLAIN_PATH = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[\w.-]+(?:/[\w.-]+)*", re.ASCII)
 

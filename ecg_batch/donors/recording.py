@@ -21,7 +21,7 @@ MOST_SAMPLES, MOST_HZ = 1_000_000, 20_000  # of a lead, a quarter of an hour at 
 MOST_FILE_BYTES = 100_000_000
 MOST_RATIO = 1000  # of rates, in a resampling: 1e-6 off at most, which is 10 us in ten seconds
 MV_PER_UNIT = {"mV": 1.0, "mv": 1.0, "uV": 1e-3, "uv": 1e-3, "µV": 1e-3, "μV": 1e-3, "V": 1e3, "v": 1e3}
-SIGNAL_LINE = re.compile(r"(\S+)\s+(\S+)(?:\s+([-+.\deE]+)(?:\([-+]?\d+\))?(?:/(\S+))?)?(?:\s.*)?")
+SIGNAL_LINE = re.compile(r"(\S+)\s+(\S+)(?:\s+([-+.0-9eE]+)(?:\([-+]?[0-9]+\))?(?:/(\S+))?)?(?:\s.*)?")
 PLAIN_RECORD = re.compile(r"[\w-]+[ \t]+(\d{1,3})[ \t]+(\d{1,5})[ \t]+(\d{1,8})(?:[ \t].*)?", re.ASCII)
 PLAIN_SIGNAL = re.compile(  # file, offset, gain, baseline, ADC zero, checksum, lead
     r"([\w.-]+)[ \t]+16(?:x1)?(?:\+(\d{1,6}))?[ \t]+(\d{1,9}(?:\.\d{0,9})?)(?:\((-?\d{1,6})\))?/\S+[ \t]+\d{1,2}"

@@ -119,7 +119,7 @@ def from_rows(ecg: np.ndarray, rows, fs_hz: int) -> Labelled:
     donors = {name: rows[f"donor_{name}"].to_numpy() for name in ("patient_id", "ecg_id", "fold")}
     hosts = ([patient] for patient in donors["patient_id"].tolist())
     further = [rows[name].to_pylist() if name in rows.column_names else [()] * len(rows)
-               for name in ("blend_patient_id", "texture_patient_id")]  # fmt: skip
+               for name in ("blend_patient_id", "texture_patient_id", "beat_patient_id")]  # fmt: skip
     return Labelled(
         ecg=ecg,
         labels=np.stack([rows[name].to_numpy(zero_copy_only=False) for name in SUPERCLASSES], axis=1).astype(bool),

@@ -9,7 +9,8 @@ import numpy as np
 from ecg_batch.dataset.beats import WAVES
 from ecg_batch.rhythm_words import BEATS
 
-CODES = {symbol: word.code for symbol, word in BEATS.items()} | {"~": 14, "p": 24, "t": 27, "+": 28, "x": 37, "(": 39, ")": 40}
+OTHERS = {"~": 14, "s": 18, '"': 22, "p": 24, "t": 27, "+": 28, "x": 37, "(": 39, ")": 40}
+CODES = {symbol: word.code for symbol, word in BEATS.items()} | OTHERS
 SKIP, SUBTYPE, AUX = 59, 61, 63
 LONGEST = 1023  # samples that fit beside a code
 END_OF_HEAD = bytes((0, 236, 255, 255, 255, 255, 1, 0))

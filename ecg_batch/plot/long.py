@@ -26,6 +26,8 @@ STRIP_BELOW_MM = 216  # from the page's upper edge to ten seconds on ECG paper
 STRIP_S = 10.0
 TEN_S, SHORT_S = 10.0, 1200.0  # a record under 20 minutes is short: its axes say minutes and seconds
 COLOURS = {"N": "#33506e", "V": "#c0392b", "A": "#d98a00"}
+# drawn as others are: supraventricular and ventricular beats, and those with the main rhythm's place
+GROUP = {"a": "A", "J": "A", "E": "V", "F": "V", "j": "N", "B": "N", "/": "N"}
 NAMES = {"N": "normal", "V": "ventricular ectopic", "A": "atrial ectopic"}
 A_DAY_S, MOST_DOTS = 20 * 3600, 60_000
 
@@ -49,7 +51,8 @@ def plot_long(
     """
     from matplotlib.figure import Figure
 
-    r_s, symbols = np.asarray(rhythm_r_s, np.float64), np.asarray(symbols)
+    r_s, written = np.asarray(rhythm_r_s, np.float64), np.asarray(symbols)
+    symbols = np.array([GROUP.get(name, name) for name in written.tolist()])
     at_s = _strip_start(r_s, symbols) if at_s is None else float(at_s)
     if not 0 <= at_s < r_s[-1]:
         raise UserError(f"{record_title}: no strip at {at_s:g} s; its beats end at {r_s[-1]:.0f} s. Choose an earlier time")
@@ -76,7 +79,7 @@ def plot_long(
     _poincare(panel(24, 137, 60, 60), r_s, symbols, measured)
     _spectrum(panel(120, 137, 76, 60), r_s, symbols, sinus, with_slope=not np.isnan(measured.slope))
     _table(panel(203, 137, page_mm[0] - 210, 60), measured, r_s[-1] > A_DAY_S, sinus)
-    _strip(panel(10, STRIP_BELOW_MM, WIDTH_MM, strip_mm), strip, room, r_s, symbols, at_s)
+    _strip(panel(10, STRIP_BELOW_MM, WIDTH_MM, strip_mm), strip, room, r_s, written, at_s)
     save_png(figure, path)
     return measured
 
@@ -106,7 +109,8 @@ def _strip(axes, sheet: Sheet, room: tuple[float, float], r_s: np.ndarray, symbo
     draw_sheet(axes, sheet, *room)
     for beat in np.flatnonzero((r_s >= at_s) & (r_s < at_s + STRIP_S)):
         x, name = PULSE_MM + (r_s[beat] - at_s) * MM_PER_S, str(symbols[beat])
-        axes.text(x, 5.2, name, fontsize=8, ha="center", va="center", color=COLOURS[name], weight="bold" if name != "N" else None)
+        colour = COLOURS[GROUP.get(name, name)]
+        axes.text(x, 5.2, name, fontsize=8, ha="center", va="center", color=colour, weight="bold" if name != "N" else None)
 
 
 def _strip_facts(r_s: np.ndarray, at_s: float) -> str:

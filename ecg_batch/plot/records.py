@@ -66,7 +66,7 @@ def _plot_long(dataset: OpenDataset, out: Path, record: int, at_s: float | None)
     annotations = dataset.beats(record)
     symbols = np.array(annotations["symbol"].to_pylist())
     samples, beats = annotations["sample"].to_numpy(), np.isin(symbols, BEAT_SYMBOLS)
-    symbols = np.where(symbols == "/", "N", symbols)  # drawn as the main rhythm, which it is
+    symbols = symbols.astype("U1")
     aux = next(text for text in annotations["aux"].to_pylist() if text.startswith("("))
     donor = f"donor {_donor(row, '' if _plan_of(dataset.path).source else 'PTB-XL ')}"
     facts = f"Synthetic record {record}: {row['label']} asked, {donor}   flags: {row['flags'] or 'none'}"

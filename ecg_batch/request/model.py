@@ -22,7 +22,7 @@ MINUTE_S = 60  # a chunk of a long record; a record that is longer is a Zarr sha
 
 LATER_DEFAULTS = (("batch_on_oom", "fail"), ("format", "zarr"), ("rhythm", None), ("start_hour", None), ("variation", None),
                   ("judge", None), ("cohort", None), ("min_likelihood", 0), ("texture", "decoded"), ("noise", None),
-                  ("vary", None))  # fmt: skip
+                  ("events", None), ("vary", None))  # fmt: skip
 PATHS = {"bank", "models", "table", "source"}  # enter the run id by what is there
 HR_LIMITS_BPM = (20.0, 300.0)
 AGE_LIMITS = (0.0, 120.0)
@@ -117,6 +117,18 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Event:
+    """An event of long records, a key of events.KINDS. per_hour is drawn by record; length, beats or seconds, by event, None where
+    beats come one by one; share: of the records that have it at all.
+    """
+
+    name: str
+    per_hour: Distribution
+    length: Distribution | None
+    share: Annotated[float, Range(0, 1)]
+
+
+@dataclass(frozen=True)
 class Vary:
     """What makes each record several times, alike in all else: a set of all combinations of these values, see synthesis/queries.py.
 
@@ -176,6 +188,7 @@ class Request:
         Meaning("units: other patients' recorded noise, laid in time with the beats; decoded: by the models, as published"),
     ] = "units"
     noise: Noise | None = None
+    events: tuple[Event, ...] | None = None  # of long records only
     vary: Vary | None = None
 
     @property
@@ -222,6 +235,7 @@ def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
     options = {"variation": Variation, "judge": Refinement, "rhythm": RhythmParameters, "cohort": _cohort_from_resolved,
                "noise": _noise_from_resolved, "vary": _vary_from_resolved}  # fmt: skip
     options = {key: kind(**resolved[key]) for key, kind in options.items() if resolved.get(key) is not None}
+    options["events"] = resolved["events"] and tuple(_event_from_resolved(**event) for event in resolved["events"])
     values = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix, **options}
     request = Request(**values, bank=bank, models=models, table=None)
     if odd := odd_field(request):
@@ -242,6 +256,10 @@ def _holds(request: Request, resolved: Mapping) -> bool:
 
 def _cohort_from_resolved(labels, hr_spread: float) -> Cohort:
     return Cohort(labels and tuple((label, share) for label, share in labels), hr_spread)
+
+
+def _event_from_resolved(name, per_hour, length, share) -> Event:
+    return Event(name, Distribution(**per_hour), length and Distribution(**length), share)
 
 
 def _noise_from_resolved(snr_db, kinds, length_s, per_hour) -> Noise:

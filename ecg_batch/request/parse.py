@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.errors import shown
 from ecg_batch.keys import Meaning, Needs, Range
+from ecg_batch.request.events import AskedEvents, checked_events
 from ecg_batch.request.model import (
     ADDED,
     AGE_LIMITS,
@@ -25,6 +26,7 @@ from ecg_batch.request.model import (
     Request,
 )
 from ecg_batch.request.rhythm_parameters import RhythmParameters, rate_limits_bpm
+from ecg_batch.request.spread import distribution, drawn
 from ecg_batch.request.vary import AskedVary, refuse_with_vary, vary_of
 from ecg_batch.settings import Written, read_settings
 from ecg_batch.statements import rate_rule
@@ -45,26 +47,12 @@ Folds = Annotated[
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How a number is drawn: {uniform: [low, high]} or {normal: [mean, sd], within: [low, high]}."""
-
-    uniform: tuple[float, float] | None = None
-    normal: tuple[float, float] | None = None
-    within: tuple[float, float] | None = None
-
-
-def _drawn(low: float, high: float, meaning: str):
-    words = f"a number from {low:g} to {high:g}, {{uniform: [low, high]}} or {{normal: [mean, sd], within: [low, high]}}"
-    return Annotated[Annotated[float, Range(low, high)] | Spread, Needs(words), Meaning(meaning)]
-
-
-@dataclass(frozen=True)
 class AskedMix:
     """Shares of labels, and what is asked of each record."""
 
     labels: Annotated[Shares, Meaning("superclasses or SCP-ECG statements that the bank holds; shares that sum to 1")]
-    hr_bpm: _drawn(*HR_LIMITS_BPM, "heart rate, bpm; left out: the donor's own") | None = None
-    age: _drawn(*AGE_LIMITS, "age in years; left out: any") | None = None
+    hr_bpm: drawn(*HR_LIMITS_BPM, "heart rate, bpm; left out: the donor's own") | None = None
+    age: drawn(*AGE_LIMITS, "age in years; left out: any") | None = None
     sex: (
         Annotated[Literal["female", "male"] | Shares, Needs("female, male, or shares as {female: 0.5, male: 0.5}"),
                   Meaning("sex; left out: any")] | None
@@ -105,10 +93,10 @@ class AskedKinds:
 class AskedNoise:
     """Noise that is added to finished records; {} takes the defaults."""
 
-    snr_db: _drawn(*SNR_LIMITS_DB, "beats to noise, dB; left out: uniform from 0 to 24, in long records to 18") | None = None
+    snr_db: drawn(*SNR_LIMITS_DB, "beats to noise, dB; left out: uniform from 0 to 24, in long records to 18") | None = None
     kinds: Annotated[AskedKinds, Meaning("which kinds come, as weights; left out: all that the record can have")] | None = None
     length_s: (
-        _drawn(*NOISE_LIMITS_S, "how long noise lasts, s; left out: all of a record of 10 s, 5 to 60 s in long records") | None
+        drawn(*NOISE_LIMITS_S, "how long noise lasts, s; left out: all of a record of 10 s, 5 to 60 s in long records") | None
     ) = None
     per_hour: Annotated[float, Range(0.01, 360, "how often noise comes in long records, times an hour; left out: 8")] | None = None
 
@@ -135,6 +123,7 @@ class AskedRequest(Request):
     cohort: AskedCohort | None = None
     rhythm: AskedRhythm | None = None
     noise: AskedNoise | None = None
+    events: AskedEvents | None = None
     vary: AskedVary | None = None
     start_hour: None = field(default=None, init=False)  # below rhythm
     source: str = field(default="", init=False)
@@ -173,6 +162,7 @@ def parse_request(written: Written, folder: Path) -> Request:
             "mix": _mix(asked.mix, written) if asked.mix else None,
             "cohort": _cohort(asked.cohort, written) if asked.cohort else None,
             "noise": _noise(asked, written) if asked.noise else None,
+            "events": checked_events(asked.events, written) if asked.events else None,
             "vary": vary_of(asked.vary, written) if asked.vary else None,
             "rhythm": RhythmParameters(**rhythm) if long else None,
             "start_hour": start_hour if long else None,
@@ -205,11 +195,11 @@ def _refuse_contradictions(request: Request, written: Written) -> None:
         )
     if request.texture == "units":
         _refuse_with_units(request, written)
-    if "rhythm" in written.values and not request.is_long:
+    for key in {"rhythm", "events"} & set(written.values) if not request.is_long else ():
         raise written.error(
-            ("rhythm",),
-            f"rhythm is given, but a record of {request.duration_s} s keeps its donor's own rhythm. Ask for a duration_s "
-            f"over {LOOP_S}, or leave rhythm out",
+            (key,),
+            f"{key} is given, but a record of {request.duration_s} s keeps its donor's own rhythm. Ask for a duration_s "
+            f"over {LOOP_S}, or leave {key} out",
         )
     if request.is_long:
         _refuse_in_long_records(request, written)
@@ -314,8 +304,8 @@ def _mix(asked: AskedMix, written: Written) -> Mix:
         raise written.error(("mix", "sex", min(unknown)), f"unknown key 'mix.sex.{min(unknown)}'; known keys: female, male")
     mix = Mix(
         labels=_shares(asked.labels, ("mix", "labels"), written),
-        hr_bpm=_distribution(asked.hr_bpm, HR_LIMITS_BPM, ("mix", "hr_bpm"), written),
-        age=_distribution(asked.age, AGE_LIMITS, ("mix", "age"), written),
+        hr_bpm=distribution(asked.hr_bpm, HR_LIMITS_BPM, ("mix", "hr_bpm"), written),
+        age=distribution(asked.age, AGE_LIMITS, ("mix", "age"), written),
         female=None if sex is None else dict(_shares(sex, ("mix", "sex"), written)).get("female", 0.0),
     )
     for label, _ in mix.labels:
@@ -341,9 +331,9 @@ def _noise(asked: AskedRequest, written: Written) -> Noise:
             f"noise.per_hour is given, but a record of {asked.duration_s} s has noise once. Ask for a duration_s over {LOOP_S}, or "
             "say with noise.length_s how much of the record is noisy",
         )
-    length_s = _distribution(noise.length_s, NOISE_LIMITS_S, ("noise", "length_s"), written)
+    length_s = distribution(noise.length_s, NOISE_LIMITS_S, ("noise", "length_s"), written)
     return Noise(
-        snr_db=_distribution(noise.snr_db, SNR_LIMITS_DB, ("noise", "snr_db"), written) or USUAL_SNR_DB[long],
+        snr_db=distribution(noise.snr_db, SNR_LIMITS_DB, ("noise", "snr_db"), written) or USUAL_SNR_DB[long],
         kinds=_kinds(asked, written),
         length_s=length_s or (USUAL_LENGTH_S if long else None),
         per_hour=(USUAL_PER_HOUR if noise.per_hour is None else float(noise.per_hour)) if long else None,
@@ -382,38 +372,3 @@ def _shares(shares: dict[str, float], key: Key, written: Written) -> tuple[tuple
     if abs(total - 1) > SHARE_TOLERANCE:
         raise written.error(key, f"{dotted(key)} sums to {total:g}, not 1: a share may be missing or mistyped. Change the shares")
     return tuple((name, shares[name] / total) for name in sorted(shares) if shares[name] > 0)
-
-
-def _distribution(asked: float | Spread | None, limits: tuple[float, float], key: Key, written: Written) -> Distribution | None:
-    if asked is None or not isinstance(asked, Spread):
-        return None if asked is None else Distribution(float(asked), float(asked))
-    if (asked.uniform is None) == (asked.normal is None) or (asked.within and not asked.normal):
-        raise written.error(key, f"{dotted(key)}: needed either uniform: [low, high], or normal: [mean, sd] with or without "
-                                 "within: [low, high]")  # fmt: skip
-    if asked.uniform:
-        return Distribution(*_interval(asked.uniform, limits, (*key, "uniform"), written))
-    low, high = _interval(asked.within or limits, limits, (*key, "within"), written)
-    mean, sd = asked.normal
-    _refuse_outside(mean, limits, (*key, "normal"), written, " mean")
-    _refuse_outside(sd, (0.001, 1000.0), (*key, "normal"), written, " sd")
-    cut = Distribution(low, high, mean, sd).within(low, high)
-    if cut is None:
-        raise written.error(
-            key, f"{dotted(key)}: normal [{mean:g}, {sd:g}] has next to nothing within [{low:g}, {high:g}]; widen it"
-        )
-    return cut
-
-
-def _interval(pair: tuple[float, float], limits: tuple[float, float], key: Key, written: Written) -> tuple[float, float]:
-    for value in pair:
-        _refuse_outside(value, limits, key, written)
-    low, high = pair
-    if low > high:
-        raise written.error(key, f"{dotted(key)} is [{low:g}, {high:g}]; the lower number comes first: [{high:g}, {low:g}]")
-    return pair
-
-
-def _refuse_outside(value: float, limits: tuple[float, float], key: Key, written: Written, part: str = "") -> None:
-    low, high = limits
-    if not low <= value <= high:
-        raise written.error(key, f"{dotted(key)}{part} is {value:g}; needed a number from {low:g} to {high:g}")

@@ -78,7 +78,7 @@ def package_counters() -> list[Counter]:
     """RAPL counters of whole packages, where this user may read them (since 2020 often only root may)."""
     counters = []
     for folder in sorted(POWERCAP.glob("intel-rapl:*")):
-        if not re.fullmatch(r"intel-rapl:\d+", folder.name):  # intel-rapl:0:0 is a part of intel-rapl:0
+        if not re.fullmatch(r"intel-rapl:[0-9]+", folder.name):  # intel-rapl:0:0 is a part of intel-rapl:0
             continue
         with suppress(OSError, ValueError):
             read = _microjoules(folder / "energy_uj")

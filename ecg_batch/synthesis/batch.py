@@ -39,6 +39,7 @@ class Batch:
     timings: list[Timing]
     skeleton_mv: np.ndarray | list | None  # low-passed, float64 (record, 8, time), where the request refines or adds noise
     noise: list | None = None  # noise.NoiseOf of each record, where the request adds noise
+    lent_rows: list[tuple[int, ...]] | None = None  # of whoever lent beats, where the request has events
 
     def take(self, at: np.ndarray) -> "Batch":
         """Some of the records."""

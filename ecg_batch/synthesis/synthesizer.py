@@ -42,6 +42,13 @@ class Synthesizer:
         """What is marked on the beats of all donors."""
         return bank_marks(self.bank)
 
+    @cached_property
+    def beat_lenders(self) -> "Lenders":  # noqa: F821
+        """Donors whose beats a record with events may borrow: of the folds that the request allows."""
+        from ecg_batch.synthesis.long.stock import lenders_of_beats
+
+        return lenders_of_beats(self.bank, self.donors.rows, self.marks.symbol)
+
     def asked(self, **changes) -> "Synthesizer":
         """The same for a request that differs in these fields. Bank and models are shared."""
         return replace(self, request=replace(self.request, **changes))

@@ -41,15 +41,15 @@ def change(release, change_rows) -> None:
 
 
 CELLS = [
-    *(("age", text, "age is no number") for text in ("-1", "inf", "-inf", "old", "1e999", "299", "0x10", "1_0", "5 0")),
+    *(("age", text, "age is no number") for text in ("-1", "inf", "-inf", "old", "1e999", "299", "0x10", "1_0", "5 0", "٣0")),
     *(("sex", text, "sex is no whole number from 0 to 1") for text in ("2", "male", "0.5", "-1", "nan")),
     *(("strat_fold", text, "strat_fold is no whole number from 1 to 10") for text in ("0", "11", "", "one", "3.5", "1e0")),
-    *(("patient_id", text, "patient_id is no whole number") for text in ("", "nan", "x", "-5", "99999999999", "inf")),
+    *(("patient_id", text, "patient_id is no whole number") for text in ("", "nan", "x", "-5", "99999999999", "inf", "٧")),
     ("ecg_id", "", "ecg_id is no whole number"), ("ecg_id", "\x1f19", "ecg_id is no whole number"),
     ("ecg_id", "1.5", "ecg_id is no whole number"),
     ("scp_codes", "", "scp_codes is blank"), ("scp_codes", "  ", "scp_codes is blank"),
     *(("scp_codes", text, "scp_codes is no {") for text in (
-        "{'NORM': 00100}",
+        "{'NORM': 00100}", "{'NORM': ٣0.0}", "{'NORM': ７}",
         "NORM", "[]", "['NORM']", "{'NORM'}", "{'NORM': }", "{'NORM': nan}", "{'NORM': None}", "{'NORM': 100", "{'NORM': [1]}",
         "(" * 5000 + ")" * 5000, "{" * 5000 + "}" * 5000, "{'NORM': " + "-" * 9000 + "1}", "{'NORM': 9**9**9}",
         "{" + "'NORM': 1," * 9000 + "}", "{'NORM': 100.0,, 'SR': 0.0}", "{,}", "{'NORM': 100.0,,}", "{, 'NORM': 100.0}",

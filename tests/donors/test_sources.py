@@ -398,10 +398,12 @@ def test_rows_are_named_by_plain_strings():
 
     class Batch:
         donor_row, blended_rows, texture_rows = np.array([1, 2]), [(), (3, 4)], [(5,), ()]
+        lent_rows = [(3,), ()]
 
     found = {name: column.to_pylist() for name, column in _sources(table, Batch).items()}
     assert found["donor_source"] == ["b", "PTB-XL"] and found["donor_record"] == ["r1", "r2"]
     assert found["blend_record"] == [[], ["r3", "r4"]] and found["texture_source"] == [["b"], []]
+    assert found["beat_record"] == [["r3"], []] and list(found)[-2:] == ["beat_source", "beat_record"]
     assert pa.types.is_string(_sources(table, Batch)["donor_source"].type)
 
 

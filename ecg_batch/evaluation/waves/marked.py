@@ -64,7 +64,7 @@ def names_in(folder: Path, suffix: str, records: Sequence[str] | None = None) ->
         raise UserError(f"{folder}: no record with NAME.hea and NAME.{suffix}; needed the folder of a WFDB database")
     if absent := sorted(set(records or ()) - there):
         raise UserError(f"{folder}: no record {', '.join(absent[:5])}{' ...' * (len(absent) > 5)} with NAME.hea and NAME.{suffix}")
-    return sorted(set(records or there), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+    return sorted(set(records or there), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
 def read_delineated(folder: Path, name: str) -> Delineated:

@@ -372,7 +372,7 @@ def _remove_files(files: list[Path], queue: list[Job]) -> None:
 def _owner(path: Path) -> str:
     """The job that one of submitit's files is for, '' while it is being submitted."""
     job = path.name.split("_")[0]
-    return job if job.isdecimal() else ""
+    return job if job.isascii() and job.isdecimal() else ""
 
 
 def _submission_errors() -> tuple[type[Exception], ...]:

@@ -140,7 +140,7 @@ def _read_job(line: str) -> Job | None:
 
 def max_array_size() -> int:
     """MaxArraySize of this cluster; Slurm's default where it does not say."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config") or "", re.MULTILINE)
+    found = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", _ask("scontrol", "show", "config") or "", re.MULTILINE)
     return int(found[1]) if found else DEFAULT_MAX_ARRAY
 
 
@@ -160,7 +160,7 @@ def end_time(walltime_min: int | None) -> float:
     with suppress(ValueError):
         return float(os.environ.get("SLURM_JOB_END_TIME", ""))  # Slurm 23.02 and later
     answer = _ask("scontrol", "show", "job", "--oneliner", os.environ.get("SLURM_JOB_ID", "")) or ""
-    found = re.search(r" EndTime=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)", answer)
+    found = re.search(r" EndTime=([0-9]{4}-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9])", answer)
     if not found:
         return time.time() + 60 * walltime_min if walltime_min else math.inf
     return time.mktime(time.strptime(found[1], "%Y-%m-%dT%H:%M:%S"))  # local time, as Slurm prints it

@@ -1,61 +1,59 @@
-"""Annotate: the marks of single beats carried into a long record, as stitch.py moves their samples.
-
-A beat's P wave and QRS onset lie in the interval before its R, where it is the one that comes (B there); QRS end and T lie in the
-interval after it, where it is the one that was (A). A wave that reaches beyond a splice ends, or begins, with it.
-"""
+"""Annotate: what beats.parquet says of a long record: beats with their marks, as stitch.py carried them, and all else."""
 
 import numpy as np
 
-from ecg_batch.dataset.beats import QUALITY, RHYTHM, WAVES, beats_table
+from ecg_batch.dataset.beats import LONE_P, QUALITY, RHYTHM, WAVES, beats_table
 from ecg_batch.request.model import Request
 from ecg_batch.synthesis.annotate import stated
 from ecg_batch.synthesis.donor_marks import stated_symbols
 from ecg_batch.synthesis.long.begin import LongRecord
-from ecg_batch.synthesis.long.donor import LongDonor
-from ecg_batch.synthesis.long.stitch import Placed, intervals
+from ecg_batch.synthesis.long.stitch import carried
+from ecg_batch.synthesis.long.stock import HOST
 from ecg_batch.synthesis.units import NOBODY
 
-BEFORE_R = WAVES.index("qrs_on") + 1  # marks that lie before R
+P_MARKS = WAVES.index("p_end") + 1
 
 
-def record_beats(record: int, made: LongRecord, quality: list[tuple[int, str]], texture_ecg_id: np.ndarray, request: Request):
+def record_beats(
+    record: int,
+    made: LongRecord,
+    quality: list[tuple[int, str]],
+    texture_ecg_id: np.ndarray,
+    request: Request,
+    ecg_id: np.ndarray,
+):
     """The rows of beats.parquet of one record, a pyarrow Table: rhythm changes, remarks on quality ("~" in WFDB) with their first
-    samples, beats. texture_ecg_id: of each placed beat (beat,), see beats_table.
+    samples, beats, P waves that no beat follows. texture_ecg_id: of each placed beat (beat,), see beats_table; ecg_id: of the bank.
     """
     r = made.placed.r.astype(np.int64)
     symbol = stated_symbols(made.donor.symbol[made.placed.source], "PACE" in made.donor.codes)
-    kept, sample, symbol, wave_ms = stated(r, symbol, carried(made.donor, made.placed), request.samples, request.fs_hz)
+    marks, lent = carried(made.donor, made.placed), np.full(len(r), NOBODY)
+    if made.atrial:
+        row = made.lent[made.placed.source]
+        lent = np.where(row == HOST, NOBODY, ecg_id[row])
+        marks[:, :P_MARKS] = np.where(np.isnan(made.atrial.p_marks), marks[:, :P_MARKS], made.atrial.p_marks)
+    kept, sample, symbol, wave_ms = stated(r, symbol, marks, request.samples, request.fs_hz)
     rows = [(round(time_s * request.fs_hz), RHYTHM, aux) for time_s, aux in made.changes]
     rows += [(start, QUALITY, said) for start, said in quality]
+    rows += made.overlays.annotations() if made.overlays else []
+    peak, lone_ms = _lone(made, request)
     at, kinds, aux = zip(*rows, strict=True)
     return beats_table(
-        np.full(len(rows) + len(sample), record),
-        np.concatenate([at, sample]),
-        np.concatenate([kinds, symbol]),
-        np.concatenate([aux, np.full(len(sample), "")]),
-        np.concatenate([np.full((len(rows), len(WAVES)), np.nan), wave_ms]),
-        np.concatenate([np.full(len(rows), NOBODY), texture_ecg_id[kept]]),
+        np.full(len(rows) + len(sample) + len(peak), record),
+        np.concatenate([at, sample, peak]),
+        np.concatenate([kinds, symbol, np.full(len(peak), LONE_P)]),
+        np.concatenate([aux, np.full(len(sample) + len(peak), "")]),
+        np.concatenate([np.full((len(rows), len(WAVES)), np.nan), wave_ms, lone_ms]),
+        np.concatenate([np.full(len(rows), NOBODY), texture_ecg_id[kept], np.full(len(peak), NOBODY)]),
+        np.concatenate([np.full(len(rows), NOBODY), lent[kept], np.full(len(peak), NOBODY)]),
     )
 
 
-def carried(donor: LongDonor, placed: Placed) -> np.ndarray:
-    """The marks of all placed beats in samples of the record: (beat, wave)."""
-    i = intervals(donor, placed, np.arange(len(placed.r) - 1))
-    marks = np.full((len(placed.r), len(WAVES)), np.nan)
-    a, b = i.before, i.after
-    at, of_donor = [np.zeros(len(a)), i.qrs_off, i.t_end, i.splice], [donor.r[a], donor.qrs_off[a], donor.t_end[a], i.donor_out]
-    marks[:-1, BEFORE_R:] = _moved(donor, a, of_donor, at)[:, BEFORE_R:] + i.start[:, None]
-    at = [i.splice, i.p_on, i.qrs_on, i.qrs_on + (donor.r - donor.qrs_on)[b]]
-    of_donor = [i.donor_in, donor.p_on[b], donor.qrs_on[b], donor.r[b]]
-    marks[1:, :BEFORE_R] = _moved(donor, b, of_donor, at)[:, :BEFORE_R] + i.start[:, None]
-    return marks
-
-
-def _moved(donor: LongDonor, beats: np.ndarray, of_donor: list[np.ndarray], at: list[np.ndarray]) -> np.ndarray:
-    """The marks of these beats (beat,) where the straight pieces between corners bring them: (beat, wave). of_donor, at: of each
-    corner its samples of the donor's x and of the interval, (beat,). All pieces as one map, each beat's behind the one before.
-    """
-    of_donor, at = np.stack(of_donor, axis=1).astype(np.float64), np.stack(at, axis=1)
-    apart = np.arange(len(beats))[:, None] * (donor.x.shape[1] + 1.0)
-    marks = np.clip(donor.r[beats][:, None] + donor.waves[beats], of_donor[:, :1], of_donor[:, -1:])
-    return np.interp(marks + apart, (of_donor + apart).ravel(), at.ravel())
+def _lone(made: LongRecord, request: Request) -> tuple[np.ndarray, np.ndarray]:
+    """(sample of the peak, waves in ms) of P waves that no beat follows and that lie wholly in the record."""
+    marks = made.atrial.lone if made.atrial else np.empty((0, P_MARKS))
+    marks = marks[(marks[:, 0] >= 0) & (marks[:, 2] < request.samples)]
+    peak = np.rint(marks[:, 1]).astype(np.int64)
+    wave_ms = np.full((len(peak), len(WAVES)), np.nan)
+    wave_ms[:, :P_MARKS] = (marks - peak[:, None]) * (1000 / request.fs_hz)
+    return peak, wave_ms

@@ -25,7 +25,7 @@ from ecg_batch.synthesis.annotate import lenders_of
 from ecg_batch.synthesis.batch import Batch
 from ecg_batch.synthesis.compose import allowed_alpha, compose, norm
 from ecg_batch.synthesis.long.annotate import record_beats
-from ecg_batch.synthesis.long.begin import begin_records
+from ecg_batch.synthesis.long.begin import begin_records, lenders_in
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.noise_episodes import NoiseEpisodes
 from ecg_batch.synthesis.long.texture_stream import TextureStream, filtered_with
@@ -68,7 +68,8 @@ class LongBatch:
         self._synthesizer, self._request = synthesizer, synthesizer.request
         self._queries, self._on_minute = queries, on_minute
         self._records = begin_records(synthesizer, queries)
-        self._checks = [MinuteCheck(self._request.fs_hz, self._request.samples, each.placed.r[1:-1]) for each in self._records]
+        self._checks = [MinuteCheck(self._request.fs_hz, self._request.samples, each.placed.r[1:-1], each.wide_beats())
+                        for each in self._records]  # fmt: skip
         self._recorded = None
         if synthesizer.units:
             self._recorded = UnitStreams(synthesizer.units, self._request, queries.key, self._records)
@@ -144,6 +145,7 @@ class LongBatch:
             timings=[],
             skeleton_mv=None,
             noise=self._noise and [noise.known() for noise in self._noise],
+            lent_rows=[lenders_in(each) for each in self._records] if self._request.events else None,
         )
         beats = map(self._beats, range(len(self._records)))
         return rows_table(self._synthesizer.bank.table, batch, shard_index), beats
@@ -152,7 +154,8 @@ class LongBatch:
         made = self._records[at]
         rows = self._recorded.of_beats(at) if self._recorded else np.full(len(made.placed.r), NOBODY)
         lent = lenders_of(self._synthesizer, rows)
-        return record_beats(int(self._queries.record[at]), made, self._remarks(at), lent, self._request)
+        ecg_id = self._synthesizer.bank.table.ecg_id
+        return record_beats(int(self._queries.record[at]), made, self._remarks(at), lent, self._request, ecg_id)
 
     def _remarks(self, record: int) -> list[tuple[int, str]]:
         """(first sample, what is said) of minutes that failed the gate and of noise."""

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ecg_batch.dataset.beats import WAVES
 from ecg_batch.donors.bank import DonorTable
+from ecg_batch.donors.split import UNLOCKED_ATRIAL
 from ecg_batch.donors.usable import MIN_BEATS
 from ecg_batch.draws import Stream, generator
 from ecg_batch.errors import UserError
@@ -15,18 +17,26 @@ from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.synthesis.batch import candidate_rows
 from ecg_batch.synthesis.check import check
 from ecg_batch.synthesis.donor_marks import rhythms_of
-from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor
+from ecg_batch.synthesis.long.atrial import Atrial, atrial_of
+from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
+from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor, single_beats
+from ecg_batch.synthesis.long.order import Host, drawn_habits, drawn_rates, write_order
+from ecg_batch.synthesis.long.overlays import Overlays, drawn_overlays
 from ecg_batch.synthesis.long.respiration import Respiration, respiration_of, with_respiration
 from ecg_batch.synthesis.long.rhythm import VARIABILITY, DonorRhythm, make_rhythm
-from ecg_batch.synthesis.long.stitch import Placed, place, stitch
+from ecg_batch.synthesis.long.stitch import Placed, carried, place, place_forms, stitch
+from ecg_batch.synthesis.long.stock import HOST, stocked
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions
 from ecg_batch.synthesis.synthesizer import Synthesizer
 
+NARROW = ("N", "A", "J", "j")  # of the beats of a record with events, those with the QRS of its main rhythm
+BEFORE_BEAT_S = 0.12  # a rhythm is annotated so long before its first R
+
 
 @dataclass(frozen=True)
 class LongRecord:
-    """One record before its minutes are made: its donor with its beats, all that is known beforehand."""
+    """One record before its minutes are made: its donor with its beats, lent ones too, and all that is known beforehand."""
 
     donor_row: int  # in the bank
     donor: LongDonor
@@ -35,11 +45,29 @@ class LongRecord:
     respiration: Respiration
     hr_bpm: float
     flags: list[str]
+    atrial: Atrial | None = None  # of a record with events, as the next two
+    overlays: Overlays | None = None
+    lent: np.ndarray | None = None  # (beat of `donor`,), the row of the bank that it is from, stock.HOST of its own
+
+    def wide_beats(self) -> np.ndarray | None:
+        """Which of the beats inside the record have another QRS than its main rhythm; None without events."""
+        if self.atrial is None:
+            return None
+        return ~np.isin(self.donor.symbol[self.placed.source[1:-1]], NARROW)
 
     def skeleton(self, start: int, stop: int) -> np.ndarray:
         """Samples start .. stop - 1, float64 (lead, time) mV."""
         beats_uv = stitch(self.donor, self.placed, start, stop)
+        if self.atrial:
+            self.atrial.add_to(beats_uv, start)
+            beats_uv = self.overlays.put_over(beats_uv, start)
         return MV_PER_UV * with_respiration(beats_uv, self.donor.level, self.respiration, start)
+
+
+def lenders_in(made: LongRecord) -> tuple[int, ...]:
+    """Rows of the bank of other patients whose beats, or fibrillation, a record has."""
+    used = np.union1d(made.lent[np.unique(made.placed.source)], made.atrial.rows)
+    return tuple(int(row) for row in used if row != HOST)
 
 
 def begin_records(synthesizer: Synthesizer, queries: Queries) -> list[LongRecord]:
@@ -76,20 +104,59 @@ def _with_donor(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float) -> 
     request, table = synthesizer.request, synthesizer.bank.table
     own_bpm = float(table.hr_bpm[row])
     hr_bpm = own_bpm if np.isnan(hr_bpm) else hr_bpm
-    donor = long_donor(synthesizer.bank, row)
+    donor = (single_beats if request.events else long_donor)(synthesizer.bank, row)  # stock.py joins more than its own
     allowed = DonorRhythm(own_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(table, row), float(table.age[row]),
                           donor.beat_to_beat)  # fmt: skip
+    rhythm_aux = str(rhythms_of(table, np.array([row]))[0])
+    made = (_with_events if request.events else _as_recorded)(synthesizer, row, key, hr_bpm, donor, allowed, rhythm_aux)
+    flags = made.flags
+    flags += ["rate_statement"] * bool(contradictions(synthesizer.donors, np.array([row]), np.array([hr_bpm]))[0])
+    flags += ["stretch"] * bool(abs(np.log(hr_bpm / (60 * request.fs_hz / donor.rr_samples))) > np.log(MAX_STRETCH))
+    flags += ["ectopic"] * lacks_ectopic(donor)
+    flags += _flags_of_first_minute(made, request)
+    return made
+
+
+def _as_recorded(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, donor: LongDonor, allowed: DonorRhythm, aux: str):
+    """A record of the donor's own rhythm from beginning to end."""
+    request = synthesizer.request
     rhythm_draws = generator(request.seed, key, Stream.LONG_RHYTHM)
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour)
     beat_draws = generator(request.seed, key, Stream.LONG_BEATS)
     placed = place(donor, rhythm.r_s, rhythm.symbol, rhythm.qt_rr_s, request.samples, beat_draws)
-    flags = ["rate_statement"] * bool(contradictions(synthesizer.donors, np.array([row]), np.array([hr_bpm]))[0])
-    flags += ["stretch"] * bool(abs(np.log(hr_bpm / (60 * request.fs_hz / donor.rr_samples))) > np.log(MAX_STRETCH))
-    flags += ["ectopic"] * lacks_ectopic(donor)
-    rhythm_aux = str(rhythms_of(table, np.array([row]))[0])
-    made = LongRecord(row, donor, [(0.0, rhythm_aux)], placed, respiration_of(rhythm, placed.r[1:-1]), hr_bpm, flags)
-    made.flags.extend(_flags_of_first_minute(made, request))
-    return made
+    return LongRecord(row, donor, [(0.0, aux)], placed, respiration_of(rhythm, placed.r[1:-1]), hr_bpm, [])
+
+
+def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, donor: LongDonor, allowed: DonorRhythm, aux: str):
+    """A record in which events come to that rhythm. Which ones a record has, and its patient's habits, are drawn beside it."""
+    request, fs_hz = synthesizer.request, synthesizer.bank.table.fs_hz
+    draws = generator(request.seed, key, Stream.EVENTS)
+    habits, per_hour = drawn_habits(draws), drawn_rates(request.events, draws)
+    normal = donor.symbol == "N"
+    pr_s = float(np.median((donor.qrs_on - donor.p_on)[normal])) / fs_hz
+    sinus = not donor.codes & (UNLOCKED_ATRIAL | {"PACE"})
+    host = Host(sinus, allowed.fibrillation, pr_s, aux, donor.ectopic)
+
+    def order_of(rr_s: np.ndarray):
+        numbers = generator(request.seed, key, Stream.EVENTS, 1)
+        return write_order(request.rhythm, host, habits, request.events, per_hour, rr_s, 60 / hr_bpm, request.duration_s, numbers)
+
+    rhythm_draws = generator(request.seed, key, Stream.LONG_RHYTHM)
+    rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour, order_of)
+    order, beats = rhythm.order, len(rhythm.r_s)
+    atrial_kinds = {aux for first, _, aux in order.atrial if first < beats}
+    stock = stocked(synthesizer.beat_lenders, row, donor, set(order.form[:beats]), atrial_kinds,
+                    lambda part: generator(request.seed, key, Stream.LENT_BEATS, part))  # fmt: skip
+    beat_draws = generator(request.seed, key, Stream.LONG_BEATS)
+    placed = place_forms(stock, rhythm.r_s, order.form[:beats], rhythm.qt_rr_s, request.samples, beat_draws)
+    atrial = atrial_of(order, stock, placed.r.astype(np.int64), placed.source, placed.qt_rr, request.samples, beat_draws)
+    marks = carried(stock.donor, placed)[1:-1]
+    j, t_end = marks[:, WAVES.index("qrs_end")], marks[:, WAVES.index("t_end")]
+    overlays = drawn_overlays(request.events, per_hour, request.samples, fs_hz, donor.level, j, t_end,
+                              generator(request.seed, key, Stream.EVENTS, 2))  # fmt: skip
+    changes = [(max(rhythm.r_s[beat] - BEFORE_BEAT_S, 0.0) * (beat > 0), aux) for beat, aux in order.changes if beat < beats]
+    respiration = respiration_of(rhythm, placed.r[1:-1])
+    return LongRecord(row, stock.donor, changes, placed, respiration, hr_bpm, [], atrial, overlays, stock.row)
 
 
 def _flags_of_first_minute(made: LongRecord, request: Request) -> list[str]:
@@ -97,7 +164,13 @@ def _flags_of_first_minute(made: LongRecord, request: Request) -> list[str]:
     first = min(request.samples, request.minute_samples)
     skeleton = low_pass_of(made.skeleton, 0, first, request.samples, request.lowpass_hz, request.fs_hz)
     beats = made.placed.r[(made.placed.r >= 0) & (made.placed.r < first)]
-    _, gate = check(twelve_leads(to_uv(skeleton)), beats, made.hr_bpm, request.fs_hz)
+    ecg_uv = twelve_leads(to_uv(skeleton))
+    if (wide := made.wide_beats()) is None:
+        _, gate = check(ecg_uv, beats, made.hr_bpm, request.fs_hz)
+    else:
+        probe = MinuteCheck(request.fs_hz, first, beats, wide[: len(beats)])
+        check_minute([probe], ecg_uv[None])
+        _, gate = probe.found(made.hr_bpm)
     return [flag for flag in gate if flag != "heart_rate"]
 
 

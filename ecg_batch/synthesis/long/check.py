@@ -10,7 +10,9 @@ from ecg_batch.synthesis.check import BEAT_WITHIN_S, EDGE_S, FLAT_MV, HR_WITHIN_
 
 LEAD_IN_S = 8.0  # of the minute before: the detector has to learn how high a QRS is
 JUDGED_S = 2.0  # the last of a minute is judged with the next one
+T_WITHIN_S = 0.5  # of R
 MOST_WRONG = 0.005  # of a record's beats: more missed or invented, and the record is flagged
+MOST_WRONG_IN_EVENTS = 0.02  # detectors put R of a premature beat on its P wave: docs/evidence/events.md
 
 
 def check_minute(checks: Sequence["MinuteCheck"], ecg_uv: np.ndarray) -> None:
@@ -30,8 +32,11 @@ class MinuteCheck:
     leads: of the modelled ones, (lead, time) ecg_uv, what is judged now with its lead-in.
     """
 
-    def __init__(self, fs_hz: float, samples: int, beats: np.ndarray):
+    def __init__(self, fs_hz: float, samples: int, beats: np.ndarray, wide: np.ndarray | None = None):
+        """wide (beat,): beats of another QRS than the main rhythm's, which detectors may miss, or count their T waves."""
         self.fs_hz, self._samples, self._beats = fs_hz, samples, beats
+        self._most_wrong = MOST_WRONG if wide is None else MOST_WRONG_IN_EVENTS
+        self._narrow, self._wide = (beats, beats[:0]) if wide is None else (beats[~wide], beats[wide])
         self.leads = np.empty((len(MODELLED), 0), np.int16)
         self._at, self._judged = 0, round(EDGE_S * fs_hz)
         self._span, self._seen, self._wrong = (np.inf, -np.inf), 0, 0
@@ -74,10 +79,16 @@ class MinuteCheck:
             self.failed[-1][1].append(flag)
 
     def _held_against(self, found: np.ndarray, until: int) -> tuple[np.ndarray, int]:
-        """(detections that are judged now, how many beats were missed or invented)."""
+        """(detections that are judged now, how many beats were missed or invented). Wide beats count as detected."""
         found, near = found + self._at - self.leads.shape[1], BEAT_WITHIN_S * self.fs_hz
         judged = _between(found, self._judged, until)
-        return judged, _far(_between(self._beats, self._judged, until), found, near) + _far(judged, self._beats, near)
+        narrow, wide = (_between(beats, self._judged, until) for beats in (self._narrow, self._wide))
+        missed, invented = _far(narrow, found, near), _far(judged, self._beats, near)
+        if len(self._wide):
+            before = np.searchsorted(self._wide, judged, side="right") - 1
+            invented &= (before < 0) | (judged - self._wide[before] > T_WITHIN_S * self.fs_hz)
+            judged = np.sort(np.concatenate([narrow[~missed], wide, judged[invented]]))
+        return judged, int(missed.sum()) + int(invented.sum())
 
     def remarks(self) -> list[tuple[int, str]]:
         """(first sample, flags in one text) of each minute that failed."""
@@ -89,7 +100,7 @@ class MinuteCheck:
         measured = 60 * self.fs_hz * (self._seen - 1) / (last - first) if self._seen > 2 else float("nan")
         flags = [name for name in OF_SAMPLES if any(name in flags for _, flags in self.failed)]
         flags += ["heart_rate"] * (not abs(measured - hr_bpm) <= HR_WITHIN_BPM)
-        flags += ["beats"] * (self._wrong > MOST_WRONG * max(len(self._beats), 1))
+        flags += ["beats"] * (self._wrong > self._most_wrong * max(len(self._beats), 1))
         return measured, flags
 
 
@@ -97,10 +108,10 @@ def _between(r: np.ndarray, start: int, stop: int) -> np.ndarray:
     return r[(r >= start) & (r < stop)]
 
 
-def _far(these: np.ndarray, those: np.ndarray, near: float) -> int:
-    """How many of these have none of those near. Both ascending."""
+def _far(these: np.ndarray, those: np.ndarray, near: float) -> np.ndarray:
+    """Which of these have none of those near: bool (beat,). Both ascending."""
     if not len(those):
-        return len(these)
+        return np.ones(len(these), bool)
     after = np.searchsorted(those, these).clip(1, len(those) - 1) if len(those) > 1 else np.zeros(len(these), int)
     distance = np.minimum(np.abs(these - those[after]), np.abs(these - those[after - 1]))
-    return int((distance > near).sum())
+    return distance > near

@@ -4,7 +4,7 @@ A donor shows 10 s, some 8 to 20 beats. Each is kept as it lies in the skeleton 
 its type), with the TP segments around it. For each pair of beats the splice between them is found once, by the published seam cost.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ FAR_OFF, FAR_OF_QRS = 4.0, 0.25  # an artefact: so many times the median beat's 
 POINTS = 8  # places in each TP segment that are tried for the splice
 CLOSE_UV2 = 25.0  # seam costs below make no difference: 5 uV
 ATRIAL_PERIODS_S = (0.1, 0.4)
+NONE = np.empty((0, 0), np.int64)
 
 
 class TooFewBeats(Exception):
@@ -31,11 +32,11 @@ class LongDonor:
     """A donor's beats. Arrays over those that are used; lengths in samples.
 
     x: float64 (lead, time) in steps, what recurs with each beat. level: (lead,), its baseline. r: R in x. qrs_on, qrs_off, t_end,
-    p_on: samples of x. symbol: "N", "V", "A". waves: (beat, wave) samples from R, NaN is absent. splice_out, splice_in: (beat,
-    beat) samples of x; after beat i comes beat j: x is left at splice_out[i, j] and entered at splice_in[i, j]. atrial: None or
-    (lead, time), what goes on whatever the beats do. ectopic: share of each ectopic type among all usable beats. ectopic_spliced:
-    whether one of these types has no beat whose neighbours are usable too, so that it is joined where TP is short. beat_to_beat:
-    see _beat_to_beat.
+    p_on: samples of x; first, last: between which a beat may be read. symbol: "N", "V", "A". waves: (beat, wave) samples from R,
+    NaN is absent. splice_out, splice_in: (beat, beat) samples of x; after beat i comes beat j: x is left at splice_out[i, j] and
+    entered at splice_in[i, j]. atrial: None or (lead, time), what goes on whatever the beats do. ectopic: share of each ectopic
+    type among all usable beats. ectopic_spliced: whether one of these types has no beat whose neighbours are usable too, so that it
+    is joined where TP is short. beat_to_beat: see _beat_to_beat.
     """
 
     x: np.ndarray
@@ -45,6 +46,8 @@ class LongDonor:
     qrs_on: np.ndarray
     qrs_off: np.ndarray
     t_end: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
     symbol: np.ndarray
     waves: np.ndarray
     splice_out: np.ndarray
@@ -60,6 +63,11 @@ class LongDonor:
 
 def long_donor(bank: Bank, donor: int) -> LongDonor:
     """The donor in one row of the bank. TooFewBeats where fewer than three of its main rhythm are usable."""
+    return with_splices(single_beats(bank, donor))
+
+
+def single_beats(bank: Bank, donor: int) -> LongDonor:
+    """The same before it is known where its beats join."""
     fs_hz, codes = bank.table.fs_hz, frozenset(bank.table.scp_codes(donor))
     skeleton, r = bank.skeleton[donor].astype(np.float64), bank.beats(donor)
     types = beat_types(skeleton, r, fs_hz)
@@ -72,12 +80,11 @@ def long_donor(bank: Bank, donor: int) -> LongDonor:
         raise TooFewBeats
     ectopic = {name: float((symbol[kept] == name).mean()) for name in ("V", "A") if name in symbol[kept]}
     kept, joined = _without_lonely(kept, symbol)
-    after, before = _splices(x, cells, kept, round(SEAM_S * fs_hz))
-    fiducials = {name: cells[name][kept] for name in ("p_on", "qrs_on", "qrs_off", "t_end")}
+    fiducials = {name: cells[name][kept] for name in ("p_on", "qrs_on", "qrs_off", "t_end", "first", "last")}
     if atrial is not None:
         waves[:, :3] = np.nan  # atrial activity goes on whatever the beats do
     level = np.median(x[:, np.concatenate([cells["p_on"][kept] - shift for shift in range(3)])], axis=1)
-    return LongDonor(x, level, r[kept], **fiducials, symbol=symbol[kept], waves=waves[kept], splice_out=after, splice_in=before,
+    return LongDonor(x, level, r[kept], **fiducials, symbol=symbol[kept], waves=waves[kept], splice_out=NONE, splice_in=NONE,
                      rr_samples=float(np.diff(r).mean()), beat_to_beat=_beat_to_beat(r, symbol == "N"), atrial=atrial,
                      ectopic=ectopic, ectopic_spliced=joined, codes=codes, fs_hz=fs_hz)  # fmt: skip
 
@@ -142,24 +149,25 @@ def _cells(bank: Bank, donor: int, r: np.ndarray, symbol: np.ndarray, unlocked: 
     return {"p_on": p_on, "qrs_on": qrs_on, "qrs_off": qrs_off, "t_end": t_end, "first": np.minimum(first, p_on), "last": last}
 
 
-def _splices(x: np.ndarray, cells: dict[str, np.ndarray], kept: np.ndarray, seam: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best splice of each pair of kept beats: samples of x, (beat before, beat after) each.
+def with_splices(donor: LongDonor) -> LongDonor:
+    """The donor with the best splice of each pair of its beats.
 
     The published cost decides; where it says next to nothing, since beats of a type share their P and T, the middle of TP is best:
     there is room on both sides then.
     """
+    x, beats, seam = donor.x, len(donor.r), round(SEAM_S * donor.fs_hz)
     off_middle = np.abs(np.linspace(-1, 1, POINTS))
     far = 1 + off_middle[:, None] + off_middle  # (way in, way out)
-    ways_out = np.stack([np.rint(np.linspace(cells["t_end"][i], cells["last"][i], POINTS)) for i in kept]).astype(int)
-    ways_in = np.stack([np.rint(np.linspace(cells["first"][i], cells["p_on"][i], POINTS)) for i in kept]).astype(int)
+    ways_out, ways_in = (np.rint(np.linspace(begin, end, POINTS, axis=1)).astype(int) for begin, end in
+                         ((donor.t_end, donor.last), (donor.first, donor.p_on)))  # fmt: skip
     ways_out, ways_in = (np.clip(points, seam, x.shape[1] - seam - 1) for points in (ways_out, ways_in))
-    after, before = (np.empty((len(kept), len(kept)), np.int64) for _ in range(2))
+    after, before = (np.empty((beats, beats), np.int64) for _ in range(2))
     for i, out in enumerate(ways_out):
-        cost = seam_cost(x, ways_in.ravel(), out, seam).reshape(len(kept), POINTS, POINTS)  # (beat after, way in, way out)
+        cost = seam_cost(x, ways_in.ravel(), out, seam).reshape(beats, POINTS, POINTS)  # (beat after, way in, way out)
         cost = (cost + CLOSE_UV2) * far
-        best = cost.reshape(len(kept), -1).argmin(axis=1)
-        before[i], after[i] = ways_in[np.arange(len(kept)), best // POINTS], out[best % POINTS]
-    return after, before
+        best = cost.reshape(beats, -1).argmin(axis=1)
+        before[i], after[i] = ways_in[np.arange(beats), best // POINTS], out[best % POINTS]
+    return replace(donor, splice_out=after, splice_in=before)
 
 
 # Atrial activity that is not locked to the QRS -------------------------------------------------------------------------
@@ -176,7 +184,7 @@ def _without_atrial(skeleton: np.ndarray, r: np.ndarray, types: np.ndarray, fs_h
 
 def _bridged(rest: np.ndarray, inside: np.ndarray, fs_hz: int) -> np.ndarray:
     """rest with what lies inside QRS replaced by its own continuation from both sides, whole atrial periods away."""
-    period, width = _period(rest * (1 - inside), fs_hz), round(0.25 * fs_hz)
+    period, width = atrial_period(rest * (1 - inside), fs_hz), round(0.25 * fs_hz)
     shift = period * -(-width // period)
     time, last = np.arange(rest.shape[1]), rest.shape[1] - 1
     outside = 1 - inside
@@ -186,7 +194,7 @@ def _bridged(rest: np.ndarray, inside: np.ndarray, fs_hz: int) -> np.ndarray:
     return outside * rest + inside * bridge
 
 
-def _period(rest: np.ndarray, fs_hz: int) -> int:
+def atrial_period(rest: np.ndarray, fs_hz: int) -> int:
     """Samples of the strongest period between 0.1 and 0.4 s, over all leads: fibrillatory waves come at 4 to 9 Hz."""
     spectrum = np.abs(np.fft.rfft(rest - rest.mean(axis=1, keepdims=True), 2 * rest.shape[1], axis=1)) ** 2
     correlation = np.fft.irfft(spectrum, axis=1).sum(axis=0)

@@ -7,6 +7,7 @@ each cycle is drawn from a model of the AV node (Corino et al. 2011, doi:10.1109
 docs/evidence/rhythm.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +39,7 @@ VARIABILITY = {"NORM": 1.0, "STTC": 0.9, "HYP": 0.8, "CD": 0.9, "MI": 0.8}  # am
 FAST_BY_AGE = ((15.0, 1.0), (55.0, 0.47))  # as RMSSD: 47 % of the second decade's in the sixth, then the same
 SLOW_BY_AGE = ((15.0, 1.0), (95.0, 0.46))  # as the SDNN index: 46 % in the tenth
 OWN_SHARE, OWN_LIMITS = 0.9, (0.2, 4.0)  # of what a donor's own beats say, and how far from what is expected they may lead
+LONGEST_PAUSE_S = 12.0  # where events are asked for
 DEPTHS_AT_AGE = 50.0  # depths are stated for this age, and used where none is known
 
 
@@ -73,6 +75,7 @@ class Rhythm:
     drift: np.ndarray
     changes: list[tuple[float, str]]
     start_hour: float
+    order: "Order | None" = None  # noqa: F821  of a record with events
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,11 @@ def make_rhythm(
     duration_s: float,
     generator: np.random.Generator,
     start_hour: float | None = None,
+    order_of: Callable[[np.ndarray], "Order"] | None = None,  # noqa: F821  order.py, which needs this file
 ) -> Rhythm:
     """The rhythm of one record, a function of its arguments and the generator's state alone.
+
+    order_of: of a record with events, from the current RR on the grid.
 
     The mean rate between the first and the last beat is mean_hr_bpm, within 3 bpm also over 10 s, far closer over an hour; next to
     the shortest and the longest RR, fibrillation may miss it by more, which the quality gate sees. Raises UserError where that mean
@@ -103,8 +109,15 @@ def make_rhythm(
     grid_s = np.arange(int(np.ceil(duration_s * GRID_HZ)) + 2) / GRID_HZ
     breath = _breath(p, generator, grid_s)
     rr_s = _rr_on_grid(p, donor, 60 / mean_hr_bpm, generator, grid_s, start_hour, breath)
-    cycles, symbol = _cycles(p, donor, mean_hr_bpm, duration_s, generator, grid_s, rr_s)
-    r_s = _beats(p, rr_s, grid_s, cycles, mean_hr_bpm, duration_s, generator.random())
+    order, longest_s = None, p.rr_high_s
+    if order_of:
+        order = order_of(rr_s)
+        rr_s = rr_s * (60 / mean_hr_bpm) / (order.seconds / len(order.cycle))  # what lasts so many seconds is to last as long
+        order, longest_s = order_of(rr_s), LONGEST_PAUSE_S
+        cycles, symbol = np.array(order.cycle), order.symbols()
+    else:
+        cycles, symbol = _cycles(p, donor, mean_hr_bpm, duration_s, generator, grid_s, rr_s)
+    r_s = _beats(p, rr_s, grid_s, cycles, mean_hr_bpm, duration_s, generator.random(), longest_s)
     drift = np.tanh(0.8 * _noise(generator, len(grid_s), lambda f: _between(f, 1 / 7200, 1 / 120) / np.maximum(f, 1e-9)))
 
     def at_beats(values: np.ndarray) -> np.ndarray:
@@ -113,7 +126,7 @@ def make_rhythm(
     phase = np.mod(at_beats(breath.phase), 2 * np.pi)
     changes = [(0.0, "(AFIB" if donor.fibrillation else "(N")]
     lagged = lagged_rr(r_s, p.qt_lag_s)
-    return Rhythm(r_s, symbol[: len(r_s)], lagged, phase, at_beats(breath.depth), at_beats(drift), changes, start_hour)
+    return Rhythm(r_s, symbol[: len(r_s)], lagged, phase, at_beats(breath.depth), at_beats(drift), changes, start_hour, order)
 
 
 def _refuse_rate(p: RhythmParameters, mean_hr_bpm: float) -> None:
@@ -238,8 +251,8 @@ def _cycles(
     """(cycle before each beat in units of the current RR, symbol of each beat), for some more beats than are needed."""
     expected = mean_hr_bpm * duration_s / 60
     count = int(1.3 * expected) + 16
-    cycles = _fibrillation(p, 60 / mean_hr_bpm, count, generator) if donor.fibrillation else np.ones(count)
-    spare = _fibrillation(p, 60 / mean_hr_bpm, count, generator) if donor.fibrillation else cycles
+    cycles = fibrillation_cycles(p, 60 / mean_hr_bpm, count, generator) if donor.fibrillation else np.ones(count)
+    spare = fibrillation_cycles(p, 60 / mean_hr_bpm, count, generator) if donor.fibrillation else cycles
     local_rr_s = np.interp(np.arange(count) * duration_s / expected, grid_s, rr_s)
     symbol = np.full(count, "N")
     coupling, chosen = _ectopic(p, donor, local_rr_s, int(expected), generator)
@@ -305,7 +318,7 @@ def _apart(wanted: np.ndarray, least: int) -> np.ndarray:
     return taken
 
 
-def _fibrillation(p: RhythmParameters, mean_rr_s: float, count: int, generator: np.random.Generator) -> np.ndarray:
+def fibrillation_cycles(p: RhythmParameters, mean_rr_s: float, count: int, generator: np.random.Generator) -> np.ndarray:
     """Cycles in atrial fibrillation, independent, mean near 1: impulses arrive at the AV node as a Poisson process.
 
     After a conducted impulse the node is refractory, for the short or the long time of its two pathways; then the chance that it
@@ -345,10 +358,11 @@ def _beats(
     mean_hr_bpm: float,
     duration_s: float,
     first: float,
+    high: float,
 ) -> np.ndarray:
     """R times: where the integrated rate reaches the summed cycles, the rate scaled until the mean rate is the asked one."""
     integral = np.concatenate([[0], np.cumsum((1 / rr_s[1:] + 1 / rr_s[:-1]) / (2 * GRID_HZ))])
-    low, high = max(p.rr_low_s, refractory_s(60 / mean_hr_bpm)), p.rr_high_s
+    low = max(p.rr_low_s, refractory_s(60 / mean_hr_bpm))
     scale, best, least = mean_hr_bpm / 60 * duration_s / np.interp(duration_s, grid_s, integral), None, (np.inf, np.inf)
     for _ in range(ROUNDS):
         marks = np.cumsum(cycles) - cycles[0] * (1 - first)

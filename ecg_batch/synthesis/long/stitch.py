@@ -13,14 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ecg_batch.donors.loop import SEAM_S, VALUE_WEIGHT
+from ecg_batch.dataset.beats import WAVES
+from ecg_batch.donors.loop import SEAM_S
 from ecg_batch.kernels import stitch as stitch_kernel
 from ecg_batch.signal.interpolate import catmull_rom
+from ecg_batch.synthesis.long.atrial import NO_PIECES, pieces_at, placed_pieces
 from ecg_batch.synthesis.long.donor import LongDonor
+from ecg_batch.synthesis.long.order import Form
+from ecg_batch.synthesis.long.stock import Stock
 
+BEFORE_R = WAVES.index("qrs_on") + 1  # marks that lie before R
 ROOM_S = 0.1  # from splice to QRS: with less, a side takes up less than half of what is missing at the splice
-ATRIAL_PIECE_S = (1.0, 4.0)  # of the donor's atrial activity, drawn anew
-ATRIAL_CHOICES = 12  # places drawn for the next piece; the one that fits best is taken
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,7 @@ def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.nda
     """Beats at r_s (beat,), each of its type and never the same twice in a row, drawn by the generator; an ectopic beat brings the
     beats beside it.
     """
-    fs_hz = donor.fs_hz
-    r = np.floor(r_s * fs_hz).astype(np.int64)  # never beyond the last sample
-    rr = np.diff(r) if len(r) > 1 else np.array([round(fs_hz)])
-    r = np.concatenate([[min(r[0] - rr[0], -1)], r, [max(r[-1] + rr[-1], samples)]])
+    fs_hz, r = donor.fs_hz, _with_outer(r_s, donor.fs_hz, samples)
     symbol, qt_rr = (np.concatenate([first, values, last]) for first, values, last in
                      ((["N"], symbol, ["N"]), (qt_rr_s[:1], qt_rr_s, qt_rr_s[-1:])))  # fmt: skip
     source = np.empty(len(r), np.int64)
@@ -69,8 +69,28 @@ def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.nda
         at, pool = np.flatnonzero(symbol == name), np.flatnonzero(donor.symbol == name)
         source[at] = in_rounds(pool, len(at), generator)
     source = _with_neighbours(donor, source)
-    atrial = _place_atrial(donor, samples, generator) if donor.atrial is not None else (np.empty(0, np.int32),) * 2
+    atrial = placed_pieces(donor.atrial, samples, donor.fs_hz, generator) if donor.atrial is not None else NO_PIECES
     return Placed(r.astype(np.int32), source.astype(np.uint8), (qt_rr * fs_hz).astype(np.float16), *atrial)
+
+
+def place_forms(stock: Stock, r_s: np.ndarray, form: list[int], qt_rr_s: np.ndarray, samples: int, generator) -> Placed:
+    """The same of a record with events: beats (beat,) of these forms, each drawn from its form's pool in rounds."""
+    donor = stock.donor
+    r, form = _with_outer(r_s, donor.fs_hz, samples), np.array([Form.OWN, *form, Form.OWN])
+    source = np.empty(len(r), np.int64)
+    for name in np.unique(form).tolist():
+        at = np.flatnonzero(form == name)
+        source[at] = in_rounds(stock.pools[name], len(at), generator)
+    qt_rr = np.concatenate([qt_rr_s[:1], qt_rr_s, qt_rr_s[-1:]])
+    pieces = placed_pieces(donor.atrial, samples, donor.fs_hz, generator) if donor.atrial is not None else NO_PIECES
+    return Placed(r.astype(np.int32), source.astype(np.uint8), (qt_rr * donor.fs_hz).astype(np.float16), *pieces)
+
+
+def _with_outer(r_s: np.ndarray, fs_hz: int, samples: int) -> np.ndarray:
+    """R samples (beat,), with a beat before the record and one after it."""
+    r = np.floor(r_s * fs_hz).astype(np.int64)  # never beyond the last sample
+    rr = np.diff(r) if len(r) > 1 else np.array([round(fs_hz)])
+    return np.concatenate([[min(r[0] - rr[0], -1)], r, [max(r[-1] + rr[-1], samples)]])
 
 
 def in_rounds(pool: np.ndarray, count: int, generator) -> np.ndarray:
@@ -112,27 +132,6 @@ def _with_neighbours(donor: LongDonor, source: np.ndarray) -> np.ndarray:
     return source
 
 
-def _place_atrial(donor: LongDonor, samples: int, generator) -> tuple[np.ndarray, np.ndarray]:
-    """Pieces of the donor's atrial activity one after another, each begun where it goes on best from the one before."""
-    x, seam = donor.atrial, round(SEAM_S * donor.fs_hz)
-    low, high = (round(s * donor.fs_hz) for s in ATRIAL_PIECE_S)
-    points = np.arange(seam, x.shape[1] - 2 * seam, 2)
-    reach = points[:, None] + np.arange(-seam, seam + 1)
-    values, slopes = x[:, reach], np.diff(x, axis=1)[:, reach[:, :-1]] / np.sqrt(VALUE_WEIGHT)
-    around = np.concatenate([values, slopes], axis=-1).transpose(1, 0, 2).reshape(len(points), -1)  # their distance: seam_cost
-    count = samples // (low - 2) + 2
-    length = generator.integers(low // 2, high // 2, size=count)  # in points
-    choice = generator.integers(len(points) - high // 2, size=(count, ATRIAL_CHOICES))
-    at, begun = int(choice[0, 0]), np.empty(count, np.int64)
-    for piece in range(count):
-        begun[piece] = points[at]
-        end = at + length[piece]
-        at = int(choice[piece, np.argmin(np.square(around[choice[piece]] - around[end]).sum(axis=1))])
-    out = np.concatenate([[0], np.cumsum(2 * length)[:-1]])
-    inside = out < samples
-    return out[inside].astype(np.int32), begun[inside].astype(np.int16)
-
-
 def stitch(donor: LongDonor, placed: Placed, start: int, stop: int) -> np.ndarray:
     """Samples start .. stop - 1 of the skeleton: float64 (lead, time) in steps."""
     time = np.arange(start, stop)
@@ -149,7 +148,7 @@ def stitch(donor: LongDonor, placed: Placed, start: int, stop: int) -> np.ndarra
     a, b = _side_a(donor, interval, sides, k, time), _side_b(donor, interval, sides, k, time)
     crossfade = stitch_kernel.crossfaded if stitch_kernel.library() else _crossfaded
     out = crossfade(sides.x, a, b, fade, k)
-    return out if donor.atrial is None else out + _atrial(donor, placed, time)
+    return out if donor.atrial is None else out + pieces_at(donor.atrial, placed.atrial_out, placed.atrial_in, time, donor.fs_hz)
 
 
 def _crossfaded(x: np.ndarray, a: tuple, b: tuple, fade: np.ndarray, k: np.ndarray) -> np.ndarray:
@@ -172,6 +171,33 @@ def intervals(donor: LongDonor, placed: Placed, k: np.ndarray) -> Interval:
     of_a, of_b = donor_out - donor.t_end[a] + 0.5, donor.p_on[b] - donor_in + 0.5
     splice = t_end + of_a / (of_a + of_b) * (p_on - t_end)
     return Interval(placed.r[k], qrs_off, t_end, splice, p_on, qrs_on, a, b, donor_out, donor_in)
+
+
+def carried(donor: LongDonor, placed: Placed) -> np.ndarray:
+    """The marks of all placed beats in samples of the record: (beat, wave).
+
+    A beat's P wave and QRS onset lie in the interval before its R, where it is the one that comes (B there); QRS end and T lie in
+    the interval after it, where it is the one that was (A). A wave that reaches beyond a splice ends, or begins, with it.
+    """
+    i = intervals(donor, placed, np.arange(len(placed.r) - 1))
+    marks = np.full((len(placed.r), len(WAVES)), np.nan)
+    a, b = i.before, i.after
+    at, of_donor = [np.zeros(len(a)), i.qrs_off, i.t_end, i.splice], [donor.r[a], donor.qrs_off[a], donor.t_end[a], i.donor_out]
+    marks[:-1, BEFORE_R:] = _moved(donor, a, of_donor, at)[:, BEFORE_R:] + i.start[:, None]
+    at = [i.splice, i.p_on, i.qrs_on, i.qrs_on + (donor.r - donor.qrs_on)[b]]
+    of_donor = [i.donor_in, donor.p_on[b], donor.qrs_on[b], donor.r[b]]
+    marks[1:, :BEFORE_R] = _moved(donor, b, of_donor, at)[:, :BEFORE_R] + i.start[:, None]
+    return marks
+
+
+def _moved(donor: LongDonor, beats: np.ndarray, of_donor: list[np.ndarray], at: list[np.ndarray]) -> np.ndarray:
+    """The marks of these beats (beat,) where the straight pieces between corners bring them: (beat, wave). of_donor, at: of each
+    corner its samples of the donor's x and of the interval, (beat,). All pieces as one map, each beat's behind the one before.
+    """
+    of_donor, at = np.stack(of_donor, axis=1).astype(np.float64), np.stack(at, axis=1)
+    apart = np.arange(len(beats))[:, None] * (donor.x.shape[1] + 1.0)
+    marks = np.clip(donor.r[beats][:, None] + donor.waves[beats], of_donor[:, :1], of_donor[:, -1:])
+    return np.interp(marks + apart, (of_donor + apart).ravel(), at.ravel())
 
 
 @dataclass(frozen=True)
@@ -242,17 +268,3 @@ def _ramps(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _read(x: np.ndarray, time: np.ndarray) -> np.ndarray:
     """x (time, lead) at fractional times, its ends beyond them."""
     return catmull_rom(x, np.clip(time, 1, len(x) - 3))
-
-
-def _atrial(donor: LongDonor, placed: Placed, time: np.ndarray) -> np.ndarray:
-    """Atrial activity at times (time,): (lead, time), each piece fading into the next over 50 ms."""
-    x, seam = donor.atrial, round(SEAM_S * donor.fs_hz)
-    piece = np.searchsorted(placed.atrial_out, time, side="right") - 1
-    since = time - placed.atrial_out[piece]
-    new = x[:, placed.atrial_in[piece] + since]
-    fading = (since < seam) & (piece > 0)
-    old = piece[fading] - 1
-    weight = (since[fading] + 1) / (seam + 1)
-    gone_on = x[:, placed.atrial_in[old] + time[fading] - placed.atrial_out[old]]
-    new[:, fading] = gone_on + weight * (new[:, fading] - gone_on)
-    return new

@@ -13,7 +13,7 @@ from ecg_batch.draws import Stream, generator
 from ecg_batch.leads import MV_PER_UV
 from ecg_batch.request.model import Request
 from ecg_batch.signal.filters import reach
-from ecg_batch.synthesis.long.begin import LongRecord
+from ecg_batch.synthesis.long.begin import NARROW, LongRecord
 from ecg_batch.synthesis.units import DRIFT_LENDERS, Laid, UnitIndex, rest_of
 
 DRIFT_STEP_S, DRIFT_FADE_S = 6.0, 2.0  # a piece of drift begins so long after the one before, and fades in for so long
@@ -54,7 +54,7 @@ class UnitTexture:
     def __init__(self, index: UnitIndex, request: Request, number: int, record: LongRecord, codes: np.ndarray):
         """codes (beat,), or longer: the code of each beat."""
         self._index, fs_hz, near = index, request.fs_hz, index.lenders(record.donor_row)[:DRIFT_LENDERS]
-        r, ordinary = record.placed.r, record.donor.symbol[record.placed.source] != "V"
+        r, ordinary = record.placed.r, np.isin(record.donor.symbol[record.placed.source], NARROW)
         self.laid = Laid(r, index.rendered(record.donor_row, codes[: len(r)], ordinary).astype(np.int32))
         self._step, self._fade, self._end = (round(s * fs_hz) for s in (DRIFT_STEP_S, DRIFT_FADE_S, END_S + JOIN_S))
         draws, pieces = generator(request.seed, number, Stream.DRIFT), request.samples // self._step + 3

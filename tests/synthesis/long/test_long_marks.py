@@ -8,9 +8,9 @@ from making import make_all, plan_of
 
 from ecg_batch.dataset.beats import BEAT_SYMBOLS, BEFORE, QUALITY, RHYTHM, in_order, waves_ms
 from ecg_batch.signal.interpolate import catmull_rom
-from ecg_batch.synthesis.long.annotate import carried, record_beats
+from ecg_batch.synthesis.long.annotate import record_beats
 from ecg_batch.synthesis.long.begin import begin_records
-from ecg_batch.synthesis.long.stitch import intervals, stitch
+from ecg_batch.synthesis.long.stitch import carried, intervals, stitch
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
 
@@ -64,7 +64,7 @@ def test_a_record_shows_at_each_mark_what_its_donor_shows_there(begun):
 def test_rows_are_in_order_and_waves_absent_where_there_are_none(plan, begun):
     seen = set()
     for number, each in enumerate(begun):
-        table = record_beats(number, each, [(6000, "beats,flat")], np.full(len(each.placed.r), -1), plan.request)
+        table = record_beats(number, each, [(6000, "beats,flat")], np.full(len(each.placed.r), -1), plan.request, np.arange(9))
         rows, wave_ms = table.to_pandas(), waves_ms(table)
         assert in_order(wave_ms) and rows["sample"].is_monotonic_increasing and rows["sample"].between(0, 14_999).all()
         assert rows.symbol[0] == RHYTHM

@@ -1,0 +1,319 @@
+"""Events of long records: as often and as long as asked, annotated where they are, of other patients, however they are made."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from making import plan_of
+
+from ecg_batch.dataset.beats import BEAT_SYMBOLS, LONE_P, RHYTHM, RHYTHMS, in_order, waves_ms
+from ecg_batch.dataset.rows import LENT_COLUMNS
+from ecg_batch.draws import Stream, generator
+from ecg_batch.request.events import KINDS
+from ecg_batch.request.parse import load_request
+from ecg_batch.synthesis.long.batch import LongBatch
+from ecg_batch.synthesis.long.begin import begin_records
+from ecg_batch.synthesis.long.donor import TooFewBeats, single_beats
+from ecg_batch.synthesis.long.order import RHYTHM_OF_EVENT, Form, Host, drawn_habits, drawn_rates, write_order
+from ecg_batch.synthesis.long.rhythm import DonorRhythm, make_rhythm
+from ecg_batch.synthesis.long.stitch import carried, stitch
+from ecg_batch.synthesis.long.stock import HOST, cell_of, fused, is_clear, p_wave_of, with_p, without_p
+from ecg_batch.synthesis.source import query_source
+from ecg_batch.synthesis.synthesizer import open_synthesizer
+
+MIX = {"labels": {"NORM": 0.6, "CD": 0.2, "AFIB": 0.2}, "hr_bpm": {"uniform": [55, 95]}}
+EVERY = {name: {"per_hour": 60, "share": 0.5} | ({"length": 4} if kind.unit == "beats" else {"length": 8} if kind.unit else {})
+         for name, kind in KINDS.items()}  # fmt: skip
+EVERY["pause"]["length"] = 2.5
+LONG = {"records": 16, "duration_s": 180, "batch": 8, "shard": 8, "seed": 5, "mix": MIX, "events": EVERY}
+SINUS = Host(sinus=True, fibrillation=False, pr_s=0.16, rhythm="(N", ectopic={})
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    return plan_of(tmp_path_factory.mktemp("plan"), **LONG, bank="bundled", models="bundled")
+
+
+@pytest.fixture(scope="module")
+def synthesizer(plan):
+    return open_synthesizer(plan)
+
+
+@pytest.fixture(scope="module")
+def begun(plan, synthesizer):
+    return begin_records(synthesizer, query_source(plan.request, Path("unused"))(0, 16))
+
+
+def make(plan, synthesizer, start, stop):
+    """(ecg (record, 12, time), rows, beats) of some records made as one batch."""
+    batch = LongBatch(synthesizer, query_source(plan.request, Path("unused"))(start, stop), lambda done: None)
+    ecg = np.concatenate(list(batch.blocks()), axis=-1)
+    rows, beats = batch.tables(0)
+    return ecg, rows, pa.concat_tables(beats)
+
+
+@pytest.fixture(scope="module")
+def made(plan, synthesizer):
+    return make(plan, synthesizer, 0, 16)
+
+
+def ordered(tmp_path, events: dict, record: int, duration_s: int = 4 * 3600, host: Host = SINUS):
+    """The rhythm of a record that has these events."""
+    request = load_request(written(tmp_path, events))
+    draws = generator(1, record, Stream.EVENTS)
+    habits, per_hour = drawn_habits(draws), drawn_rates(request.events, draws)
+
+    def order_of(rr_s):
+        return write_order(request.rhythm, host, habits, request.events, per_hour, rr_s, 0.8, duration_s,
+                           generator(1, record, Stream.EVENTS, 1))  # fmt: skip
+
+    draws = generator(1, record, Stream.LONG_RHYTHM)
+    return make_rhythm(request.rhythm, DonorRhythm(75.0, host.fibrillation), 75.0, duration_s, draws, None, order_of)
+
+
+def written(tmp_path, events: dict) -> Path:
+    import json
+
+    path = tmp_path / "request.yaml"
+    path.write_text(json.dumps({"records": 4, "duration_s": 3600, "mix": {"labels": {"NORM": 1.0}}, "events": events}))
+    return path
+
+
+# How often, how long ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_event_comes_as_often_as_asked(tmp_path, name):
+    """Twelve hours: the count of a Poisson process, within three of its standard deviations and a tenth for what events take."""
+    rate = 3.0 if KINDS[name].unit == "s" else 30.0
+    length = {} if not KINDS[name].unit else {"length": 2.5 if name == "pause" else 30 if KINDS[name].unit == "s" else 6}
+    counts = 0
+    for record in range(3):
+        rhythm = ordered(tmp_path, {name: {"per_hour": rate, "share": 1.0, **length}}, record)
+        begun = [beat for beat, event in rhythm.order.events if beat < len(rhythm.r_s)]
+        assert {event for _, event in rhythm.order.events} == {name}
+        counts += len(begun)
+    assert abs(counts - 12 * rate) < 3 * np.sqrt(12 * rate) + 0.1 * 12 * rate
+
+
+def test_events_do_not_crowd_each_other_out(tmp_path):
+    """Half of the time is taken by fibrillation, and beats come as often as asked."""
+    rhythm = ordered(tmp_path, {"fibrillation": {"per_hour": 6, "length": 300}, "sv_beat": 60}, 0, 12 * 3600)
+    counts = Counter(event for beat, event in rhythm.order.events if beat < len(rhythm.r_s))
+    assert abs(counts["sv_beat"] - 720) < 130 and abs(counts["fibrillation"] - 72) < 26
+    inside = sum(rhythm.r_s[min(stop, len(rhythm.r_s) - 1)] - rhythm.r_s[first]
+                 for first, stop, _ in rhythm.order.atrial if first < len(rhythm.r_s))  # fmt: skip
+    assert 0.35 < inside / (12 * 3600) < 0.65
+
+
+def test_lengths_are_those_asked(tmp_path):
+    rhythm = ordered(tmp_path, {"pause": {"per_hour": 20, "length": 3}, "v_run": {"per_hour": 20, "length": 7},
+                                "fibrillation": {"per_hour": 3, "length": 120}}, 2)  # fmt: skip
+    rr, symbol, order = np.diff(rhythm.r_s), rhythm.symbol, rhythm.order
+    count = len(rhythm.r_s)
+    pauses = [rr[beat - 1] for beat, event in order.events if event == "pause" and 0 < beat < count]
+    assert len(pauses) > 40 and np.abs(np.array(pauses) - 3).max() < 0.3
+    runs = [beat for beat, event in order.events if event == "v_run" and beat + 8 < count]
+    assert len(runs) > 40 and all((symbol[beat : beat + 7] == "V").all() and symbol[beat + 7] == "N" for beat in runs)
+    lengths = [rhythm.r_s[stop - 1] - rhythm.r_s[first - 1] for first, stop, _ in order.atrial if stop < count]
+    assert lengths and np.abs(np.array(lengths) - 120).max() < 4
+    assert abs(60 / rr.mean() - 75) < 0.5, "the mean rate stays the asked one"
+
+
+def test_the_share_of_records_that_have_it(tmp_path):
+    request = load_request(written(tmp_path, {"v_beat": {"per_hour": 10, "share": 0.3}}))
+    have = sum("v_beat" in drawn_rates(request.events, generator(1, record, Stream.EVENTS)) for record in range(1000))
+    assert 250 < have < 350
+
+
+def test_a_heart_in_fibrillation_has_ventricular_events_alone(tmp_path):
+    host = Host(sinus=False, fibrillation=True, pr_s=0.16, rhythm="(AFIB", ectopic={})
+    rhythm = ordered(tmp_path, {name: 20 for name in ("v_beat", "sv_run", "sv_beat", "sv_blocked")}, 0, host=host)
+    assert {event for _, event in rhythm.order.events} == {"v_beat"}
+    assert np.diff(rhythm.r_s).std() / np.diff(rhythm.r_s).mean() > 0.12
+
+
+def test_what_the_donor_shows_stays_where_nothing_else_is_asked(tmp_path):
+    host = Host(sinus=True, fibrillation=False, pr_s=0.16, rhythm="(N", ectopic={"V": 0.1})
+    assert 0.07 < (ordered(tmp_path, {"pause": 1}, 0, host=host).symbol == "V").mean() < 0.13
+    assert (ordered(tmp_path, {"v_beat": 1}, 0, host=host).symbol == "V").mean() < 0.01
+
+
+# The beats --------------------------------------------------------------------------------------------------------------
+
+
+def test_each_event_has_the_beats_of_its_name(made, begun):
+    """By the annotations alone."""
+    table = made[2].to_pandas()
+    symbols = set(table.symbol)
+    assert {"V", "A", "a", "J", "j", "F", "E", "B", LONE_P} <= symbols <= {*BEAT_SYMBOLS, LONE_P, RHYTHM, "~", "t", "p"}
+    said = {aux for aux in table.aux if aux.startswith("(")}
+    assert set(RHYTHM_OF_EVENT.values()) <= said <= set(RHYTHMS)
+    for _, rows in table.groupby("record"):
+        rhythm = rows.aux.where(rows.symbol == RHYTHM).ffill()
+        in_run = rows[(rhythm == "(VT") & rows.symbol.isin(BEAT_SYMBOLS)]
+        assert (in_run.symbol == "V").all()
+        fibrillation = rows[rhythm.isin(["(AFIB", "(AFL"]) & (rows.symbol == "N")]
+        assert fibrillation.p_on_ms.isna().mean() > 0.98
+
+
+def test_a_ventricular_beat_stands_where_its_mark_is(begun):
+    """Its QRS is the steepest part of what lies near, whoever lent it."""
+    seen = 0
+    for each in begun:
+        placed, donor = each.placed, each.donor
+        lent = (donor.symbol[placed.source] == "V") & (each.lent[placed.source] != HOST)
+        for at in np.flatnonzero(lent)[:20]:
+            if 100 < placed.r[at] < 17_900:
+                x = stitch(donor, placed, placed.r[at] - 16, placed.r[at] + 17)
+                speed = np.linalg.norm(np.diff(x, axis=1), axis=0)
+                assert abs(int(speed.argmax()) - 16) <= 12
+                seen += 1
+    assert seen > 60
+
+
+def test_marks_are_in_order_and_inside(made):
+    wave_ms = waves_ms(made[2])
+    assert in_order(wave_ms) and made[2].to_pandas()["sample"].between(0, 17_999).all()
+    rows = made[2].to_pandas()
+    lone = rows.symbol == LONE_P
+    assert rows[lone].p_on_ms.notna().all() and rows[lone].t_on_ms.isna().all() and (rows[lone].p_on_ms < 0).all()
+
+
+def test_a_lone_p_wave_is_what_is_added_and_nothing_else(begun):
+    for each in [one for one in begun if len(one.atrial.lone)][:4]:
+        added = np.zeros((8, 18_000))
+        each.atrial.add_to(added, 0)
+        beats = stitch(each.donor, each.placed, 0, 18_000)
+        level = each.donor.level
+        np.testing.assert_allclose(beats + added - level[:, None], unmoved(each, 0, 18_000) - level[:, None], atol=1e-6)
+        quiet = np.ones(18_000, bool)
+        for onsets, wave in each.atrial.p_waves:
+            for onset in onsets:
+                quiet[max(onset, 0) : onset + wave.x.shape[1]] = False
+        for one in each.atrial.paroxysms:
+            quiet[one.start : one.stop] = False
+        assert not added[:, quiet].any()
+
+
+def unmoved(each, start, stop):
+    """The skeleton without respiration: what LongRecord.skeleton hands on."""
+    out = stitch(each.donor, each.placed, start, stop)
+    each.atrial.add_to(out, start)
+    return out
+
+
+def test_fibrillation_is_heard_between_its_bounds(begun):
+    found = [one for each in begun for one in each.atrial.paroxysms if one.stop - one.start > 300]
+    assert found
+    for each in begun:
+        for one in each.atrial.paroxysms:
+            out = np.zeros((8, 18_000))
+            one.add_to(out, 0, 100)
+            assert not out[:, : one.start].any() and not out[:, one.stop :].any()
+            middle = out[:, one.start + 60 : one.stop - 60]
+            assert one.stop - one.start < 200 or np.abs(middle).max() > 5
+
+
+def test_forms_are_what_they_say(synthesizer):
+    """On donors of the bundled bank: P taken away, another put in its place, two beats at once."""
+    checked = 0
+    for row in range(0, 400, 7):
+        try:
+            donor = single_beats(synthesizer.bank, row)
+        except TooFewBeats:
+            continue
+        cell = cell_of(donor, int(np.flatnonzero(donor.symbol == "N")[0]), HOST)
+        wave = p_wave_of(cell)
+        if wave is None:
+            continue
+        bare = without_p(cell)
+        assert np.abs(np.diff(bare.x[:, : bare.qrs_on + 1], 2, axis=1)).max() < 1e-6 and np.isnan(bare.waves[:3]).all()
+        np.testing.assert_array_equal(bare.x[:, cell.qrs_on :], cell.x[:, cell.qrs_on :])
+        back = with_p(cell, wave, donor.fs_hz)
+        np.testing.assert_allclose(back.x, cell.x, atol=1e-6)
+        np.testing.assert_allclose(back.waves, cell.waves, atol=3.0)  # not before the beat's own P onset
+        both = fused(cell, cell, 0.3)
+        np.testing.assert_allclose(both.x, cell.x, atol=1e-6)
+        checked += 1
+    assert checked > 20
+
+
+def test_a_beat_that_is_none_is_not_lent(synthesizer):
+    """Noise that was taken for a beat: low, or its QRS elsewhere."""
+    donor = next(each for row, each in usable(synthesizer) if (each.symbol == "V").any()
+                 and is_clear(each, int(np.flatnonzero(each.symbol == "V")[0])))  # fmt: skip
+    beat = int(np.flatnonzero(donor.symbol == "V")[0])
+    around = slice(donor.qrs_on[beat] - 10, donor.qrs_off[beat] + 11)
+    donor.x[:, around] *= 0.1
+    assert not is_clear(donor, beat)
+
+
+def usable(synthesizer):
+    for row in synthesizer.beat_lenders.ventricular:
+        try:
+            yield int(row), single_beats(synthesizer.bank, int(row))
+        except TooFewBeats:
+            continue
+
+
+# Whose they are ---------------------------------------------------------------------------------------------------------
+
+
+def test_whoever_lends_is_named_and_is_another_patient_of_the_allowed_folds(made, synthesizer):
+    _, rows, beats = made
+    rows, beats = rows.to_pandas(), beats.to_pandas()
+    assert tuple(rows.columns[-3:]) == LENT_COLUMNS
+    some = 0
+    for at, row in rows.iterrows():
+        own = beats[(beats.record == at) & beats.beat_ecg_id.notna()]
+        assert set(own.beat_ecg_id) <= set(row.beat_ecg_id)
+        assert row.donor_patient_id not in row.beat_patient_id and set(row.beat_fold) <= set(range(1, 9))
+        some += len(own)
+    assert some > 300
+    of_donor = beats[beats.symbol.isin(["N"]) & beats.beat_ecg_id.notna()]
+    assert len(of_donor) < 0.2 * len(beats), "what is the donor's own is not said to be another's"
+
+
+def test_folds_that_a_request_forbids_lend_nothing(tmp_path):
+    plan = plan_of(tmp_path, **{**LONG, "records": 4, "donor_folds": [3]}, bank="bundled", models="bundled")
+    _, rows, _ = make(plan, open_synthesizer(plan), 0, 4)
+    assert {fold for folds in rows["beat_fold"].to_pylist() for fold in folds} <= {3}
+
+
+# However they are made --------------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_the_same_whatever_is_made_beside_it(plan, synthesizer, made):
+    ecg, rows, beats = make(plan, synthesizer, 5, 9)
+    np.testing.assert_array_equal(ecg, made[0][5:9])
+    assert rows.equals(made[1].slice(5, 4))
+    among = made[2].filter(pa.compute.is_in(made[2]["record"], pa.array([5, 6, 7, 8])))
+    assert beats.to_pylist() == among.to_pylist()
+
+
+def test_any_stretch_is_what_it_is_in_the_whole(begun):
+    for each in begun[:6]:
+        whole = each.skeleton(0, 18_000)
+        for start, stop in ((0, 700), (5990, 6010), (12_345, 13_000), (17_500, 18_000)):
+            np.testing.assert_allclose(each.skeleton(start, stop), whole[:, start:stop], atol=1e-9)
+
+
+def test_without_events_a_record_is_as_it_was(tmp_path, begun):
+    """A request that names none has the beats and columns that it had before there were any."""
+    plain = {key: value for key, value in LONG.items() if key != "events"}
+    plan = plan_of(tmp_path, **{**plain, "records": 2}, bank="bundled", models="bundled")
+    assert "events" not in plan.request.resolved()
+    _, rows, beats = make(plan, open_synthesizer(plan), 0, 2)
+    assert not set(LENT_COLUMNS) & set(rows.column_names) and beats["beat_ecg_id"].null_count == len(beats)
+    assert set(beats["symbol"].to_pylist()) <= {"N", "V", "A", "/", RHYTHM, "~", "t", "p"}
+
+
+def test_placed_marks_of_lent_beats_are_carried_as_all_are(begun):
+    each = begun[0]
+    marks = carried(each.donor, each.placed)
+    inside = ~np.isnan(marks[1:-1])
+    assert inside[:, 4].mean() > 0.95, "a QRS end of nearly every beat"
+    assert Form.OWN == 0 and each.donor.waves.shape[0] == len(each.lent) == len(each.donor.r)
