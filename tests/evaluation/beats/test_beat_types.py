@@ -322,11 +322,11 @@ def test_the_rule_finds_what_people_marked():
 @pytest.mark.slow
 def test_the_bundled_classifier_finds_the_ectopic_beats_of_records_that_it_has_not_seen(tmp_path):
     events = {"v_beat": 200, "v_couplet": 20, "sv_beat": 200, "sv_run": {"per_hour": 20, "length": 6}}
-    asked = {"records": 8, "batch": 8, "shard": 8, "duration_s": 240, "seed": 99, "events": events, "mix": {"labels": {"NORM": 1.0}}}
+    asked = {"records": 8, "batch": 8, "shard": 8, "duration_s": 240, "seed": 99, "events": events, "mix": {"labels": {"NORM": 1}}}
     request = load_request(write_request(tmp_path, **asked, bank="bundled", models="bundled"))
     synthesize(request, tmp_path / "dataset", 1, open_generator)
     model, says = classifier.load(BUNDLED / "beat_classifier.safetensors")
-    assert json.loads(says["made with"])["source"] == SYNTHETIC and (BUNDLED / "beat_classifier.safetensors").stat().st_size < 200_000
+    assert json.loads(says["made with"])["source"] == SYNTHETIC
     counts, made = np.zeros((5, 3), int), open_dataset(tmp_path / "dataset")
     for record in range(8):
         rows = made.beats(record)
