@@ -118,7 +118,7 @@ def write_fake_bank(folder: Path, fs_hz: int = 100) -> None:
     table = {name: np.zeros(donors, np.int32) for name in (*bank.TABLE_COLUMNS, *bank.SHAPE_COLUMNS)}
     table |= {"likelihood": likelihood, "fold": np.array([1 + i % 8 for i in range(donors - 1)] + [9], np.int32)}
     table |= {name: np.zeros((donors, 8, 10), np.int16) for name in ("skeleton", "texture")}
-    table |= {"r_sample": np.zeros((donors, 3), np.int32)}
+    table |= {"r_sample": np.zeros((donors, 3), np.int32), **{name: np.zeros(donors, np.float32) for name in bank.FLOATS}}
     attributes = {"format": 1, "leads": MODELLED, "fs_hz": fs_hz, "codes": CODES, "superclass_of": SUPERCLASS_OF}
     folder.mkdir()
     bank.write_group(folder / "donors.zarr", table, attributes)

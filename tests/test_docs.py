@@ -118,7 +118,7 @@ def test_benchmarks_on_the_pages_are_tested_at_toy_size():
     """Modules are imported by some test; the words after `python -m benchmarks` alone stand in test_benchmarks.py."""
     tested = (ROOT / "tests" / "test_benchmarks.py").read_text(encoding="utf-8")
     imported = {name for path in (ROOT / "tests").rglob("test_*.py")
-                for names in re.findall(r"from benchmarks(?:\.(\w+)| import (.+))", path.read_text(encoding="utf-8"))
+                for names in re.findall(r"from benchmarks(?:\.(\w+)| import (\([^)]*\)|.+))", path.read_text(encoding="utf-8"))
                 for name in re.findall(r"\w+", "".join(names))}  # fmt: skip
     named = {word for _, text in commands("python -m benchmarks") for word in words_of(text) if word.isalpha()} - {"dir"}
     modules = {name for page in PAGES for name in re.findall(r"benchmarks\.(\w+)", page.read_text(encoding="utf-8"))}

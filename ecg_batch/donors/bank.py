@@ -22,6 +22,7 @@ at every opening: to Zarr a file that is not there is zeros, and zeros are a pat
 """
 
 import hashlib
+import json
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -49,6 +50,7 @@ SHAPE_COLUMNS = ("r_sample", "loop_start", "loop_stop", "p_on", "qrs_on", "qrs_o
 
 LATER_COLUMNS = ("beat_type", "unit_level", "noise")  # of format 2
 WAVES = "wave_ms"  # of banks of format 2 that were made since there is signal/waves.py
+FLOATS, UNSIGNED = ("age", "hr_bpm"), ("noise",)  # all other columns hold whole numbers with a sign
 SOURCE_COLUMNS = ("source", "record", "start_s")  # of banks that are not of PTB-XL alone
 
 
@@ -216,7 +218,17 @@ def _read(group, folder: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
             raise UserError(
                 f"{folder}: damaged bank: {name} cannot be read ({type(error).__name__}: {error!s:.200}). {REMEDY}"
             ) from error
+        if fault := _misread(name, arrays[name].dtype, group[name].metadata.to_dict()):
+            raise UserError(f"{folder}: damaged bank: {name} is {fault}. {REMEDY}")
     return arrays
+
+
+def _misread(name: str, dtype: np.dtype, metadata: dict) -> str | None:
+    """What no column of ours is, in words: the same bytes as numbers of another kind are other numbers, and no sum says so."""
+    kind = "f" if name in FLOATS else "u" if name in UNSIGNED else "i"
+    if name not in SOURCE_COLUMNS and dtype.kind != kind:
+        return f"of type {dtype}"
+    return "in big-endian order" if '"endian": "big"' in json.dumps(metadata, default=str) else None
 
 
 def _open(folder: Path):

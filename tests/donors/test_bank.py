@@ -180,6 +180,23 @@ def test_values_that_no_bank_holds_are_refused(tmp_path, changes, says):
         bank.read_table(folder)
 
 
+@pytest.mark.parametrize(("column", "change", "says"), [
+    ("age", ('"float32"', '"int32"'), "age is of type int32"), ("r_sample", ('"int32"', '"uint32"'), "r_sample is of type uint32"),
+    ("skeleton", ('"int16"', '"uint16"'), "skeleton is of type uint16"),
+    ("ecg_id", ("little", "big"), "ecg_id is in big-endian order"),
+    ("texture", ("little", "big"), "texture is in big-endian order"),
+])  # fmt: skip
+def test_numbers_read_as_others_are_refused(tmp_path, column, change, says):
+    """The very bytes, as numbers of another kind, with a list that agrees."""
+    folder = tmp_path / "bank"
+    write_fake_bank(folder)
+    path = folder / "donors.zarr" / column / "zarr.json"
+    path.write_text(path.read_text().replace(*change))
+    (folder / "donors.sha256").write_bytes(sums.sums_of(folder / "donors.zarr"))
+    with pytest.raises(UserError, match=says):
+        bank.read_bank(folder)
+
+
 def test_a_corpus_without_one_of_its_chunks_is_refused(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {"texture": rng.integers(1, 9, (12, 8, 40), np.int16), "fold": np.resize([1, 9], 12).astype(np.int8),

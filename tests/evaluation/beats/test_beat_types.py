@@ -317,3 +317,21 @@ def test_the_rule_finds_what_people_marked():
         pytest.skip("needs MIT-BIH, or a part of it: set ECG_BATCH_MITDB to the folder with its records (119.hea and so on)")
     each = read_recording(Path(named), "119")
     assert f1(of_class(confusion(kinds_of(each.symbol), types_by_rule(seen(each.lead, each.r))), "V")) > 0.95
+
+
+@pytest.mark.slow
+def test_the_bundled_classifier_finds_the_ectopic_beats_of_records_that_it_has_not_seen(tmp_path):
+    events = {"v_beat": 200, "v_couplet": 20, "sv_beat": 200, "sv_run": {"per_hour": 20, "length": 6}}
+    asked = {"records": 8, "batch": 8, "shard": 8, "duration_s": 240, "seed": 99, "events": events, "mix": {"labels": {"NORM": 1}}}
+    request = load_request(write_request(tmp_path, **asked, bank="bundled", models="bundled"))
+    synthesize(request, tmp_path / "dataset", 1, open_generator)
+    model, says = classifier.load(BUNDLED / "beat_classifier.safetensors")
+    assert json.loads(says["made with"])["source"] == SYNTHETIC
+    counts, made = np.zeros((5, 3), int), open_dataset(tmp_path / "dataset")
+    for record in range(8):
+        rows = made.beats(record)
+        symbol = np.array(rows["symbol"].to_pylist())
+        kept = np.isin(symbol, ("N", "V", "A", "a"))
+        sight = seen(made.window(record, 0, 240)[1].astype(float), rows["sample"].to_numpy()[kept])
+        counts += confusion(kinds_of(symbol[kept]), said_of(model, sight).argmax(axis=1))
+    assert f1(of_class(counts, "V")) > 0.85 and f1(of_class(counts, "S")) > 0.7, counts

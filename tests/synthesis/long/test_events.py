@@ -11,7 +11,7 @@ from making import plan_of
 from ecg_batch.dataset.beats import BEAT_SYMBOLS, LONE_P, RHYTHM, RHYTHMS, in_order, waves_ms
 from ecg_batch.dataset.rows import LENT_COLUMNS
 from ecg_batch.draws import Stream, generator
-from ecg_batch.request.events import KINDS
+from ecg_batch.request.events import KINDS, OVERLAYS
 from ecg_batch.request.parse import load_request
 from ecg_batch.synthesis.long.batch import LongBatch
 from ecg_batch.synthesis.long.begin import begin_records
@@ -84,7 +84,7 @@ def written(tmp_path, events: dict) -> Path:
 # How often, how long ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in OVERLAYS])
 def test_an_event_comes_as_often_as_asked(tmp_path, name):
     """Twelve hours: the count of a Poisson process, within three of its standard deviations and a tenth for what events take."""
     rate = 3.0 if KINDS[name].unit == "s" else 30.0
