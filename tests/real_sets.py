@@ -13,16 +13,16 @@ from ecg_batch.leads import MODELLED, twelve_leads
 ONE_OF = 5
 
 
-def few_donors() -> bank.Bank:
-    """Of the bundled bank as many donors as tests have time for."""
+def few_donors(rows=slice(None, None, ONE_OF)) -> bank.Bank:
+    """Of the bundled bank as many donors as tests have time for, or those of these rows."""
     held = bank.read_bank(BUNDLED)
-    table = replace(held.table, **{name: getattr(held.table, name)[::ONE_OF] for name in bank.TABLE_COLUMNS})
-    return bank.Bank(table, **{field.name: getattr(held, field.name)[::ONE_OF] for field in fields(held)[1:]})
+    table = replace(held.table, **{name: getattr(held.table, name)[rows] for name in bank.TABLE_COLUMNS})
+    return bank.Bank(table, **{field.name: getattr(held, field.name)[rows] for field in fields(held)[1:]})
 
 
-def write_few_donors(folder: Path) -> Path:
+def write_few_donors(folder: Path, rows=slice(None, None, ONE_OF)) -> Path:
     """They as a bank; returns the folder."""
-    few = few_donors()
+    few = few_donors(rows)
     columns = {name: getattr(few.table, name) for name in bank.TABLE_COLUMNS}
     columns |= {field.name: getattr(few, field.name) for field in fields(few)[1:]}
     attributes = {"format": bank.FORMAT, "leads": MODELLED, "fs_hz": few.table.fs_hz, "codes": few.table.codes,

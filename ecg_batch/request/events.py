@@ -68,6 +68,17 @@ KINDS = {
     "pacing": Kind("ventricular pacing", "s", (0.5, 4), (10, 200), 0.05),
 }
 
+# What other patients lend: the statements of which one is held by whoever does, and the events that need it
+LENT = {
+    "ventricular": (frozenset({"PVC", "BIGU", "TRIGU"}), ("v_beat", "v_interpolated", "fusion_beat", "v_couplet", "v_bigeminy",
+                                                          "v_trigeminy", "v_run", "idioventricular")),
+    "paced": (frozenset({"PACE"}), ("pacing",)),
+    "wide": (frozenset({"CLBBB", "CRBBB"}), ("branch_block",)),
+    "preexcited": (frozenset({"WPW"}), ("pre_excitation",)),
+    "fibrillation": (frozenset({"AFIB"}), ("fibrillation",)),
+    "flutter": (frozenset({"AFLT"}), ("flutter",)),
+}  # fmt: skip
+
 
 # The form that they have in a file ------------------------------------------------------------------------------------
 

@@ -76,6 +76,7 @@ def _check_bank(request: Request, labels: tuple[str, ...]) -> tuple[str, str]:
             "are not resampled. Prepare a bank at this rate with ecg-batch prepare, or change fs_hz"
         )
     _check_donors(request, donors, labels, usable)
+    _check_lenders(request, donors, usable)
     return digest, "" if donors.attribution.startswith(PTBXL) else donors.attribution
 
 
@@ -101,6 +102,24 @@ def _check_donors(request: Request, donors, labels: tuple[str, ...], usable) -> 
             f"{', '.join(map(str, request.donor_folds))} of the bank {request.bank}; labels with donors: "
             f"{shown or 'none'}. Ask for these, or prepare a bank that holds the others"
         )
+
+
+def _check_lenders(request: Request, donors, usable) -> None:
+    """Whoever has an event that only another patient's beats can make needs two patients that have such beats."""
+    import numpy as np
+
+    from ecg_batch.request.events import LENT
+
+    allowed, asked = np.isin(donors.fold, request.donor_folds) & usable, {event.name for event in request.events or ()}
+    for kind, (statements, names) in LENT.items():
+        held = np.any([donors.holds(code) for code in sorted(statements)], axis=0) & allowed
+        needing = [name for name in names if name in asked]
+        if needing and len(np.unique(donors.patient_id[held])) < 2:
+            raise UserError(
+                f"{request.source}: events {', '.join(needing)} need the {kind} beats of other patients, and of the donors in "
+                f"folds {', '.join(map(str, request.donor_folds))} of the bank {request.bank} fewer than two patients hold "
+                f"{' or '.join(sorted(statements))}. Leave these events out, allow more donor_folds, or take a larger bank"
+            )
 
 
 def _check_models(request: Request) -> dict[str, str]:

@@ -135,7 +135,7 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     normal = donor.symbol == "N"
     pr_s = float(np.median((donor.qrs_on - donor.p_on)[normal])) / fs_hz
     sinus = not donor.codes & (UNLOCKED_ATRIAL | {"PACE"})
-    host = Host(sinus, allowed.fibrillation, pr_s, aux, donor.ectopic)
+    host = Host(sinus, allowed.fibrillation, pr_s, aux, donor.ectopic, synthesizer.beat_lenders.kinds_for(row))
 
     def order_of(rr_s: np.ndarray):
         numbers = generator(request.seed, key, Stream.EVENTS, 1)

@@ -14,7 +14,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from ecg_batch.request.events import OVERLAYS, usual_s
+from ecg_batch.request.events import LENT, OVERLAYS, usual_s
 from ecg_batch.request.model import Event
 from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.synthesis.ask import quantile
@@ -103,8 +103,9 @@ class Habits:
 
 @dataclass(frozen=True)
 class Host:
-    """What the donor allows. sinus: whether atrial events can come to it; fibrillation: whether it is in it; pr_s: from P to QRS;
-    rhythm: WFDB's word for its own; ectopic: share of "V" and "A" among its beats.
+    """What the donor and its bank allow. sinus: whether atrial events can come to it; fibrillation: whether it is in it; pr_s: from
+    P to QRS; rhythm: WFDB's word for its own; ectopic: share of "V" and "A" among its beats; lent: which kinds of beats other
+    patients have for it.
     """
 
     sinus: bool
@@ -112,6 +113,7 @@ class Host:
     pr_s: float
     rhythm: str
     ectopic: dict[str, float]
+    lent: frozenset[str] = frozenset(LENT)
 
 
 def drawn_habits(draws: np.random.Generator) -> Habits:
@@ -236,7 +238,8 @@ class _Writer:
         return Form.VENTRICULAR + int(self._draws.integers(self._habits.shapes))
 
     def _premature(self) -> int:
-        return Form.ABERRANT if self._habits.aberrant and self._chance(self._habits.aberrant) else Form.PREMATURE
+        aberrant = self._habits.aberrant and self._chance(self._habits.aberrant)
+        return Form.ABERRANT if aberrant and "wide" in self._host.lent else Form.PREMATURE
 
     def _after_v(self, coupling: float) -> float:
         """The pause after a ventricular beat: most often compensatory."""
@@ -420,7 +423,7 @@ class _Writer:
 
     def _complete_block(self, seconds: float) -> None:
         first, until = len(self._order.cycle), self._t + seconds
-        wide = self._chance(0.5)
+        wide = self._chance(0.5) and "ventricular" in self._host.lent
         while self._t < until:
             form = Form.IDIOVENTRICULAR if wide else Form.ESCAPE
             self._add(max(self._habits.escape_s, 1.25 * self._now()) / self._now() * self._normal(1, 0.01), form, np.inf)

@@ -16,6 +16,8 @@ from ecg_batch.dataset.beats import WAVES
 from ecg_batch.donors.bank import Bank
 from ecg_batch.donors.loop import SEAM_S
 from ecg_batch.donors.split import UNLOCKED_ATRIAL
+from ecg_batch.errors import UserError
+from ecg_batch.request.events import LENT
 from ecg_batch.signal.interpolate import catmull_rom
 from ecg_batch.signal.vcg import INVERSE_DOWER, rotation_of_leads
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, single_beats, with_splices
@@ -28,7 +30,7 @@ GAIN_LIMITS, TURN_LIMIT_DEG, WIDTH_LIMITS = (0.5, 2.0), 60.0, (0.85, 1.3)
 P_UV = 60.0  # of a P wave that is lent to a donor whose own is lower
 TP_S = 0.3  # flat, on either side of a beat that is brought here
 QRS_AT_R_S, LOWEST_QRS = 0.07, 0.6  # see is_clear
-TRIES = 8  # donors of a kind that are looked at until one has a usable beat
+TRIES = 8  # donors of a kind that are drawn; most have a usable beat
 WIDE = frozenset({"CLBBB", "CRBBB"})
 HOST = -1  # lent by nobody
 ATRIAL_KINDS = {"(AFIB": ("fibrillation", 40), "(AFL": ("flutter", 41)}  # who lends it, and the part of the draws
@@ -88,12 +90,17 @@ class Lenders:
     flutter: np.ndarray
     sinus: np.ndarray
 
+    def kinds_for(self, host: int) -> frozenset[str]:
+        """Which kinds some other patient may lend to a row of the bank."""
+        patient = self.bank.table.patient_id
+        return frozenset(kind for kind in LENT if (patient[getattr(self, kind)] != patient[host]).any())
+
     def some(self, kind: str, host: int, draws: np.random.Generator) -> Iterator[tuple[int, LongDonor]]:
-        """Donors of a kind, of other patients, in the order in which they are drawn."""
+        """Donors of a kind, of other patients: TRIES by lot, then all of them."""
         rows = getattr(self, kind)
         rows = rows[self.bank.table.patient_id[rows] != self.bank.table.patient_id[host]]
-        drawn = draws.integers(len(rows), size=TRIES) if len(rows) else ()
-        for row in rows[drawn].tolist() if len(rows) else ():
+        drawn = rows[draws.integers(len(rows), size=TRIES)] if len(rows) else rows
+        for row in [*drawn.tolist(), *rows.tolist()]:
             try:
                 yield row, single_beats(self.bank, row)
             except TooFewBeats:
@@ -137,7 +144,6 @@ class _Builder:
         self._lenders, self._row, self._host, self._draws_of, self._draws = lenders, host_row, host, draws_of, draws_of(0)
         normal = np.flatnonzero(host.symbol == "N")
         self._own = [cell_of(host, beat, HOST) for beat in normal[np.linspace(0, len(normal) - 1, OWN_CELLS).astype(int)]]
-        self._pools: dict[int, list[Cell]] = {}
 
     def built(self, needed: frozenset[int], atrial: frozenset[str]) -> Stock:
         """Each part has numbers of its own, so that what a record has beside it changes none."""
@@ -161,20 +167,18 @@ class _Builder:
             own = own[[is_clear(self._host, beat) for beat in own.tolist()]]
             if len(own) and self._draws.random() < 0.5:
                 return [], own
-            return self._versions("ventricular", "V") or ([without_p(cell) for cell in self._own] if not len(own) else []), own[:0]
+            return self._versions("ventricular", "V"), none
         if form == Form.IDIOVENTRICULAR:
-            return self._versions("ventricular", "V") or [without_p(cell) for cell in self._own], none
+            return self._versions("ventricular", "V"), none
         if form == Form.PACED:
-            return self._versions("paced", "N") or [without_p(cell) for cell in self._own], none
+            return self._versions("paced", "N"), none
         if form in (Form.BRANCH, Form.PREEXCITED):
-            return self._versions("wide" if form == Form.BRANCH else "preexcited", "N") or self._own, none
+            return self._versions("wide" if form == Form.BRANCH else "preexcited", "N"), none
         if form == Form.ABERRANT:
-            cells = self._versions("wide", "N") or self._own
-            return [with_p(cell, other_p, self._host.fs_hz) for cell in cells], none
+            return [with_p(cell, other_p, self._host.fs_hz) for cell in self._versions("wide", "N")], none
         if form == Form.FUSION:
             wide = self._versions("ventricular", "V")
-            return [fused(cell, other, self._draws.uniform(0.35, 0.65))
-                    for cell, other in zip(self._own, wide or self._own, strict=True)], none  # fmt: skip
+            return [fused(cell, other, self._draws.uniform(0.35, 0.65)) for cell, other in zip(self._own, wide, strict=True)], none
         if form in (Form.JUNCTIONAL, Form.ESCAPE):
             back = p_wave_of(self._own[0]) if self._draws.random() < 0.5 else None
             back = back and replace(_shortened(back, 0.6), x=-0.7 * _shortened(back, 0.6).x)
@@ -184,7 +188,7 @@ class _Builder:
         return [without_p(cell) for cell in self._own], none
 
     def _versions(self, kind: str, symbol: str) -> list[Cell]:
-        """VERSIONS of one beat of another patient, or of some of its beats; none where nobody has one."""
+        """VERSIONS of one beat of another patient, or of two of its beats. UserError where nobody has one."""
         for row, guest in self._lenders.some(kind, self._row, self._draws):
             beats = np.flatnonzero(guest.symbol == symbol)
             beats = beats[[symbol != "V" or is_clear(guest, beat) for beat in beats.tolist()]]
@@ -203,7 +207,7 @@ class _Builder:
                 longer = np.cbrt(self._host.rr_samples / guest.rr_samples)
                 made.append(_timed(replace(cell, x=by @ cell.x), width * np.exp(wide) if symbol == "V" else 1.0, longer))
             return made
-        return []
+        raise nobody_lends(kind)
 
     def _brought(self, guest: LongDonor) -> np.ndarray:
         """What turns a guest's leads to this patient's axis and voltage: (8, 8)."""
@@ -229,11 +233,19 @@ class _Builder:
         return None
 
     def _atrial(self, kind: str, draws: np.random.Generator) -> tuple[int, np.ndarray]:
-        """(row, waves) of another patient's fibrillation or flutter. ValueError where nobody has any: see has_atrial."""
+        """(row, waves) of another patient's fibrillation or flutter. UserError where nobody has any."""
         for row, guest in self._lenders.some(kind, self._row, draws):
             if guest.atrial is not None:
                 return row, self._gain(guest) * guest.atrial
-        return HOST, np.zeros((8, 10 * self._host.fs_hz))
+        raise nobody_lends(kind)
+
+
+def nobody_lends(kind: str) -> UserError:
+    statements, names = LENT[kind]
+    return UserError(
+        f"events: no other patient of the allowed folds lends {kind} beats, for the bank has no usable beat of a donor that holds "
+        f"{' or '.join(sorted(statements))}. Leave out {', '.join(names)}, allow more donor_folds, or take a larger bank"
+    )
 
 
 def _symbol(form: int) -> str:

@@ -1,17 +1,22 @@
 """Events of long records: as often and as long as asked, annotated where they are, of other patients, however they are made."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from making import plan_of
+from real_sets import write_few_donors
 
+from ecg_batch.bundled import BUNDLED
 from ecg_batch.dataset.beats import BEAT_SYMBOLS, LONE_P, RHYTHM, RHYTHMS, in_order, waves_ms
 from ecg_batch.dataset.rows import LENT_COLUMNS
+from ecg_batch.donors.bank import read_bank
 from ecg_batch.draws import Stream, generator
-from ecg_batch.request.events import KINDS, OVERLAYS
+from ecg_batch.errors import UserError
+from ecg_batch.request.events import KINDS, LENT, OVERLAYS
 from ecg_batch.request.parse import load_request
 from ecg_batch.synthesis.long.batch import LongBatch
 from ecg_batch.synthesis.long.begin import begin_records
@@ -19,7 +24,7 @@ from ecg_batch.synthesis.long.donor import TooFewBeats, single_beats
 from ecg_batch.synthesis.long.order import RHYTHM_OF_EVENT, Form, Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.long.rhythm import DonorRhythm, make_rhythm
 from ecg_batch.synthesis.long.stitch import carried, stitch
-from ecg_batch.synthesis.long.stock import HOST, cell_of, fused, is_clear, p_wave_of, with_p, without_p
+from ecg_batch.synthesis.long.stock import HOST, cell_of, fused, is_clear, p_wave_of, stocked, with_p, without_p
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
 
@@ -148,8 +153,8 @@ def test_each_event_has_the_beats_of_its_name(made, begun):
     """By the annotations alone."""
     table = made[2].to_pandas()
     symbols = set(table.symbol)
-    assert {"V", "A", "a", "J", "j", "F", "E", "B", LONE_P} <= symbols <= {*BEAT_SYMBOLS, LONE_P, RHYTHM, "~", "t", "p"}
-    said = {aux for aux in table.aux if aux.startswith("(")}
+    assert {"V", "A", "a", "J", "j", "F", "E", "B", LONE_P} <= symbols <= {*BEAT_SYMBOLS, LONE_P, RHYTHM, *'~tps"'}
+    said = set(table.aux[table.symbol == RHYTHM])
     assert set(RHYTHM_OF_EVENT.values()) <= said <= set(RHYTHMS)
     for _, rows in table.groupby("record"):
         rhythm = rows.aux.where(rows.symbol == RHYTHM).ffill()
@@ -278,7 +283,8 @@ def test_whoever_lends_is_named_and_is_another_patient_of_the_allowed_folds(made
 
 
 def test_folds_that_a_request_forbids_lend_nothing(tmp_path):
-    plan = plan_of(tmp_path, **{**LONG, "records": 4, "donor_folds": [3]}, bank="bundled", models="bundled")
+    events = {name: said for name, said in EVERY.items() if name != "pre_excitation"}  # one donor of the fold has it
+    plan = plan_of(tmp_path, **{**LONG, "records": 4, "donor_folds": [3], "events": events}, bank="bundled", models="bundled")
     _, rows, _ = make(plan, open_synthesizer(plan), 0, 4)
     assert {fold for folds in rows["beat_fold"].to_pylist() for fold in folds} <= {3}
 
@@ -317,3 +323,40 @@ def test_placed_marks_of_lent_beats_are_carried_as_all_are(begun):
     inside = ~np.isnan(marks[1:-1])
     assert inside[:, 4].mean() > 0.95, "a QRS end of nearly every beat"
     assert Form.OWN == 0 and each.donor.waves.shape[0] == len(each.lent) == len(each.donor.r)
+
+
+# Where nobody has what is needed ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("events", "kind"), [
+    ({"v_run": 5}, "ventricular"), ({"pacing": 5}, "paced"), ({"fibrillation": 1}, "fibrillation"), ({"branch_block": 2}, "wide"),
+    ({"pre_excitation": 2}, "preexcited"),
+])  # fmt: skip
+def test_events_that_nobody_can_lend_are_refused_before_anything_is_made(tmp_path, events, kind):
+    """A bank of sinus rhythm alone."""
+    bank = sinus_bank(tmp_path / "bank")
+    with pytest.raises(UserError, match=f"events {next(iter(events))} need the {kind} beats of other patients"):
+        plan_of(tmp_path, **{**LONG, "mix": {"labels": {"NORM": 1.0}}, "events": events}, bank=str(bank), models="bundled")
+
+
+def test_no_label_stands_for_beats_that_are_not_there(tmp_path):
+    """Without a donor that could lend a wide beat, premature beats are conducted as all are, and escapes are narrow."""
+    events = {"sv_beat": 300, "complete_block": {"per_hour": 60, "length": 20}}
+    asked = {**LONG, "records": 12, "mix": {"labels": {"NORM": 1.0}}, "events": events}
+    plan = plan_of(tmp_path, **asked, bank=str(sinus_bank(tmp_path / "bank")), models="bundled")
+    _, _, beats = make(plan, open_synthesizer(plan), 0, 12)
+    assert {"A", "j", LONE_P} <= set(beats["symbol"].to_pylist()) and not {"a", "E", "V"} & set(beats["symbol"].to_pylist())
+
+
+def test_a_bank_whose_holders_have_no_usable_beat_says_so(synthesizer):
+    nobody = replace(synthesizer.beat_lenders, ventricular=np.empty(0, np.int64))
+    host = single_beats(synthesizer.bank, 0)
+    with pytest.raises(UserError, match="no other patient of the allowed folds lends ventricular beats"):
+        stocked(nobody, 0, host, {Form.IDIOVENTRICULAR}, (), lambda part: np.random.default_rng(part))
+
+
+def sinus_bank(folder: Path) -> Path:
+    """Forty donors of the bundled bank that hold NORM and nothing that could lend."""
+    table = read_bank(BUNDLED).table
+    lends = np.any([table.holds(code) for statements, _ in LENT.values() for code in statements], axis=0)
+    return write_few_donors(folder, np.flatnonzero(table.holds("NORM") & table.holds("SR") & ~lends & (table.fold < 9))[:40])
