@@ -103,6 +103,14 @@ AskedEvents = make_dataclass(
 )  # fmt: skip
 
 
+def refuse_odd_events(written: Written) -> None:
+    """What stands below one event, by itself: of a value that may be a number or keys a reader says only that it is neither."""
+    events = written.values.get("events")
+    for name, said in events.items() if isinstance(events, dict) else ():
+        if name in KINDS and isinstance(said, dict):
+            written.checked(AskedEvent, ("events", name))
+
+
 def checked_events(asked: "AskedEvents", written: Written) -> tuple[Event, ...]:
     """The events that are asked for, in the order of KINDS."""
     named = {one.name: getattr(asked, one.name) for one in fields(asked) if getattr(asked, one.name) is not None}
@@ -113,7 +121,7 @@ def checked_events(asked: "AskedEvents", written: Written) -> tuple[Event, ...]:
             raise written.error(
                 ("events", event.name),
                 f"events.{event.name} would take {100 * full:.0f} % of the time at {often:g} an hour of about "
-                f"{usual_s(event):.2g} s; needed {100 * FULL:.0f} % at most. Ask for fewer, or shorter ones",
+                f"{usual_s(event):.1f} s; needed {100 * FULL:.0f} % at most. Ask for fewer, or shorter ones",
             )
     return events
 
