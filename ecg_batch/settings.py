@@ -45,16 +45,19 @@ class Written:
     def _at(self, line: str) -> str:
         return f"{self.path}{line}" + (f" with --set {clipped(' '.join(self.overrides))}" if self.overrides else "")
 
-    def checked(self, kind: type[Kind]) -> Kind:
-        """The values as this dataclass. UserError for the first key that is unknown or does not fit."""
+    def checked(self, kind: type[Kind], at: Key = ()) -> Kind:
+        """The values, or those below a key, as this dataclass. UserError for the first key that is unknown or does not fit."""
         from pydantic import ValidationError
 
+        values = self.values
+        for name in at:
+            values = values[name]
         try:
-            return _adapter(kind).validate_json(json.dumps(self.values))
+            return _adapter(kind).validate_json(json.dumps(values))
         except ValidationError as error:
             faults = error.errors(include_url=False)
         fault = next((one for one in faults if one["type"] == "unexpected_keyword_argument"), faults[0])
-        raise self.error(fault["loc"], _words(kind, fault))
+        raise self.error((*at, *fault["loc"]), _words(kind, fault, at))
 
 
 def read_settings(path: Path, what: str, overrides: Sequence[str] = ()) -> Written:
@@ -125,17 +128,17 @@ def _adapter(kind: type):
     return TypeAdapter(kind)
 
 
-def _words(kind: type, fault: dict) -> str:
-    """One sentence from one of pydantic's errors."""
-    key, value = fault["loc"], fault["input"]
+def _words(kind: type, fault: dict, at: Key = ()) -> str:
+    """One sentence from one of pydantic's errors. at: the key below which the dataclass was read."""
+    inner, key, value = fault["loc"], (*at, *fault["loc"]), fault["input"]
     if fault["type"] == "unexpected_keyword_argument":
-        known = _keys_at(kind, key[:-1])
+        known = _keys_at(kind, inner[:-1])
         return f"unknown key '{dotted(key)}'{suggestion(str(key[-1]), known)}; known keys: {', '.join(known)}"
     if fault["type"] == "missing" and isinstance(key[-1], str):
         return f"{dotted(key)} is missing"
     needed = NEEDED.get(fault["type"]) or fault["msg"].removeprefix("Input should be ").replace("'", "")
     if fault["type"] == "dataclass_type":
-        needed = f"keys below it: {', '.join(_keys_at(kind, key))}"
+        needed = f"keys below it: {', '.join(_keys_at(kind, inner))}"
     hint = ""
     if value is None:
         hint = ". Leave the key out for its default"

@@ -45,12 +45,12 @@ KINDS = {
     "v_couplet": Kind("two ventricular beats in a row", "", (1, 30), None, 0.25),
     "v_bigeminy": Kind("every other beat ventricular", "beats", (1, 12), (4, 60), 0.2),
     "v_trigeminy": Kind("every third beat ventricular", "beats", (1, 12), (6, 60), 0.15),
-    "v_run": Kind("ventricular tachycardia", "beats", (0.5, 6), (3, 15), 0.2),
+    "v_run": Kind("ventricular tachycardia", "beats", (0.5, 6), (3, 15), 0.2, (3.0, 10_000.0)),
     "idioventricular": Kind("accelerated idioventricular rhythm", "beats", (0.5, 4), (3, 30), 0.06),
     "sv_beat": Kind("single supraventricular premature beats", "", (5, 300), None, 0.5),
     "sv_couplet": Kind("two supraventricular beats in a row", "", (1, 30), None, 0.25),
     "sv_bigeminy": Kind("every other beat supraventricular", "beats", (1, 12), (4, 40), 0.15),
-    "sv_run": Kind("supraventricular tachycardia", "beats", (0.5, 12), (3, 120), 0.3),
+    "sv_run": Kind("runs of supraventricular beats", "beats", (0.5, 12), (3, 120), 0.3, (3.0, 10_000.0)),
     "sv_blocked": Kind("atrial premature beats that are not conducted", "", (1, 40), None, 0.15),
     "junctional": Kind("junctional rhythm, premature or as an escape", "beats", (0.5, 6), (1, 40), 0.1, (1.0, 10_000.0)),
     "fibrillation": Kind("paroxysms of atrial fibrillation", "s", (0.3, 2), (30, 900), 0.2),
@@ -103,16 +103,25 @@ AskedEvents = make_dataclass(
 )  # fmt: skip
 
 
+def refuse_odd_events(written: Written) -> None:
+    """What stands below one event, by itself: of a value that may be a number or keys a reader says only that it is neither."""
+    events = written.values.get("events")
+    for name, said in events.items() if isinstance(events, dict) else ():
+        if name in KINDS and isinstance(said, dict):
+            written.checked(AskedEvent, ("events", name))
+
+
 def checked_events(asked: "AskedEvents", written: Written) -> tuple[Event, ...]:
     """The events that are asked for, in the order of KINDS."""
     named = {one.name: getattr(asked, one.name) for one in fields(asked) if getattr(asked, one.name) is not None}
     events = tuple(_checked(named, written)) if named else tuple(_checked(dict.fromkeys(KINDS, AskedEvent()), written))
     for event in events:
-        if (full := event.per_hour.high * usual_s(event) / 3600) > FULL and event.name in named:
+        often = event.per_hour.high if event.per_hour.mean is None else event.per_hour.mean
+        if (full := often * usual_s(event) / 3600) > FULL and event.name in named:
             raise written.error(
                 ("events", event.name),
-                f"events.{event.name} would take {100 * full:.0f} % of the time at {event.per_hour.high:g} an hour of "
-                f"{usual_s(event):.0f} s; needed {100 * FULL:.0f} % at most. Ask for fewer, or shorter ones",
+                f"events.{event.name} would take {100 * full:.0f} % of the time at {often:g} an hour of about "
+                f"{usual_s(event):.1f} s; needed {100 * FULL:.0f} % at most. Ask for fewer, or shorter ones",
             )
     return events
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.errors import shown
 from ecg_batch.keys import Meaning, Needs, Range
-from ecg_batch.request.events import AskedEvents, checked_events
+from ecg_batch.request.events import AskedEvents, checked_events, refuse_odd_events
 from ecg_batch.request.model import (
     ADDED,
     AGE_LIMITS,
@@ -142,6 +142,7 @@ def load_request(path: Path, overrides: Sequence[str] = ()) -> Request:
 
 def parse_request(written: Written, folder: Path) -> Request:
     """Check the keys of a request. folder: what its paths are relative to."""
+    refuse_odd_events(written)
     asked = written.checked(AskedRequest)
     _refuse_unclear(asked, written)
     long = asked.is_long

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecg_batch.donors.loop import SEAM_S, VALUE_WEIGHT
-from ecg_batch.synthesis.long.order import LoneP, Order
+from ecg_batch.synthesis.long.order import Form, LoneP, Order
 from ecg_batch.synthesis.long.stock import PWave, Stock
 
 PIECE_S = (1.0, 4.0)  # of a donor's atrial activity, drawn anew
@@ -113,7 +113,7 @@ def atrial_of(order: Order, stock: Stock, r: np.ndarray, source: np.ndarray, rr:
     dropped = [one for one in order.lone if one.beat < count and not one.premature]
     own, other = stock.p_waves
     of_own = [*begins[apart], *(_between(begins, one) for one in dropped), *_without_beats(order, begins, r, rr, count)]
-    laid = ((own or other, of_own), (other, [_between(begins, one) for one in premature]))
+    laid = ((own, of_own), (other, [_between(begins, one) for one in premature]))
     p_waves = [(np.sort(np.rint(onsets).astype(np.int64)), wave) for wave, onsets in laid if wave is not None and len(onsets)]
     p_marks, lone = np.full((len(r), 3), np.nan), [np.empty((0, 3))]
     for at, (wave, onsets) in enumerate(laid):
@@ -124,7 +124,8 @@ def atrial_of(order: Order, stock: Stock, r: np.ndarray, source: np.ndarray, rr:
             lone.append(marks[carried:])
     lone = np.concatenate(lone)
     paroxysms = [made for one in order.atrial if (made := _paroxysm(one, stock, r, count, samples, generator))]
-    rows = tuple(row for row, _ in stock.atrial.values()) + (() if other is None or not len(premature) else (other.row,))
+    with_other = len(premature) or {Form.PREMATURE, Form.ABERRANT} & set(order.form[:count])
+    rows = tuple(row for row, _ in stock.atrial.values()) + ((other.row,) if other and with_other else ())
     return Atrial(donor.fs_hz, paroxysms, p_waves, p_marks, lone[np.argsort(lone[:, 1])], rows)
 
 
@@ -151,8 +152,8 @@ def _paroxysm(one: tuple[int, int, str], stock: Stock, r: np.ndarray, count: int
     first, stop, aux = one
     if first >= count:
         return None
-    stop = min(stop, count)
-    start, stop = max(int(r[first] + r[first + 1]) // 2, 0), min(int(r[stop] + r[stop + 1]) // 2, samples)
+    start = max(int(r[first] + r[first + 1]) // 2, 0)
+    stop = int(r[stop] + r[stop + 1]) // 2 if stop < count else samples + round(FADE_S * stock.donor.fs_hz)  # it goes on
     x = stock.atrial[aux][1]
     if stop - start < 2:
         return None

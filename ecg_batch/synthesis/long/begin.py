@@ -25,13 +25,14 @@ from ecg_batch.synthesis.long.overlays import Overlays, drawn_overlays
 from ecg_batch.synthesis.long.respiration import Respiration, respiration_of, with_respiration
 from ecg_batch.synthesis.long.rhythm import VARIABILITY, DonorRhythm, make_rhythm
 from ecg_batch.synthesis.long.stitch import Placed, carried, place, place_forms, stitch
-from ecg_batch.synthesis.long.stock import HOST, stocked
+from ecg_batch.synthesis.long.stock import HOST, own_p_wave, stocked
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions
 from ecg_batch.synthesis.synthesizer import Synthesizer
 
 NARROW = ("N", "A", "J", "j")  # of the beats of a record with events, those with the QRS of its main rhythm
-BEFORE_BEAT_S = 0.12  # a rhythm is annotated so long before its first R
+BEFORE_BEAT_S = 0.12  # a rhythm is annotated so long before its first R, or before that beat's P wave
+SHORTEST_PR_S = 0.1  # of a donor whose P wave can be laid apart
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,9 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     normal = donor.symbol == "N"
     pr_s = float(np.median((donor.qrs_on - donor.p_on)[normal])) / fs_hz
     sinus = not donor.codes & (UNLOCKED_ATRIAL | {"PACE"})
-    host = Host(sinus, allowed.fibrillation, pr_s, aux, donor.ectopic, synthesizer.beat_lenders.kinds_for(row))
+    aux = "(N" if aux == "(B" else aux  # its ectopic beats come one by one here
+    has_p = own_p_wave(donor) is not None and pr_s >= SHORTEST_PR_S
+    host = Host(sinus, allowed.fibrillation, pr_s, aux, donor.ectopic, has_p, synthesizer.beat_lenders.kinds_for(row))
 
     def order_of(rr_s: np.ndarray):
         numbers = generator(request.seed, key, Stream.EVENTS, 1)
@@ -145,16 +148,19 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour, order_of)
     order, beats = rhythm.order, len(rhythm.r_s)
     atrial_kinds = {aux for first, _, aux in order.atrial if first < beats}
-    stock = stocked(synthesizer.beat_lenders, row, donor, set(order.form[:beats]), atrial_kinds,
+    forms = order.form[: beats + 1]  # and the one after the record
+    stock = stocked(synthesizer.beat_lenders, row, donor, set(forms), atrial_kinds,
                     lambda part: generator(request.seed, key, Stream.LENT_BEATS, part))  # fmt: skip
     beat_draws = generator(request.seed, key, Stream.LONG_BEATS)
-    placed = place_forms(stock, rhythm.r_s, order.form[:beats], rhythm.qt_rr_s, request.samples, beat_draws)
+    placed = place_forms(stock, rhythm.r_s, forms, rhythm.qt_rr_s, request.samples, beat_draws)
     atrial = atrial_of(order, stock, placed.r.astype(np.int64), placed.source, placed.qt_rr, request.samples, beat_draws)
     marks = carried(stock.donor, placed)[1:-1]
     j, t_end = marks[:, WAVES.index("qrs_end")], marks[:, WAVES.index("t_end")]
     overlays = drawn_overlays(request.events, per_hour, request.samples, fs_hz, donor.level, j, t_end,
                               generator(request.seed, key, Stream.EVENTS, 2))  # fmt: skip
-    changes = [(max(rhythm.r_s[beat] - BEFORE_BEAT_S, 0.0) * (beat > 0), aux) for beat, aux in order.changes if beat < beats]
+    p_on_s = np.where(np.isnan(atrial.p_marks[1:-1, 0]), marks[:, WAVES.index("p_on")], atrial.p_marks[1:-1, 0]) / fs_hz
+    begins_s = np.maximum(np.fmin(rhythm.r_s - BEFORE_BEAT_S, p_on_s - 2 / fs_hz), 0.0)
+    changes = [(begins_s[beat] if beat else 0.0, aux) for beat, aux in order.rhythms(rhythm.r_s)]
     respiration = respiration_of(rhythm, placed.r[1:-1])
     return LongRecord(row, stock.donor, changes, placed, respiration, hr_bpm, [], atrial, overlays, stock.row)
 

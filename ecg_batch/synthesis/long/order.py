@@ -14,7 +14,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from ecg_batch.request.events import LENT, OVERLAYS, usual_s
+from ecg_batch.request.events import KINDS, LENT, OVERLAYS, usual_s
 from ecg_batch.request.model import Event
 from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.synthesis.ask import quantile
@@ -39,10 +39,13 @@ class Form(IntEnum):
     BRANCH = 9  # of the main rhythm, with a bundle branch block
     PREEXCITED = 10
     VENTRICULAR = 11  # and the next SHAPES - 1
+    DISSOCIATED = 20  # an escape while the atria beat by themselves
 
 
 SYMBOL_OF = {Form.OWN: "N", Form.WITHOUT_P: "N", Form.PREMATURE: "A", Form.ABERRANT: "a", Form.JUNCTIONAL: "J", Form.ESCAPE: "j",
-             Form.FUSION: "F", Form.PACED: "/", Form.IDIOVENTRICULAR: "E", Form.BRANCH: "B", Form.PREEXCITED: "N"}  # fmt: skip
+             Form.FUSION: "F", Form.PACED: "/", Form.IDIOVENTRICULAR: "E", Form.BRANCH: "B", Form.PREEXCITED: "N",
+             Form.DISSOCIATED: "j"}  # fmt: skip
+AV_BLOCKS = frozenset({"av_block_1", "wenckebach", "mobitz", "complete_block"})  # which nobody sees without a P wave
 VENTRICULAR_EVENTS = frozenset({"v_beat", "v_interpolated", "v_couplet", "v_bigeminy", "v_trigeminy", "v_run"})
 RHYTHM_OF_EVENT = {
     "v_bigeminy": "(B", "v_trigeminy": "(T", "v_run": "(VT", "idioventricular": "(IVR", "sv_bigeminy": "(AB", "sv_run": "(SVTA",
@@ -50,6 +53,7 @@ RHYTHM_OF_EVENT = {
     "complete_block": "(BIII", "av_block_1": "(BI", "pacing": "(P", "pre_excitation": "(PREX",
 }  # fmt: skip
 RUN = 3  # beats that make a run
+TACHYCARDIA_S = 0.6  # its mean RR is shorter
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,19 @@ class Order:
     events: list[tuple[int, str]] = field(default_factory=list)
     seconds: float = 0.0
 
+    def rhythms(self, r_s: np.ndarray) -> list[tuple[int, str]]:
+        """changes of the beats that lie at r_s, called by what their rate is: no tachycardia is under 100 bpm."""
+        begun, found = [(beat, aux) for beat, aux in self.changes if beat < len(r_s)], []
+        for (beat, aux), (after, _) in zip(begun, [*begun[1:], (len(r_s), "")], strict=True):
+            mean_s = (r_s[after - 1] - r_s[beat]) / max(after - 1 - beat, 1)
+            if aux in ("(VT", "(IVR"):
+                aux = "(VT" if mean_s < TACHYCARDIA_S else "(IVR"
+            elif aux == "(SVTA" and mean_s >= TACHYCARDIA_S:  # an ectopic atrial rhythm, for which WFDB has no word
+                aux = self.changes[0][1]
+            if not found or found[-1][1] != aux:
+                found.append((beat, aux))
+        return found
+
     def symbols(self) -> np.ndarray:
         """WFDB's symbol of each beat: (beat,)."""
         return np.array([SYMBOL_OF.get(form, "V") for form in self.form])
@@ -104,8 +121,8 @@ class Habits:
 @dataclass(frozen=True)
 class Host:
     """What the donor and its bank allow. sinus: whether atrial events can come to it; fibrillation: whether it is in it; pr_s: from
-    P to QRS; rhythm: WFDB's word for its own; ectopic: share of "V" and "A" among its beats; lent: which kinds of beats other
-    patients have for it.
+    P to QRS; rhythm: WFDB's word for its own; ectopic: share of "V" and "A" among its beats; has_p: whether its P wave can be laid
+    apart from its beats; lent: which kinds of beats other patients have for it.
     """
 
     sinus: bool
@@ -113,6 +130,7 @@ class Host:
     pr_s: float
     rhythm: str
     ectopic: dict[str, float]
+    has_p: bool = True
     lent: frozenset[str] = frozenset(LENT)
 
 
@@ -166,9 +184,10 @@ class _Writer:
         self._lengths = {event.name: event.length for event in events}
         usual = {event.name: usual_s(event) for event in events}
         possible = {name: rate for name, rate in per_hour.items()
-                    if name not in OVERLAYS and (host.sinus or name in VENTRICULAR_EVENTS)}  # fmt: skip
-        for name, symbol in (("v_beat", "V"), ("sv_beat", "A")):  # what its own recording shows
-            if name not in self._lengths and host.ectopic.get(symbol) and (host.sinus or symbol == "V"):
+                    if name not in OVERLAYS and (host.sinus or name in VENTRICULAR_EVENTS)
+                    and (host.has_p or name not in AV_BLOCKS)}  # fmt: skip
+        for name, symbol in (("v_beat", "V"), ("sv_beat", "A")):  # what its own recording shows, where nothing is asked of it
+            if name not in per_hour and host.ectopic.get(symbol) and (host.sinus or symbol == "V"):
                 usual[name], possible[name] = 1.6, 3600 / mean_rr_s * min(p.ectopic_factor * host.ectopic[symbol], 0.3)
         busy = min(sum(rate * usual[name] for name, rate in possible.items()) / 3600, 0.9)
         self._names = list(possible)
@@ -198,7 +217,7 @@ class _Writer:
         self._order.events.append((first, name))
         getattr(self, f"_{name}")(*([] if length is None else [float(quantile(length, self._draws.random(1))[0])]))
         last = len(self._order.cycle)
-        if name in RHYTHM_OF_EVENT and (last - first > RUN or name in ("fibrillation", "flutter")):
+        if name in RHYTHM_OF_EVENT and (last - first > RUN or KINDS[name].unit == "s"):
             self._order.changes += [(first, RHYTHM_OF_EVENT[name]), (last - 1, self._host.rhythm)]
 
     # What the events are made of ----------------------------------------------------------------------------------
@@ -408,7 +427,8 @@ class _Writer:
                 self._add(1 + dropped + (pr - before) / self._now(), Form.WITHOUT_P, pr)
                 before, pr, longer, dropped = pr, min(pr + longer, 0.55), longer * 0.6, 0
             dropped = 1
-        self._add(max(1 + (self._host.pr_s - before) / self._now(), 0.9), Form.OWN)
+        self._order.lone.append(LoneP(len(self._order.cycle), 0.5, False))
+        self._add(2 + (self._host.pr_s - before) / self._now(), Form.OWN)
 
     def _mobitz(self, seconds: float) -> None:
         until, pr = self._t + seconds, self._host.pr_s + self._u(0, 0.06)
@@ -425,7 +445,7 @@ class _Writer:
         first, until = len(self._order.cycle), self._t + seconds
         wide = self._chance(0.5) and "ventricular" in self._host.lent
         while self._t < until:
-            form = Form.IDIOVENTRICULAR if wide else Form.ESCAPE
+            form = Form.IDIOVENTRICULAR if wide else Form.DISSOCIATED
             self._add(max(self._habits.escape_s, 1.25 * self._now()) / self._now() * self._normal(1, 0.01), form, np.inf)
         self._order.apart.append((first, len(self._order.cycle)))
         self._add(self._u(1.0, 1.3), Form.OWN)

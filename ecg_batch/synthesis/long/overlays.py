@@ -57,10 +57,11 @@ class Overlays:
 
     def put_over(self, out: np.ndarray, begins: int) -> np.ndarray:
         """Samples of the record from `begins` on, float64 (8, time) in microvolts, with what comes over them."""
-        for one in self.st:
+        out = self._postured(out, begins) if self.postures else out
+        for one in self.st:  # as high as annotated, however the patient lies
             if one.start < begins + out.shape[1] and one.stop > begins:
                 self._add_st(one, out, begins)
-        return self._postured(out, begins) if self.postures else out
+        return out
 
     def _add_st(self, one: StEpisode, out: np.ndarray, begins: int) -> None:
         ends = np.where(np.isnan(self.t_end), self.j + USUAL_ST_S * self.fs_hz, self.t_end)

@@ -74,9 +74,11 @@ def place(donor: LongDonor, r_s: np.ndarray, symbol: np.ndarray, qt_rr_s: np.nda
 
 
 def place_forms(stock: Stock, r_s: np.ndarray, form: list[int], qt_rr_s: np.ndarray, samples: int, generator) -> Placed:
-    """The same of a record with events: beats (beat,) of these forms, each drawn from its form's pool in rounds."""
+    """The same of a record with events: beats (beat,), and the one after them, of these forms, each drawn from its form's pool in
+    rounds.
+    """
     donor = stock.donor
-    r, form = _with_outer(r_s, donor.fs_hz, samples), np.array([Form.OWN, *form, Form.OWN])
+    r, form = _with_outer(r_s, donor.fs_hz, samples), np.array([Form.OWN, *form])
     source = np.empty(len(r), np.int64)
     for name in np.unique(form).tolist():
         at = np.flatnonzero(form == name)

@@ -21,7 +21,7 @@ from ecg_batch.request.events import LENT
 from ecg_batch.signal.interpolate import catmull_rom
 from ecg_batch.signal.vcg import INVERSE_DOWER, rotation_of_leads
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, single_beats, with_splices
-from ecg_batch.synthesis.long.order import SYMBOL_OF, Form
+from ecg_batch.synthesis.long.order import SHAPES, SYMBOL_OF, Form
 
 OWN_CELLS = 4  # of the donor's beats that others are made of
 VERSIONS = 4  # of each shape of a lent beat: no two beats of a heart are the same
@@ -147,7 +147,7 @@ class _Builder:
 
     def built(self, needed: frozenset[int], atrial: frozenset[str]) -> Stock:
         """Each part has numbers of its own, so that what a record has beside it changes none."""
-        own_p, other_p = p_wave_of(self._own[0]), self._another_p(self._draws_of(0))
+        own_p, other_p = own_p_wave(self._host), self._another_p(self._draws_of(0))
         lent, pools = [], {Form.OWN: np.flatnonzero(self._host.symbol == "N")}
         for form in sorted(needed - {Form.OWN}):
             self._draws = self._draws_of(form)
@@ -162,7 +162,7 @@ class _Builder:
     def _cells(self, form: int, other_p: PWave | None) -> tuple[list[Cell], np.ndarray]:
         """(new beats of a form, those of the donor that are of it)."""
         none = np.empty(0, np.int64)
-        if form >= Form.VENTRICULAR:
+        if Form.VENTRICULAR <= form < Form.VENTRICULAR + SHAPES:
             own = np.flatnonzero(self._host.symbol == "V")
             own = own[[is_clear(self._host, beat) for beat in own.tolist()]]
             if len(own) and self._draws.random() < 0.5:
@@ -180,7 +180,7 @@ class _Builder:
             wide = self._versions("ventricular", "V")
             return [fused(cell, other, self._draws.uniform(0.35, 0.65)) for cell, other in zip(self._own, wide, strict=True)], none
         if form in (Form.JUNCTIONAL, Form.ESCAPE):
-            back = p_wave_of(self._own[0]) if self._draws.random() < 0.5 else None
+            back = own_p_wave(self._host) if self._draws.random() < 0.5 else None
             back = back and replace(_shortened(back, 0.6), x=-0.7 * _shortened(back, 0.6).x)
             return [with_p(cell, back, self._host.fs_hz) for cell in self._own], none
         if form == Form.PREMATURE:
@@ -223,7 +223,7 @@ class _Builder:
         axis = draws.standard_normal(3)
         if hidden < 0.15:
             return None
-        own = p_wave_of(self._own[0])
+        own = own_p_wave(self._host)
         height = max(np.abs(own.x).max() if own else 0.0, P_UV)
         for row, guest in self._lenders.some("sinus", self._row, draws):
             found = p_wave_of(cell_of(guest, int(np.flatnonzero(guest.symbol == "N")[0]), HOST))
@@ -285,6 +285,12 @@ def p_wave_of(cell: Cell) -> PWave | None:
     return PWave(x - np.linspace(x[:, 0], x[:, -1], x.shape[1], axis=1), tuple(np.clip(marks - cell.p_on, 0, x.shape[1] - 1)))
 
 
+def own_p_wave(donor: LongDonor) -> PWave | None:
+    """That of a donor's first normal beat that has one."""
+    found = (p_wave_of(cell_of(donor, beat, HOST)) for beat in np.flatnonzero(donor.symbol == "N").tolist())
+    return next((wave for wave in found if wave), None)
+
+
 def without_p(cell: Cell) -> Cell:
     """A beat whose PR segment is a straight line; its TP may be joined up to the QRS."""
     x, waves = cell.x.copy(), cell.waves.copy()
@@ -305,7 +311,7 @@ def with_p(cell: Cell, wave: PWave | None, fs_hz: int) -> Cell:
     waves = bare.waves.copy()
     waves[:3] = np.array(wave.marks) + qrs_on - length - (cell.r + more)
     return Cell(x, qrs_on - length, qrs_on, cell.r + more, cell.qrs_off + more, cell.t_end + more, waves,
-                cell.row if wave.row == HOST else wave.row)  # fmt: skip
+                wave.row if cell.row == HOST else cell.row)  # fmt: skip
 
 
 def fused(one: Cell, other: Cell, share: float) -> Cell:

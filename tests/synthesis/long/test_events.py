@@ -325,6 +325,72 @@ def test_placed_marks_of_lent_beats_are_carried_as_all_are(begun):
     assert Form.OWN == 0 and each.donor.waves.shape[0] == len(each.lent) == len(each.donor.r)
 
 
+# What words and marks mean ------------------------------------------------------------------------------------------------
+
+
+def stretches(rows):
+    """(word, its rows) of each rhythm of a record, and the row that ends it."""
+    at = np.flatnonzero((rows.symbol == RHYTHM).to_numpy())
+    for first, stop in zip(at, [*at[1:], len(rows)], strict=True):
+        yield rows.aux.iloc[first], rows.iloc[first + 1 : stop]
+
+
+def test_a_tachycardia_is_one(tmp_path):
+    """Of 100 bpm and more, whatever the sinus node does."""
+    events = {"v_run": 40, "sv_run": {"per_hour": 40, "length": {"uniform": [4, 20]}}, "idioventricular": 30}
+    mix = {"labels": {"NORM": 1.0}, "hr_bpm": {"uniform": [45, 90]}}
+    asked = {**LONG, "records": 16, "duration_s": 600, "mix": mix, "events": events}
+    plan = plan_of(tmp_path, **asked, bank="bundled", models="bundled")
+    seen = Counter()
+    for _, rows in make(plan, open_synthesizer(plan), 0, 16)[2].to_pandas().groupby("record"):
+        for word, inside in stretches(rows):
+            r = inside["sample"][inside.symbol.isin(["V", "A", "a"])]
+            if word in ("(VT", "(SVTA", "(IVR") and len(r) > 2:
+                bpm = 6000 / np.diff(r).mean()
+                assert (bpm < 103) if word == "(IVR" else (bpm > 97), (word, bpm)
+                seen[word] += 1
+    assert min(seen[word] for word in ("(VT", "(SVTA", "(IVR")) > 10
+
+
+def test_blocks_show_what_they_are_called(made):
+    table = made[2].to_pandas()
+    for _, rows in table.groupby("record"):
+        for word, inside in stretches(rows):
+            beats = inside[inside.symbol.isin(BEAT_SYMBOLS)]
+            if word == "(BI":
+                assert beats.p_on_ms.notna().all() and (beats.qrs_on_ms - beats.p_on_ms > 130).all()
+            if word == "(BIII":
+                assert beats.p_on_ms.isna().all() and (not len(beats) or (inside.symbol == LONE_P).any())
+            if word == "(BII" and inside.index[-1] < rows.index[-1]:
+                assert (inside.symbol == LONE_P).any(), "a block of second degree drops a beat"
+    beats = table[table.symbol.isin(BEAT_SYMBOLS)]
+    assert (beats.qrs_on_ms.dropna() < 0).all() and not (beats.p_end_ms > beats.qrs_on_ms).any()
+
+
+def test_a_p_wave_lies_in_the_rhythm_of_its_beat(made):
+    for _, rows in made[2].to_pandas().groupby("record"):
+        for word, inside in stretches(rows):
+            if word in ("(AFIB", "(AFL") and inside.index[-1] < rows.index[-1]:
+                end = rows.loc[inside.index[-1] + 1, "sample"]
+                after = rows[(rows["sample"] >= end) & rows.symbol.isin(BEAT_SYMBOLS)].iloc[0]
+                assert np.isnan(after.p_on_ms) or after["sample"] + after.p_on_ms / 10 >= end - 1
+
+
+def test_an_aberrant_beat_names_whoever_has_its_bundle_branch_block(made, synthesizer):
+    beats = made[2].to_pandas()
+    named = beats.beat_ecg_id[beats.symbol == "a"].dropna().unique()
+    table = synthesizer.bank.table
+    wide = set(table.ecg_id[table.holds("CLBBB") | table.holds("CRBBB")].tolist())
+    assert len(named) and set(named.astype(int).tolist()) <= wide
+
+
+def test_hosts_without_a_p_wave_have_no_av_block(tmp_path):
+    host = replace(SINUS, has_p=False)
+    events = {"mobitz": {"per_hour": 20, "length": 20}, "wenckebach": {"per_hour": 20, "length": 20}, "v_beat": 20}
+    rhythm = ordered(tmp_path, events, 0, host=host)
+    assert {event for _, event in rhythm.order.events} == {"v_beat"}
+
+
 # Where nobody has what is needed ------------------------------------------------------------------------------------------
 
 
