@@ -115,15 +115,32 @@ def checked_events(asked: "AskedEvents", written: Written) -> tuple[Event, ...]:
     """The events that are asked for, in the order of KINDS."""
     named = {one.name: getattr(asked, one.name) for one in fields(asked) if getattr(asked, one.name) is not None}
     events = tuple(_checked(named, written)) if named else tuple(_checked(dict.fromkeys(KINDS, AskedEvent()), written))
+    share = {event.name: _of_time(event) for event in events}
     for event in events:
-        often = event.per_hour.high if event.per_hour.mean is None else event.per_hour.mean
-        if (full := often * usual_s(event) / 3600) > FULL and event.name in named:
+        if (full := share[event.name]) > FULL and event.name in named:
             raise written.error(
                 ("events", event.name),
-                f"events.{event.name} would take {100 * full:.0f} % of the time at {often:g} an hour of about "
+                f"events.{event.name} would take {100 * full:.0f} % of the time at {_often(event):g} an hour of about "
                 f"{usual_s(event):.1f} s; needed {100 * FULL:.0f} % at most. Ask for fewer, or shorter ones",
             )
+    always = [event.name for event in events if event.share == 1 and event.name in named and event.name not in OVERLAYS]
+    if (full := sum(share[name] for name in always)) > FULL:
+        raise written.error(
+            ("events",),
+            f"events would take {100 * full:.0f} % of the time in every record: {', '.join(always)}; needed {100 * FULL:.0f} % at "
+            "most. Ask for fewer, or shorter ones, or give some a share of the records",
+        )
     return events
+
+
+def _of_time(event: Event) -> float:
+    """About which share of a record's time an event takes."""
+    return _often(event) * usual_s(event) / 3600
+
+
+def _often(event: Event) -> float:
+    """The most, or the mean of a normal distribution, an hour."""
+    return event.per_hour.high if event.per_hour.mean is None else event.per_hour.mean
 
 
 def _checked(named: dict, written: Written) -> Iterator[Event]:
