@@ -18,7 +18,7 @@ from ecg_batch.dataset.beats import BEAT_SYMBOLS, LONE_P, RHYTHM
 from ecg_batch.leads import LEADS, MV_PER_UV
 from ecg_batch.request.events import KINDS, OVERLAYS
 from ecg_batch.synthesis.long.batch import LongBatch
-from ecg_batch.synthesis.long.order import RHYTHM_OF_EVENT
+from ecg_batch.synthesis.long.write_order import RHYTHM_OF_EVENT
 
 SHOWN_S, LEAD, SECONDS = 12, "II", 300
 MIX = {"labels": {"NORM": 1.0}, "hr_bpm": {"uniform": [60, 80]}}

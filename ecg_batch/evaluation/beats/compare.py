@@ -71,9 +71,12 @@ class Job:
 
     def key(self) -> str:
         """What its weights depend on."""
-        of = content_of(self.source, self.folder)
+        return json.dumps(self.facts() | asdict(self.training()))
+
+    def facts(self) -> dict:
+        """What it is taught from."""
         read = [self.settings.records, self.settings.seconds] if self.source == SYNTHETIC else []
-        return json.dumps({"source": self.source, "of": of, "names": self.names, "read": read, **asdict(self.training())})
+        return {"source": self.source, "of": content_of(self.source, self.folder), "names": self.names, "read": read}
 
     def taught(self) -> Taught:
         return taught_by(self.source, self.folder, self.names, self.settings.records, self.settings.seconds)

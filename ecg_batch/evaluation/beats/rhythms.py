@@ -4,9 +4,8 @@ Windows and onsets in recordings whose rhythms people marked (MIT-BIH), and reco
 beside the same network taught by copies of the donors, by the labels of other records, and beside a rule on RR.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from ecg_batch.dataset.plan import read_plan
 from ecg_batch.donors.bank import read_bank
 from ecg_batch.evaluation import weights
 from ecg_batch.evaluation.beats import fibrillation
-from ecg_batch.evaluation.beats.compare import CEILING, COPIES, FOLDER, RULE, SYNTHETIC, BeatSettings, content_of
+from ecg_batch.evaluation.beats.compare import CEILING, COPIES, FOLDER, RULE, SYNTHETIC, BeatSettings, Job
 from ecg_batch.evaluation.beats.features import HZ
 from ecg_batch.evaluation.beats.fibrillation import (
     HOP_S,
@@ -53,25 +52,14 @@ FOLDS = 5  # of CinC 2017's records, for the ceiling
 
 
 @dataclass(frozen=True)
-class RhythmJob:
-    """A training. name: of its file; source: one of SYNTHETIC, COPIES, CEILING; names: of the records that teach."""
-
-    name: str
-    source: str
-    folder: Path
-    settings: BeatSettings
-    seed: int = 0
-    names: tuple[str, ...] = ()
+class RhythmJob(Job):
+    """A training on windows."""
 
     def training(self) -> WindowTraining:
         return WindowTraining(steps=self.settings.steps, seed=self.seed)
 
-    def key(self) -> str:
-        """What its weights depend on."""
-        of = content_of(self.source, self.folder)
-        read = [self.settings.records, self.settings.seconds] if self.source == SYNTHETIC else []
-        facts = {"source": self.source, "of": of, "names": self.names, "read": read, "delineator": delineator_sum()}
-        return json.dumps(facts | asdict(self.training()))
+    def facts(self) -> dict:
+        return super().facts() | {"delineator": delineator_sum()}
 
     def taught(self) -> Windows:
         if self.source == CEILING:

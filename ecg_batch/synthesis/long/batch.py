@@ -3,7 +3,7 @@
 donor    the nearest of those drawn that passes the quality gate on its first minute  begin.py
 rhythm   when each beat comes, and of which type                                     rhythm.py
 place    which of the donor's beats it is                                            stitch.py, donor.py
-events   where asked: which beat comes next, beats of others, what comes over them   order.py, stock.py, atrial.py, overlays.py
+events   where asked: which beat comes next, beats of others, what is over them     write_order.py, stock.py, atrial.py, overlays.py
 then, by the minute:
 stitch   skeleton of this minute; breathing and posture move it                      stitch.py, respiration.py
 texture  the next minute of the stream                                               texture_stream.py

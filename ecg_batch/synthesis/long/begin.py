@@ -20,12 +20,12 @@ from ecg_batch.synthesis.donor_marks import rhythms_of
 from ecg_batch.synthesis.long.atrial import Atrial, atrial_of
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor, single_beats
-from ecg_batch.synthesis.long.order import Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.long.overlays import Overlays, drawn_overlays
 from ecg_batch.synthesis.long.respiration import Respiration, respiration_of, with_respiration
 from ecg_batch.synthesis.long.rhythm import VARIABILITY, DonorRhythm, make_rhythm
 from ecg_batch.synthesis.long.stitch import Placed, carried, place, place_forms, stitch
 from ecg_batch.synthesis.long.stock import HOST, own_p_wave, stocked
+from ecg_batch.synthesis.long.write_order import Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions
 from ecg_batch.synthesis.synthesizer import Synthesizer

@@ -21,10 +21,11 @@ from ecg_batch.request.parse import load_request
 from ecg_batch.synthesis.long.batch import LongBatch
 from ecg_batch.synthesis.long.begin import begin_records
 from ecg_batch.synthesis.long.donor import TooFewBeats, single_beats
-from ecg_batch.synthesis.long.order import RHYTHM_OF_EVENT, Form, Host, drawn_habits, drawn_rates, write_order
+from ecg_batch.synthesis.long.order import Form, Order
 from ecg_batch.synthesis.long.rhythm import DonorRhythm, make_rhythm
 from ecg_batch.synthesis.long.stitch import carried, stitch
 from ecg_batch.synthesis.long.stock import HOST, cell_of, fused, is_clear, p_wave_of, stocked, with_p, without_p
+from ecg_batch.synthesis.long.write_order import RHYTHM_OF_EVENT, Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
 
@@ -350,6 +351,12 @@ def test_a_tachycardia_is_one(tmp_path):
                 assert (bpm < 103) if word == "(IVR" else (bpm > 97), (word, bpm)
                 seen[word] += 1
     assert min(seen[word] for word in ("(VT", "(SVTA", "(IVR")) > 10
+
+
+def test_a_rhythm_of_which_one_beat_is_left_keeps_its_name():
+    order = Order(changes=[(0, "(N"), (3, "(IVR")])
+    assert order.rhythms(np.arange(4.0)) == [(0, "(N"), (3, "(IVR")]
+    assert order.rhythms(np.array([0, 1, 2, 3, 3.4, 3.8])) == [(0, "(N"), (3, "(VT")]
 
 
 def test_blocks_show_what_they_are_called(made):
