@@ -51,8 +51,8 @@ def is_whole(target: Path, remedy: str) -> bool:
 def open_whole(path: Path, needed: tuple[str, ...], remedy: str):
     """A Zarr group to read that has every file. UserError where one is missing or changed, or it lacks an array of those needed.
 
-    To Zarr a file that is not there is zeros. Where there is no list, as for banks that were made before there were any, each array
-    must have all the chunk files of its shape.
+    To Zarr a file that is not there is zeros. So each array must have all the chunk files of its shape, as a list knows only those
+    that were there when it was made. An array of zeros alone has none where Zarr wrote it, and there it takes a list to say so.
     """
     import zarr
 
@@ -61,9 +61,7 @@ def open_whole(path: Path, needed: tuple[str, ...], remedy: str):
         group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
         arrays = {name: group.get(name) for name in needed}
         absent = [name for name, array in arrays.items() if not isinstance(array, zarr.Array)]
-        holes = (
-            [] if listed or absent else [file for array in arrays.values() for file in _chunks(path, array) if not file.is_file()]
-        )
+        holes = [] if absent else [hole for _, array in group.arrays() for hole in _holes(path, array, listed)]
     except Exception as error:  # Zarr raises what it likes of a damaged folder; the user needs one advice
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error!s:.200}). {remedy}") from error
     if absent:
@@ -73,11 +71,13 @@ def open_whole(path: Path, needed: tuple[str, ...], remedy: str):
     return group
 
 
-def _chunks(path: Path, array) -> list[Path]:
-    """The files that an array has where no part of it is left out."""
+def _holes(path: Path, array, listed: bool) -> list[Path]:
+    """The files that an array lacks."""
     size = array.shards or array.chunks
     grid = product(*(range(-(-length // part)) for length, part in zip(array.shape, size, strict=True)))
-    return [path / array.basename / array.metadata.encode_chunk_key(at) for at in grid]
+    files = [path / array.basename / array.metadata.encode_chunk_key(at) for at in grid]
+    holes = [file for file in files if not file.is_file()]
+    return [] if listed and len(holes) == len(files) else holes
 
 
 def _files(target: Path) -> list[Path]:

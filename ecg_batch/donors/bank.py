@@ -14,8 +14,9 @@ A bank is a folder with two Zarr v3 groups, and nothing in it is pickled:
                     source, record, start_s     (donor,), only where not all is from PTB-XL: the registry's place in the
                         attribute `sources`, the record's name as UTF-8 bytes with zeros behind it (donor, byte), and the
                         second of the record at which the donor begins
-    textures.zarr   texture, unit_level, noise and the table of every record of folds 1-9 whose beats are clear, to train on; a bank
-                    without it can generate
+    textures.zarr   texture, unit_level, noise and the table of every record of folds 1-9 whose beats are clear, to train on; since
+                    0.5.0 r_sample and beat_symbol too, uint8 (record, beat): the letter of N, V or A, Q of another beat, 0 no
+                    more beats; a bank without textures.zarr can generate
 
 Beside each lies the list of its files with their sha256, donors.sha256 and textures.sha256 (sums.py), which is held against them
 at every opening: to Zarr a file that is not there is zeros, and zeros are a patient, a man and a statement.
@@ -218,17 +219,22 @@ def _read(group, folder: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
             raise UserError(
                 f"{folder}: damaged bank: {name} cannot be read ({type(error).__name__}: {error!s:.200}). {REMEDY}"
             ) from error
-        if fault := _misread(name, arrays[name].dtype, group[name].metadata.to_dict()):
+        if fault := _misread(name, group[name]):
             raise UserError(f"{folder}: damaged bank: {name} is {fault}. {REMEDY}")
     return arrays
 
 
-def _misread(name: str, dtype: np.dtype, metadata: dict) -> str | None:
-    """What no column of ours is, in words: the same bytes as numbers of another kind are other numbers, and no sum says so."""
+def _misread(name: str, array) -> str | None:
+    """What no column of ours is, in words: the same bytes as numbers of another kind, or fewer of them, are other numbers, and no
+    sum says so.
+    """
     kind = "f" if name in FLOATS else "u" if name in UNSIGNED else "i"
-    if name not in SOURCE_COLUMNS and dtype.kind != kind:
-        return f"of type {dtype}"
-    return "in big-endian order" if '"endian": "big"' in json.dumps(metadata, default=str) else None
+    if name not in SOURCE_COLUMNS and array.dtype.kind != kind:
+        return f"of type {array.dtype}"
+    first = 1 if name in SIGNALS else 0  # their chunks of 64 donors may reach beyond the last donor
+    if any(part > length for part, length in zip(array.chunks[first:], array.shape[first:], strict=True)):
+        return f"of shape {array.shape}, in chunks of {array.chunks}, which hold more"
+    return "in big-endian order" if '"endian": "big"' in json.dumps(array.metadata.to_dict(), default=str) else None
 
 
 def _open(folder: Path):
@@ -309,6 +315,7 @@ def _build(path: Path, arrays: dict[str, np.ndarray], attributes: dict) -> None:
             **cut,
             chunk_key_encoding={"name": "default", "separator": "."},
             compressors=[BloscCodec(cname="zstd", clevel=LEVEL, shuffle="bitshuffle"), Crc32cCodec()],
+            config={"write_empty_chunks": True},  # else a bank without noise would lack a file as one with a hole does
         )
         for start in range(0, len(values), rows):
             array[start : start + rows] = values[start : start + rows]

@@ -184,7 +184,7 @@ def test_values_that_no_bank_holds_are_refused(tmp_path, changes, says):
     ("age", ('"float32"', '"int32"'), "age is of type int32"), ("r_sample", ('"int32"', '"uint32"'), "r_sample is of type uint32"),
     ("skeleton", ('"int16"', '"uint16"'), "skeleton is of type uint16"),
     ("ecg_id", ("little", "big"), "ecg_id is in big-endian order"),
-    ("texture", ("little", "big"), "texture is in big-endian order"),
+    ("texture", ("little", "big"), "texture cannot be read"),
 ])  # fmt: skip
 def test_numbers_read_as_others_are_refused(tmp_path, column, change, says):
     """The very bytes, as numbers of another kind, with a list that agrees."""
@@ -209,6 +209,28 @@ def test_a_corpus_without_one_of_its_chunks_is_refused(tmp_path):
         with pytest.raises(UserError, match="is missing"):
             load_corpus(tmp_path)
         (tmp_path / "textures.sha256").unlink(missing_ok=True)  # and as a corpus of before there were lists
+
+
+@pytest.mark.parametrize(("name", "shape", "says"), [
+    ("r_sample", lambda donors, beats: [donors, beats + 20], "is missing"), ("r_sample", lambda donors, beats: [donors, beats - 1],
+     "hold more"), ("noise", lambda donors, kinds, leads: [donors, kinds, leads - 1], "hold more"),
+    ("age", lambda donors: [donors + 1], "is missing"),
+])  # fmt: skip
+def test_another_shape_is_refused_although_the_list_agrees(a_bank, name, shape, says):
+    """More would be zeros, which are beats at the beginning of the record; fewer would be left out."""
+    path = a_bank / "donors.zarr" / name / "zarr.json"
+    stated = json.loads(path.read_text())
+    path.write_text(json.dumps({**stated, "shape": shape(*stated["shape"])}))
+    (a_bank / "donors.sha256").write_bytes(sums.sums_of(a_bank / "donors.zarr"))
+    with pytest.raises(UserError, match=says):
+        bank.read_bank(a_bank)
+
+
+def test_a_bank_of_which_no_reader_saw_noise_opens(tmp_path):
+    arrays = {"fold": np.array([1, 9], np.int8), "noise": np.zeros((2, 4, 8), np.uint8)}
+    bank.write_group(tmp_path / "textures.zarr", arrays, {"fs_hz": 100})
+    (tmp_path / "textures.sha256").unlink()
+    assert sums.open_whole(tmp_path / "textures.zarr", ("fold", "noise"), "")["noise"][...].max() == 0
 
 
 def test_a_bank_of_before_has_no_waves(a_bank):
