@@ -58,13 +58,14 @@ bundled: .venv/installed
 	@test -n "$(PTBXL)" || { echo "make: say where PTB-XL is: make bundled PTBXL=/path/to/ptbxl"; exit 1; }
 	$(BIN)/python jobs/prepare.py --ptbxl "$(PTBXL)" --out runs/bank
 	$(BIN)/python jobs/train.py units --bank runs/bank --out runs/models
+	$(BIN)/python jobs/train.py rhythm --bank runs/bank --out runs/models
 	$(BIN)/python jobs/train.py vqvae --bank runs/bank --out runs/models
 	$(BIN)/python jobs/train.py mamba --bank runs/bank --out runs/models
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt scikit-learn
 	$(BIN)/python jobs/train.py judge --ptbxl "$(PTBXL)" --out runs/models
 	$(BIN)/python jobs/train.py judge --ptbxl "$(PTBXL)" --out runs/models --name encoder
 	rm -rf ecg_batch/bundled/donors.zarr
-	cp -r runs/bank/donors.zarr runs/bank/donors.sha256 runs/models/units.safetensors* runs/models/vqvae.safetensors* runs/models/mamba.safetensors* \
+	cp -r runs/bank/donors.zarr runs/bank/donors.sha256 runs/models/units.safetensors* runs/models/rhythm.safetensors* runs/models/vqvae.safetensors* runs/models/mamba.safetensors* \
 		runs/models/judge.safetensors* runs/models/encoder.safetensors* ecg_batch/bundled/
 
 # build/ is emptied first: what a former build left there would go into the wheel

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import __main__ as everything
 from benchmarks import (
+    beat_order,
     cost,
     decode,
     detect,
@@ -32,14 +33,16 @@ from benchmarks import (
 )
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.dataset.verify import verify
-from ecg_batch.donors.bank import read_bank
+from ecg_batch.donors.bank import read_bank, write_group
 from ecg_batch.leads import MV_PER_UV
 from ecg_batch.models.mamba import MambaConfig
+from ecg_batch.models.train_rhythm import RhythmTraining
 from ecg_batch.models.vqvae import VqVaeConfig
 from ecg_batch.reading.synthetic import open_dataset
 from ecg_batch.synthesis.long.donor import long_donor
 
-COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise", "events")  # beside python -m benchmarks itself
+# Beside python -m benchmarks itself
+COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise", "events", "beat_order")
 NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 
 
@@ -425,3 +428,35 @@ def test_events_are_drawn_and_counted(tmp_path, capsys, monkeypatch):
     assert 15 < float(rows[0][2]) < 45 and 2 < float(rows[1][2]) < 11
     events.main(["cost", "--records", "2", "--seconds", "61"])
     assert "`events: {}`" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_order_of_beats(tmp_path, capsys, monkeypatch, few_threads):
+    """A toy of rules against the bundled model, on 120 recordings, regular and in fibrillation, and on two of MIT-BIH's kind."""
+    few = RhythmTraining(epochs=1, batch=30)
+    monkeypatch.setattr(beat_order, "TAUGHT", few), monkeypatch.setattr(beat_order, "FURTHER", few)
+    draws, codes = np.random.default_rng(0), ["SR", "AFIB"]
+    rr = np.where(np.arange(120)[:, None] % 2, draws.uniform(50, 110, (120, 11)), draws.normal(80, 1, (120, 11)))
+    r = np.rint(np.cumsum(np.concatenate([np.full((120, 1), 20), rr], axis=1), axis=1)).astype(np.int32)
+    arrays = {"r_sample": r, "beat_symbol": np.full(r.shape, ord("N"), np.uint8), "age": np.full(120, 60, np.float32),
+              "likelihood": np.where(np.arange(120)[:, None] % 2 == np.arange(2), 0, -1).astype(np.int8),
+              "patient_id": np.arange(120, dtype=np.int32), "fold": (np.arange(120) // 2 % 9 + 1).astype(np.int8)}  # fmt: skip
+    write_group(tmp_path / "textures.zarr", arrays, {"fs_hz": 100, "codes": codes, "superclass_of": {}})
+    where = ["--bank", str(tmp_path), "--models", str(BUNDLED), "--out", str(tmp_path / "out")]
+    beat_order.main(["ptbxl", *where])
+    head, *rows = table(capsys.readouterr().out)
+    assert head[2:5] == ["Mamba", "Mamba, conditions of other records", "rules"]
+    assert [row[0] for row in rows] == ["fibrillation", "sinus", "all"]
+    assert all(float(row[2]) < float(row[3]) for row in rows) and numbers(rows[0][5])[1] > 0
+    mitdb, at = str(tmp_path / "mitdb"), np.insert(100 + np.arange(60) * 288, 0, 10)
+    Path(mitdb).mkdir()
+    for name in ("1", "2"):
+        signal = draws.normal(0, 0.1, (18_000, 1))
+        wfdb.wrsamp(name, 360, ["mV"], ["MLII"], signal, fmt=["16"], comments=["60 M"], write_dir=mitdb)
+        wfdb.wrann(name, "atr", at, ["+", *"N" * 60], aux_note=["(N", *[""] * 60], write_dir=mitdb)
+    beat_order.main(["mitdb", *where, "--mitdb", mitdb])
+    head, *rows = table(capsys.readouterr().out.split("bits a beat")[-1])
+    assert [row[:2] for row in rows] == [["sinus", "10"], ["all", "10"]] and len(rows[0]) == 7
+    before = (tmp_path / "out" / "rules.pt").stat().st_mtime_ns
+    beat_order.main(["ptbxl", *where])
+    assert (tmp_path / "out" / "rules.pt").stat().st_mtime_ns == before, "what was taught is kept"

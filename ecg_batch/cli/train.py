@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 COLLAPSED = 0.05  # of the codes, as perplexity; the bundled codebook has over half
 EXAMPLES = """examples:
   ecg-batch train units  --bank BANK --out MODELS
+  ecg-batch train rhythm --bank BANK --out MODELS
   ecg-batch train vqvae  --bank BANK --out MODELS --set epochs=30 channels=64
   ecg-batch train mamba  --bank BANK --out MODELS --set n_layer=4 d_model=128
   ecg-batch train report --bank BANK --models MODELS --out REPORT
@@ -98,8 +99,8 @@ def mamba(arguments: Namespace) -> int:
 def units(arguments: Namespace) -> int:
     from ecg_batch.models.checkpoints import best_device
     from ecg_batch.models.corpus import load_unit_corpus
+    from ecg_batch.models.networks import UnitConfig
     from ecg_batch.models.train_units import UnitTraining, train_units
-    from ecg_batch.models.unit_model import UnitConfig
 
     config, training = settings(arguments.set, UnitConfig(), UnitTraining(), fixed=("levels", "kinds"))
     result = train_units(load_unit_corpus(arguments.bank), arguments.out, config, training, best_device())
@@ -140,9 +141,26 @@ def judge(arguments: Namespace) -> int:
     return 0
 
 
+def rhythm(arguments: Namespace) -> int:
+    from ecg_batch.models.checkpoints import best_device
+    from ecg_batch.models.corpus import load_rhythm_corpus
+    from ecg_batch.models.networks import RhythmConfig
+    from ecg_batch.models.train_rhythm import RHYTHMS, RhythmTraining, train_rhythm
+
+    config, training = settings(arguments.set, RhythmConfig(), RhythmTraining(), fixed=("codes", "said"))
+    result = train_rhythm(load_rhythm_corpus(arguments.bank), arguments.out, config, training, best_device())
+    each = [f"{name} {bits['mamba']:.2f} ({bits['mamba_other_conditions']:.2f} under the conditions of other records, unigram "
+            f"{bits['unigram']:.2f})" for name in RHYTHMS if name in result for bits in [result[name]["bits_a_beat"]]]  # fmt: skip
+    print(f"{arguments.out}/rhythm.safetensors: bits a beat on fold 9: {'; '.join(each)}")
+    return 0
+
+
 JOBS = {
     "units": (
         "Train the model of noise, beat by beat.", "--bank runs/bank --out runs/models", _texture, units,
+    ),
+    "rhythm": (
+        "Train the model of rhythm: which beat comes next, and when.", "--bank runs/bank --out runs/models", _texture, rhythm,
     ),
     "vqvae": (
         "Train the VQ-VAE, which turns texture into tokens and back.", "--bank runs/bank --out runs/models", _texture, vqvae

@@ -21,6 +21,7 @@ from ecg_batch.donors.ptbxl import PTBXL, SAME_SIGNAL, Entry, Release, counted, 
 from ecg_batch.donors.recording import RECORD_S, Unreadable
 from ecg_batch.donors.sources import LAST_ECG_ID
 from ecg_batch.donors.split import Split
+from ecg_batch.donors.symbols import symbols_of
 from ecg_batch.donors.trace import Traces, trace_of
 from ecg_batch.errors import UserError, clipped
 from ecg_batch.files import to_json
@@ -345,8 +346,19 @@ def _write(out: Path, release: Release, usable: list[Usable], chosen: list[int],
     learnt = {"unit_level": np.stack([one.unit_level for one in usable]), "noise": _noise(usable)}
     shapes |= {name: values[chosen] for name, values in learnt.items()}
     textures = _table(usable, release.codes, sources) | learnt | {"texture": Textures(spool, len(usable))}
+    textures |= _rhythms(usable, release.codes, textures["likelihood"])
     donors_group = _table(donors, release.codes, sources) | shapes
     bank.write_groups({out / "textures.zarr": textures, out / "donors.zarr": donors_group}, attributes)
+
+
+def _rhythms(usable: list[Usable], codes: tuple[str, ...], likelihood: np.ndarray) -> dict[str, np.ndarray]:
+    """Where the beats of each record are and which: r_sample int32 (record, beat), -1 no more beats; beat_symbol uint8, the letter
+    of N, V or A, Q of a beat that is neither, 0 no more beats.
+    """
+    r, types = (np.stack([_padded(getattr(one, name)) for one in usable]) for name in ("beats", "types"))
+    symbol = symbols_of(codes, likelihood, r, types)
+    letter = np.select([symbol == name for name in "NVA"], [ord(name) for name in "NVA"], ord("Q"))
+    return {"r_sample": r, "beat_symbol": np.where(r >= 0, letter, 0).astype(np.uint8)}
 
 
 def _source(release: Release) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED, MV_PER_UV
+from ecg_batch.models.rhythm_codes import STATEMENTS
 from ecg_batch.signal.noise import LEVEL_BANDS_HZ, NOISE_KINDS, has_unit, mean_level
 from ecg_batch.statements import stated
 from ecg_batch.sums import open_whole
@@ -78,6 +79,40 @@ def load_unit_corpus(bank: Path) -> UnitCorpus:
                         f"unit) and {shapes[0]}, (record,) and {shapes[1]}, (record,). {REMEDY}")  # fmt: skip
     _check_folds(path, fold)
     return UnitCorpus(level, noise, fold, fs_hz)
+
+
+@dataclass(frozen=True)
+class RhythmCorpus:
+    """Where the beats of each record are, and which. r_sample (record, beat), symbol str (record, beat): "" is no beat."""
+
+    r_sample: np.ndarray
+    symbol: np.ndarray
+    held: np.ndarray  # bool (record, statement) of rhythm_codes.STATEMENTS, whatever their likelihood
+    age: np.ndarray  # (record,) years
+    patient_id: np.ndarray
+    fold: np.ndarray
+    fs_hz: float
+
+
+def load_rhythm_corpus(bank: Path) -> RhythmCorpus:
+    """The beats of a bank's recordings. UserError where it does not have them, or holds the wrong folds."""
+    path, group = _open(bank, ("fold",))
+    if not {"r_sample", "beat_symbol"} <= set(group.array_keys()):
+        raise UserError(f"{path}: does not say where its beats are, as banks before 0.5.0. Make it again with ecg-batch prepare")
+    try:
+        names = ("r_sample", "beat_symbol", "likelihood", "age", "patient_id", "fold")
+        r, letter, likelihood, age, patient_id, fold = (group[name][:] for name in names)
+        codes, _, fs_hz = stated(group.attrs)
+        symbol = np.where(r >= 0, letter.astype(np.uint8).view("S1").astype("U1"), "")
+        held = np.stack([likelihood[:, codes.index(code)] >= 0 if code in codes else np.zeros(len(fold), bool)
+                         for code in STATEMENTS], axis=1)  # fmt: skip
+    except Exception as error:  # as in load_corpus
+        raise UserError(f"{path}: damaged ({type(error).__name__}: {error!s:.200}). {REMEDY}") from error
+    if not r.shape == letter.shape == symbol.shape or not len(r) == len(age) == len(patient_id) == len(fold):
+        raise UserError(f"{path}: r_sample has shape {r.shape}, beat_symbol {letter.shape}, fold {fold.shape}; needed (record, "
+                        f"beat) twice, and (record,). {REMEDY}")  # fmt: skip
+    _check_folds(path, fold)
+    return RhythmCorpus(r, symbol, held, age.astype(np.float64), patient_id, fold, float(fs_hz))
 
 
 def _open(bank: Path, needed: tuple[str, ...]):

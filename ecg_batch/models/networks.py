@@ -76,6 +76,11 @@ class UnitConfig:
     d_conv: Annotated[int, Range(1, 64)] = 4
 
     @property
+    def said(self) -> int:
+        """Numbers that a condition is made of."""
+        return self.levels + self.kinds
+
+    @property
     def mamba(self) -> MambaConfig:
         """One condition token, which begins each sequence."""
         return MambaConfig(self.codes, 1, self.d_model, self.n_layer, self.expand, self.d_state, self.d_conv)
@@ -83,13 +88,43 @@ class UnitConfig:
     def shapes(self) -> Shapes:
         """Of each tensor of a UnitNetwork."""
         per_level = {name: (self.levels,) for name in ("mean", "scale")}
-        first, last = (self.hidden, self.levels + self.kinds), (self.d_model, self.hidden)
-        layers = {"inner.weight": first, "inner.bias": first[:1], "outer.weight": last, "outer.bias": last[:1]}
-        return {"codebook": (self.codes, self.levels), **per_level, **layers,
-                **{f"mamba.{name}": shape for name, shape in self.mamba.shapes().items()}}  # fmt: skip
+        return {"codebook": (self.codes, self.levels), **per_level, **_of_sequences(self)}
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class RhythmConfig:
+    """Sizes of the model of rhythm (rhythm_codes.py)."""
+
+    codes: Annotated[int, Range(2, 65_536, "types of beats times steps of RR")] = 198
+    said: Annotated[int, Range(1, 1024, "numbers that a condition is made of")] = 19
+    hidden: Annotated[int, Range(1, 8192)] = 64
+    d_model: Annotated[int, Range(1, 8192)] = 64
+    n_layer: Annotated[int, Range(1, 256)] = 2
+    expand: Annotated[int, Range(1, 16)] = 2
+    d_state: Annotated[int, Range(1, 1024)] = 16
+    d_conv: Annotated[int, Range(1, 64)] = 4
+
+    @property
+    def mamba(self) -> MambaConfig:
+        """One condition token, which begins each sequence."""
+        return MambaConfig(self.codes, 1, self.d_model, self.n_layer, self.expand, self.d_state, self.d_conv)
+
+    def shapes(self) -> Shapes:
+        """Of each tensor of a SequenceNetwork."""
+        return _of_sequences(self)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def _of_sequences(of: UnitConfig | RhythmConfig) -> Shapes:
+    """Of each tensor of a SequenceNetwork."""
+    first, last = (of.hidden, of.said), (of.d_model, of.hidden)
+    layers = {"inner.weight": first, "inner.bias": first[:1], "outer.weight": last, "outer.bias": last[:1]}
+    return layers | {f"mamba.{name}": shape for name, shape in of.mamba.shapes().items()}
 
 
 @dataclass(frozen=True)

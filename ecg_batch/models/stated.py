@@ -10,13 +10,14 @@ from pathlib import Path
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED
 from ecg_batch.models.conditions import ANY
-from ecg_batch.models.networks import COUNTED, JudgeConfig, MambaConfig, UnitConfig, VqVaeConfig
+from ecg_batch.models.networks import COUNTED, JudgeConfig, MambaConfig, RhythmConfig, UnitConfig, VqVaeConfig
+from ecg_batch.models.rhythm_codes import ALPHABET, CODES, STATEMENTS
 from ecg_batch.models.sizes import read_sizes
 from ecg_batch.signal.noise import LEVEL_BANDS_HZ, NOISE_KINDS
 from ecg_batch.statements import SUPERCLASSES
 
-SIZES = {"vqvae": VqVaeConfig, "mamba": MambaConfig, "judge": JudgeConfig, "units": UnitConfig}
-Sizes = VqVaeConfig | MambaConfig | JudgeConfig | UnitConfig
+SIZES = {"vqvae": VqVaeConfig, "mamba": MambaConfig, "judge": JudgeConfig, "units": UnitConfig, "rhythm": RhythmConfig}
+Sizes = VqVaeConfig | MambaConfig | JudgeConfig | UnitConfig | RhythmConfig
 Tensors = dict[str, tuple[tuple[int, ...], bool]]  # name -> shape, and whether it holds real numbers
 
 
@@ -30,7 +31,9 @@ def check(path: Path, kind: str, metadata: dict[str, str], tensors: Tensors) -> 
         raise UserError(
             f"{path}: damaged or of another program: {what:.300}. Fetch the file again, or run ecg-batch train {kind}"
         ) from error
-    {"vqvae": _check_vqvae, "mamba": labels_of, "judge": _check_judge, "units": _check_units}[kind](path, metadata)
+    {"vqvae": _check_vqvae, "mamba": labels_of, "judge": _check_judge, "units": _check_units, "rhythm": _check_rhythm}[kind](
+        path, metadata
+    )
     return sizes
 
 
@@ -54,6 +57,13 @@ def _check_units(path: Path, metadata: dict[str, str]) -> None:
             "Run ecg-batch train units again"
         )
     rate_of(path, metadata)
+
+
+def _check_rhythm(path: Path, metadata: dict[str, str]) -> None:
+    """What its codes and conditions stand for is written out in the file: weights of another alphabet would say other beats."""
+    sizes = read_sizes(RhythmConfig, metadata["config"])
+    if metadata.get("alphabet") != ALPHABET or (sizes.codes, sizes.said) != (CODES, len(STATEMENTS) + 2):
+        raise UserError(f"{path}: codes or conditions of another program; needed {ALPHABET:.50}... Run ecg-batch train rhythm")
 
 
 def rate_of(path: Path, metadata: dict[str, str]) -> float:

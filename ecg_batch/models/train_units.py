@@ -6,21 +6,19 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ecg_batch.errors import UserError
 from ecg_batch.keys import Range
 from ecg_batch.models.checkpoints import best_epoch, refuse_divergence, save_curves, save_report, set_learning_rate
 from ecg_batch.models.corpus import UnitCorpus
+from ecg_batch.models.networks import UnitConfig
+from ecg_batch.models.sequence_network import NO_CODE, UnitNetwork, bits_of, mean_bits, nats, untied
 from ecg_batch.models.sizes import refuse
 from ecg_batch.models.train_mamba import optimizer_of
-from ecg_batch.models.unit_model import CODE_STEP, UnitConfig, nearest, said
-from ecg_batch.models.unit_network import UnitNetwork
+from ecg_batch.models.unit_model import CODE_STEP, nearest, said
 from ecg_batch.models.weights import FORMAT
 from ecg_batch.signal.noise import counted, has_unit
 
-NO_CODE = -100  # beyond a sequence's end, as torch's cross entropy ignores it
-LOOK_AT = 512  # sequences at a time
 LONGEST = 24  # units of a recording that are learnt from: few recordings have more, and all sequences are padded to the longest
 
 
@@ -60,7 +58,7 @@ def train_units(corpus: UnitCorpus, out: Path, config: UnitConfig, training: Uni
     curves, made = best_epoch(
         "units", out, model, optimizer, training, settings, stated, untied,
         train=lambda epoch: train_epoch(model, optimizer, learn, training, epoch),
-        look=lambda: _mean(bits_of(model, held_back.codes, held_back.said)),
+        look=lambda: mean_bits(bits_of(model, held_back.codes, held_back.said)),
     )  # fmt: skip
     if made:
         return made
@@ -68,11 +66,6 @@ def train_units(corpus: UnitCorpus, out: Path, config: UnitConfig, training: Uni
     report = {"settings": settings, "curves": curves, **quality(model, learn, held_back, check, training.seed)}
     save_report(out / "units.json", report)
     return report
-
-
-def untied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """safetensors refuses tensors that share memory."""
-    return {**tensors, "mamba.lm_head.weight": tensors["mamba.lm_head.weight"].clone()}
 
 
 # The codebook ---------------------------------------------------------------------------------------------------------
@@ -127,26 +120,6 @@ def train_epoch(
     return float(np.mean(losses) / np.log(2))
 
 
-def nats(model: UnitNetwork, codes: torch.Tensor, said: torch.Tensor, reduction: str) -> torch.Tensor:
-    """-log p of each code given its condition and all before it."""
-    codes, said = codes.to(model.codebook.device), said.to(model.codebook.device)
-    logits = model(codes.clamp(min=0), said)  # (b, l, K)
-    return F.cross_entropy(logits.transpose(1, 2), codes, reduction=reduction, ignore_index=NO_CODE)
-
-
-@torch.no_grad()
-def bits_of(model: UnitNetwork, codes: torch.Tensor, said: torch.Tensor) -> np.ndarray:
-    """(record, 2): bits of each record's codes, and how many codes they are."""
-    parts = zip(codes.split(LOOK_AT), said.split(LOOK_AT), strict=True)
-    total = torch.cat([nats(model, some, of_them, "none").sum(1) for some, of_them in parts]).cpu().numpy() / np.log(2)
-    return np.stack([total, (codes != NO_CODE).sum(1).numpy()], axis=1)
-
-
-def _mean(bits: np.ndarray) -> float:
-    total, count = bits.sum(axis=0)
-    return float(total / count)
-
-
 # What it is worth -----------------------------------------------------------------------------------------------------
 
 
@@ -163,7 +136,7 @@ def quality(model: UnitNetwork, learn: Sequences, check: Sequences, corpus: Unit
     rest = counted(changes - codebook[nearest(codebook, changes)])
     mean, unigram = float(gain.mean()), float(-np.log2(share[held]).mean())
     return {
-        "bits_a_beat": {"mamba": _mean(right), "mamba_other_conditions": _mean(shuffled), "unigram": unigram},
+        "bits_a_beat": {"mamba": mean_bits(right), "mamba_other_conditions": mean_bits(shuffled), "unigram": unigram},
         "condition_gain_bits_a_beat": {"mean": mean, "low": float(mean - half), "high": float(mean + half)},
         "codes_used": int(len(np.unique(held))),
         "explained": float(1 - np.square(rest).sum() / np.square(counted(changes)).sum()),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 # What the metadata of each kind of file state as `format`; the number rises when older files no longer fit.
-FORMAT = {kind: f"ecg-batch {kind} 1" for kind in ("vqvae", "mamba", "units")} | {"judge": "ecg-batch judge 2"}
+FORMAT = {kind: f"ecg-batch {kind} 1" for kind in ("vqvae", "mamba", "units", "rhythm")} | {"judge": "ecg-batch judge 2"}
 
 
 def read_header(path: Path) -> tuple[dict[str, str], Tensors]:

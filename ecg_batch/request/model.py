@@ -23,6 +23,7 @@ MINUTE_S = 60  # a chunk of a long record; a record that is longer is a Zarr sha
 LATER_DEFAULTS = (("batch_on_oom", "fail"), ("format", "zarr"), ("rhythm", None), ("start_hour", None), ("variation", None),
                   ("judge", None), ("cohort", None), ("min_likelihood", 0), ("texture", "decoded"), ("noise", None),
                   ("events", None), ("vary", None))  # fmt: skip
+LATER_RHYTHM = (("order", "rules"),)  # the same below rhythm
 PATHS = {"bank", "models", "table", "source"}  # enter the run id by what is there
 HR_LIMITS_BPM = (20.0, 300.0)
 AGE_LIMITS = (0.0, 120.0)
@@ -216,6 +217,8 @@ class Request:
         that were added later and say what was always done, so that older runs keep their id.
         """
         entering = {key: value for key, value in asdict(self).items() if key not in PATHS}
+        if self.rhythm:
+            entering["rhythm"] = {key: value for key, value in entering["rhythm"].items() if (key, value) not in LATER_RHYTHM}
         return {key: value for key, value in entering.items() if (key, value) not in LATER_DEFAULTS}
 
 

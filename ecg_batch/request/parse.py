@@ -25,7 +25,7 @@ from ecg_batch.request.model import (
     Noise,
     Request,
 )
-from ecg_batch.request.rhythm_parameters import RhythmParameters, rate_limits_bpm
+from ecg_batch.request.rhythm_parameters import OF_RULES, RhythmParameters, rate_limits_bpm
 from ecg_batch.request.spread import distribution, drawn
 from ecg_batch.request.vary import AskedVary, refuse_with_vary, vary_of
 from ecg_batch.settings import Written, read_settings
@@ -237,6 +237,13 @@ def _refuse_in_long_records(request: Request, written: Written) -> None:
             ("rhythm", "fibrillation_short_refractory_s"),
             f"rhythm.fibrillation_short_refractory_s is {rhythm.fibrillation_short_refractory_s:g}, over "
             f"fibrillation_long_refractory_s, {rhythm.fibrillation_long_refractory_s:g}; exchange them",
+        )
+    differing = [name for name in OF_RULES if getattr(rhythm, name) != getattr(RhythmParameters(), name)]
+    if rhythm.order == "mamba" and differing:
+        raise written.error(
+            ("rhythm", differing[0]),
+            f"rhythm.{differing[0]} is of the rules that say which beat comes, but rhythm.order is mamba, a model that has learnt "
+            "it from recordings. Leave the key out, or say order: rules",
         )
     if request.mix and request.mix.hr_bpm:
         _refuse_rate(request, written)

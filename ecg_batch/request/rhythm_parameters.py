@@ -1,9 +1,9 @@
 """The parameters of the rhythm model: published defaults, ranges and meaning, as the keys below `rhythm:` of a request."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
-from ecg_batch.keys import Range
+from ecg_batch.keys import Meaning, Range
 
 
 @dataclass(frozen=True)
@@ -12,6 +12,10 @@ class RhythmParameters:
     the current RR. Sources: docs/evidence/rhythm.md.
     """
 
+    order: Annotated[
+        Literal["mamba", "rules"],
+        Meaning("who says which beat comes next, and when, in fibrillation and in donors with ectopic beats"),
+    ] = "rules"
     variability: Annotated[float, Range(0, 2, "factor on all depths; below 1 for patients whose rate varies less")] = 1.0
     rate_exponent: Annotated[float, Range(0, 3, "depths grow as RR ** rate_exponent, for a fast heart varies less")] = 1.0
     person_spread: Annotated[float, Range(0, 0.5, "SD of the log of each depth between records")] = 0.15
@@ -45,6 +49,11 @@ class RhythmParameters:
     qt_lag_s: Annotated[float, Range(1, 300, "time constant with which QT follows RR, s")] = 65.0
     rr_low_s: Annotated[float, Range(0.2, 0.4, "shortest RR, s")] = 0.25
     rr_high_s: Annotated[float, Range(1.5, 4, "longest RR, s")] = 2.5
+
+
+OF_RULES = ("fibrillation_impulses_per_s", "fibrillation_short_refractory_s", "fibrillation_long_refractory_s",
+            "fibrillation_short_share", "fibrillation_prolongation_s", "ectopic_burst_spread", "ventricular_coupling_ratio",
+            "atrial_coupling_ratio", "coupling_spread_ratio", "atrial_return_ratio")  # not of order: mamba  # fmt: skip
 
 
 def rate_limits_bpm(p: RhythmParameters) -> tuple[float, float]:

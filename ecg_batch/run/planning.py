@@ -126,6 +126,7 @@ def _check_models(request: Request) -> dict[str, str]:
     """sha256 of the weight files that are needed, after a look at what they say they are. No torch: their headers are JSON."""
     folder = Path(request.models)
     names = ("units",) if request.texture == "units" else ("vqvae", "mamba", "judge") if request.judge else ("vqvae", "mamba")
+    names += ("rhythm",) if request.is_long and request.rhythm.order == "mamba" else ()
     paths = {name: folder / f"{name}.safetensors" for name in names}
     try:
         headers = {name: read_header(path) for name, path in paths.items()}
@@ -155,6 +156,8 @@ def _check_models(request: Request) -> dict[str, str]:
 def _check_weights(request: Request, path: Path, metadata: dict, needed: str) -> None:
     if metadata.get("format") != needed:
         raise UserError(f"{request.source}: {path} states the format {metadata.get('format')!r}; needed {needed!r}. Train it again")
+    if path.stem == "rhythm":
+        return
     if path.stem != "judge" and metadata.get("fs_hz") != str(request.fs_hz):  # the judge brings every rate to its own
         raise UserError(
             f"{request.source}: fs_hz is {request.fs_hz} but {path} was trained at {metadata.get('fs_hz')} Hz. Use "

@@ -8,15 +8,12 @@ import numpy as np
 
 from ecg_batch.dataset.beats import WAVES
 from ecg_batch.donors.bank import Bank, DonorTable
-from ecg_batch.donors.split import UNLOCKED_ATRIAL
-from ecg_batch.donors.usable import MIN_BEATS
-from ecg_batch.rhythm_words import NO_P, RHYTHM_OF_STATEMENT
+from ecg_batch.donors.symbols import IRREGULAR, held, symbols_of
+from ecg_batch.rhythm_words import RHYTHM_OF_STATEMENT
 from ecg_batch.signal.beats import beat_types
 from ecg_batch.signal.delineate import T_BEGINS_S
 from ecg_batch.signal.marks import MARKS, read_marks
 
-PREMATURE = 0.85  # of the median RR: earlier beats of a donor with ectopic beats are those
-VENTRICULAR, ATRIAL, IRREGULAR = frozenset({"PVC", "BIGU", "TRIGU"}), frozenset({"PAC"}), NO_P
 LONGEST_P_MS, OF_PR = 110.0, 0.4  # the P wave of banks that know its onset only; PR at most this share of the RR before
 OF_BANK = [MARKS.index(name) for name in WAVES]  # all but R, which a row's sample is
 # Of statements that say more than the rhythm model does; the first that a donor holds
@@ -39,9 +36,10 @@ def bank_marks(bank: Bank) -> Marks:
     """The marks of all donors."""
     donors, most = np.arange(len(bank.table)), int((bank.r_sample >= 0).sum(axis=1).max())
     r = bank.r_sample[:, :most]
-    symbol = symbols_of(bank.table, donors, r, _types(bank)[:, :most])
+    codes, likelihood = bank.table.codes, bank.table.likelihood[donors]
+    symbol = symbols_of(codes, likelihood, r, _types(bank)[:, :most])
     first = ((r >= 0) & (r < bank.loop_start[:, None])).sum(axis=1)
-    stated = stated_symbols(symbol, held(bank.table, donors, {"PACE"})[:, None])
+    stated = stated_symbols(symbol, held(codes, likelihood, {"PACE"})[:, None])
     return Marks(stated, waves_of(bank, donors, symbol).astype(np.float32), rhythms_of(bank.table, donors), first)
 
 
@@ -56,39 +54,10 @@ def _types(bank: Bank) -> np.ndarray:
     return types
 
 
-def held(table: DonorTable, donors: np.ndarray, codes: frozenset[str] | set[str]) -> np.ndarray:
-    """Which of these donors hold one of the statements: bool (donor,)."""
-    columns = [table.codes.index(code) for code in sorted(codes) if code in table.codes]
-    return (table.likelihood[donors][:, columns] >= 0).any(axis=1)
-
-
 def rhythms_of(table: DonorTable, donors: np.ndarray) -> np.ndarray:
     """The rhythm of records of each donor: str (donor,)."""
-    return np.select([held(table, donors, {code}) for code in RHYTHM_OF], list(RHYTHM_OF.values()), "(N")
-
-
-def symbols_of(table: DonorTable, donors: np.ndarray, r: np.ndarray, types: np.ndarray) -> np.ndarray:
-    """WFDB symbol of each beat, r and types (donor, beat), -1 is none; "" where a beat is neither of the main rhythm nor what the
-    donor's statements speak of.
-    """
-    ventricular, atrial, irregular, unlocked = (
-        held(table, donors, codes)[:, None] for codes in (VENTRICULAR, ATRIAL, IRREGULAR, UNLOCKED_ATRIAL)
-    )
-    rr = np.diff(r).astype(np.float64)
-    premature = np.insert(rr < PREMATURE * _median(rr, r[:, 1:] >= 0)[:, None], 0, False, axis=1) | irregular
-    recurs = np.zeros(types.shape, bool)  # a shape that is seen once or twice in 10 s would come hundreds of times an hour
-    for kind in range(types.max() + 1):
-        recurs |= (types == kind) & ((types == kind).sum(axis=1, keepdims=True) >= MIN_BEATS)
-    symbol = np.where((types == 0) | (recurs & ~premature & ~ventricular), "N", "")
-    symbol = np.where(ventricular & (types > 0) & premature, "V", symbol)
-    return np.where(atrial & ~unlocked & (types == 0) & premature, "A", symbol)
-
-
-def _median(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Of the valid ones of each row; 0 where there are none."""
-    count, ordered = valid.sum(axis=1), np.sort(np.where(valid, values, np.inf), axis=1)
-    low, high = (np.take_along_axis(ordered, at[:, None], axis=1)[:, 0] for at in (np.maximum(count - 1, 0) // 2, count // 2))
-    return np.where(count > 0, (low + high) / 2, 0)
+    likelihood = table.likelihood[donors]
+    return np.select([held(table.codes, likelihood, {code}) for code in RHYTHM_OF], list(RHYTHM_OF.values()), "(N")
 
 
 def stated_symbols(symbol: np.ndarray, paced: np.ndarray | bool) -> np.ndarray:
@@ -112,7 +81,7 @@ def _of_typical_beat(bank: Bank, donors: np.ndarray, symbol: np.ndarray) -> np.n
     begins = qrs_on - np.minimum(qrs_on - p_on, OF_PR * rr)
     ends = np.minimum(begins + LONGEST_P_MS, qrs_on)
     t_on = np.minimum(qrs_end + 1000 * T_BEGINS_S, t_end)
-    no_p = (symbol == "V") | held(bank.table, donors, IRREGULAR)[:, None] | (qrs_on - p_on < 1.5 * ms)
+    no_p = (symbol == "V") | held(bank.table.codes, bank.table.likelihood[donors], IRREGULAR)[:, None] | (qrs_on - p_on < 1.5 * ms)
     no_t = t_end - qrs_end < 2 * ms
     p, t = [begins, (begins + ends) / 2, ends], [t_on, (t_on + t_end) / 2, t_end]
     each = [*(np.where(no_p, np.nan, mark) for mark in p), qrs_on, qrs_end, *(np.where(no_t, np.nan, mark) for mark in t)]

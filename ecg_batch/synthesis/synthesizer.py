@@ -49,6 +49,18 @@ class Synthesizer:
 
         return lenders_of_beats(self.bank, self.donors.rows, self.marks.symbol)
 
+    @cached_property
+    def beat_writer(self) -> "BeatWriter | None":  # noqa: F821
+        """The model of rhythm, ready for the bank's donors, where the request asks for it."""
+        if not (self.request.is_long and self.request.rhythm.order == "mamba"):
+            return None
+        from ecg_batch.models.sequence_model import SequenceModel
+        from ecg_batch.models.weights import load_arrays
+        from ecg_batch.synthesis.long.beat_writer import BeatWriter
+
+        model = SequenceModel(*load_arrays(Path(self.request.models) / "rhythm.safetensors", "rhythm"))
+        return BeatWriter(model, self.bank.table, self.request.seed)
+
     def asked(self, **changes) -> "Synthesizer":
         """The same for a request that differs in these fields. Bank and models are shared."""
         return replace(self, request=replace(self.request, **changes))

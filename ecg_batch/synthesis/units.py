@@ -22,7 +22,8 @@ from ecg_batch.donors.level import tp_before_r, unit_levels
 from ecg_batch.donors.split import BEFORE_R_S, END_S, JOIN_S, UNLOCKED_ATRIAL
 from ecg_batch.errors import UserError
 from ecg_batch.kernels import units as units_kernel
-from ecg_batch.models.unit_model import UnitModel, conditions, draw_codes
+from ecg_batch.models.sequence_model import conditions, draw_codes
+from ecg_batch.models.unit_model import UnitModel
 from ecg_batch.signal.beats import beat_types
 from ecg_batch.signal.filters import low_pass
 from ecg_batch.signal.noise import NOISE_KINDS, counted, has_unit, mean_level

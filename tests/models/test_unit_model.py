@@ -12,9 +12,11 @@ from ecg_batch.donors import bank as banks
 from ecg_batch.errors import UserError
 from ecg_batch.models.checkpoints import load_checkpoint
 from ecg_batch.models.corpus import UnitCorpus, load_unit_corpus
-from ecg_batch.models.train_units import NO_CODE, UnitTraining, sequences, train_units
-from ecg_batch.models.unit_model import CODE_STEP, UnitConfig, conditions, draw_codes, load_unit_model, nearest
-from ecg_batch.models.unit_network import network_of, plain_codes
+from ecg_batch.models.networks import UnitConfig
+from ecg_batch.models.sequence_model import conditions, draw_codes
+from ecg_batch.models.sequence_network import NO_CODE, network_of, plain_codes
+from ecg_batch.models.train_units import UnitTraining, sequences, train_units
+from ecg_batch.models.unit_model import CODE_STEP, load_unit_model, nearest
 from ecg_batch.signal.noise import BAND_SCALE, NO_UNIT, has_unit, mean_level
 
 TINY = UnitConfig(codes=16, hidden=16, d_model=16, n_layer=1)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,13 @@ from ecg_batch.models.decode import load_models
 from ecg_batch.models.judge import ENCODER, Judge, load_judge
 from ecg_batch.models.mamba import MambaLM
 from ecg_batch.models.networks import COUNTED, JudgeConfig, MambaConfig, UnitConfig, VqVaeConfig
+from ecg_batch.models.sequence_network import UnitNetwork
 from ecg_batch.models.unit_model import load_unit_model
-from ecg_batch.models.unit_network import UnitNetwork
 from ecg_batch.models.vqvae import VqVae
-from ecg_batch.models.weights import read_header, read_weights
+from ecg_batch.models.weights import load_arrays, read_header, read_weights
 from ecg_batch.sums import list_of
 
-NAMES = ("vqvae", "mamba", "judge", "encoder", "units")
+NAMES = ("vqvae", "mamba", "judge", "encoder", "units", "rhythm")
 
 
 def kind_of(name: str) -> str:
@@ -42,7 +43,7 @@ def copied(folder: Path, name: str, change=lambda tensors, metadata: None) -> Pa
 
 
 def load(folder: Path, name: str):
-    one = {"judge": load_judge, "units": load_unit_model}.get(kind_of(name))
+    one = {"judge": load_judge, "units": load_unit_model, "rhythm": partial(load_arrays, kind="rhythm")}.get(kind_of(name))
     return one(folder / f"{name}.safetensors") if one else load_models(folder)
 
 
@@ -103,12 +104,13 @@ DAMAGE = [
     stating("format", "x" * 9999),
     *(one_tensor_less, one_more, other_shape, whole_numbers),
 ]  # fmt: skip
-NO_SIZES = [stating("config", "[]"), stating("config", "{}")]  # the default ones are meant, which the bundled units have
+NO_SIZES = [stating("config", "[]"), stating("config", "{}")]  # the default ones are meant, which those two have
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "change"), [(name, change) for name in NAMES for change in (DAMAGE if name == "units" else DAMAGE + NO_SIZES)]
+    ("name", "change"),
+    [(name, change) for name in NAMES for change in DAMAGE + NO_SIZES if change not in NO_SIZES or name not in ("units", "rhythm")],
 )
 def test_damaged_metadata_and_tensors_that_do_not_fit_are_refused_in_words(tmp_path, name, change):
     path = copied(tmp_path, name, change)
@@ -129,6 +131,7 @@ def test_damaged_metadata_and_tensors_that_do_not_fit_are_refused_in_words(tmp_p
     ("mamba", stating("conditions", "{")), ("mamba", stating("superclass_of", "[]")), ("mamba", without("superclass_of")),
     ("judge", without("thresholds")), ("judge", stating("thresholds", "[1, 2]")), ("judge", stating("thresholds", "[NaN,0,0,0,0]")),
     ("units", sizes(levels=23)), ("units", sizes(d_state=0)), ("units", without("fs_hz")), ("units", stating("fs_hz", "inf")),
+    ("rhythm", sizes(said=18)), ("rhythm", without("alphabet")), ("rhythm", stating("alphabet", "{}")),
     ("judge", without("patients")), ("judge", stating("patients", '["a"]')), ("encoder", stating("patients", "3")),
 ])  # fmt: skip
 def test_metadata_that_state_what_cannot_be_are_refused_in_words(tmp_path, name, change):

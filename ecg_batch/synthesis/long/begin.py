@@ -1,6 +1,7 @@
 """Before the first minute of a long record: its donor, its rhythm, where each of its beats comes from."""
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ecg_batch.synthesis.batch import candidate_rows
 from ecg_batch.synthesis.check import check
 from ecg_batch.synthesis.donor_marks import rhythms_of
 from ecg_batch.synthesis.long.atrial import Atrial, atrial_of
+from ecg_batch.synthesis.long.beat_writer import remembered
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor, single_beats
 from ecg_batch.synthesis.long.overlays import Overlays, drawn_overlays
@@ -49,10 +51,11 @@ class LongRecord:
     atrial: Atrial | None = None  # of a record with events, as the next two
     overlays: Overlays | None = None
     lent: np.ndarray | None = None  # (beat of `donor`,), the row of the bank that it is from, stock.HOST of its own
+    written: bool = False  # whether the model of rhythm says which beat comes
 
     def wide_beats(self) -> np.ndarray | None:
-        """Which of the beats inside the record have another QRS than its main rhythm; None without events."""
-        if self.atrial is None:
+        """Which of the beats inside the record have another QRS than its main rhythm; None where they come by rules, one by one."""
+        if self.atrial is None and not self.written:
             return None
         return ~np.isin(self.donor.symbol[self.placed.source[1:-1]], NARROW)
 
@@ -75,14 +78,24 @@ def begin_records(synthesizer: Synthesizer, queries: Queries) -> list[LongRecord
     """Each record with the first of its donors whose first minute passes the gate, or the one with the fewest flags; with one whose
     ectopic beats bring their neighbours rather than one whose do not.
     """
-    return [_begin(synthesizer, queries, at, rows) for at, rows in enumerate(candidate_rows(synthesizer, queries))]
+    candidates = candidate_rows(synthesizer, queries)
+    if synthesizer.beat_writer:
+        rows, duration_s = candidates[:, 0], synthesizer.request.duration_s
+        synthesizer.beat_writer.prepare(rows, queries.key, _rates(synthesizer, rows, queries.hr_bpm), duration_s)
+    return [_begin(synthesizer, queries, at, rows) for at, rows in enumerate(candidates)]
+
+
+def _rates(synthesizer: Synthesizer, rows: np.ndarray, hr_bpm: np.ndarray) -> np.ndarray:
+    """The asked mean rates, where none is asked the donors' own: (record,) bpm."""
+    return np.where(np.isnan(hr_bpm), synthesizer.bank.table.hr_bpm[rows], hr_bpm).astype(np.float64)
 
 
 def _begin(synthesizer: Synthesizer, queries: Queries, at: int, rows: np.ndarray) -> LongRecord:
     attempts, best = synthesizer.request.attempts, None
     for row in dict.fromkeys(rows[:attempts].tolist()):  # where a label has few donors, they come again
         try:
-            tried = _with_donor(synthesizer, row, int(queries.key[at]), float(queries.hr_bpm[at]))
+            rate = float(_rates(synthesizer, np.array([row]), queries.hr_bpm[at : at + 1])[0])
+            tried = _with_donor(synthesizer, row, int(queries.key[at]), rate)
         except TooFewBeats:
             continue
         best = tried if best is None else min(best, tried, key=_shortcomings)
@@ -104,7 +117,6 @@ def _with_donor(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float) -> 
     """A record with one donor, its draws by this key, and the flags that are known before its first minute is made."""
     request, table = synthesizer.request, synthesizer.bank.table
     own_bpm = float(table.hr_bpm[row])
-    hr_bpm = own_bpm if np.isnan(hr_bpm) else hr_bpm
     donor = (single_beats if request.events else long_donor)(synthesizer.bank, row)  # stock.py joins more than its own
     allowed = DonorRhythm(own_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(table, row), float(table.age[row]),
                           donor.beat_to_beat)  # fmt: skip
@@ -122,10 +134,13 @@ def _as_recorded(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     """A record of the donor's own rhythm from beginning to end."""
     request = synthesizer.request
     rhythm_draws = generator(request.seed, key, Stream.LONG_RHYTHM)
-    rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour)
+    writer = synthesizer.beat_writer
+    written = writer.sequences(row, key, hr_bpm, request.duration_s) if writer else None
+    rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour, written=written)
     beat_draws = generator(request.seed, key, Stream.LONG_BEATS)
     placed = place(donor, rhythm.r_s, rhythm.symbol, rhythm.qt_rr_s, request.samples, beat_draws)
-    return LongRecord(row, donor, [(0.0, aux)], placed, respiration_of(rhythm, placed.r[1:-1]), hr_bpm, [])
+    return LongRecord(row, donor, [(0.0, aux)], placed, respiration_of(rhythm, placed.r[1:-1]), hr_bpm, [],
+                      written=written is not None)  # fmt: skip
 
 
 def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, donor: LongDonor, allowed: DonorRhythm, aux: str):
@@ -140,9 +155,17 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     has_p = own_p_wave(donor) is not None and pr_s >= SHORTEST_PR_S
     host = Host(sinus, allowed.fibrillation, pr_s, aux, donor.ectopic, has_p, synthesizer.beat_lenders.kinds_for(row))
 
+    writer, cycles = synthesizer.beat_writer, None
+    if writer and host.fibrillation:
+        whole = writer.sequences(row, key, hr_bpm, request.duration_s)
+        cycles = remembered(chain.from_iterable(one.cycle.tolist() for one in whole))
+    elif writer:
+        cycles = remembered(writer.fibrillation(row, key, hr_bpm / habits.fibrillation))
+
     def order_of(rr_s: np.ndarray):
         numbers = generator(request.seed, key, Stream.EVENTS, 1)
-        return write_order(request.rhythm, host, habits, request.events, per_hour, rr_s, 60 / hr_bpm, request.duration_s, numbers)
+        return write_order(request.rhythm, host, habits, request.events, per_hour, rr_s, 60 / hr_bpm, request.duration_s, numbers,
+                           cycles and cycles())  # fmt: skip
 
     rhythm_draws = generator(request.seed, key, Stream.LONG_RHYTHM)
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour, order_of)

@@ -11,9 +11,10 @@ import numpy as np
 from ecg_batch.donors.bank import Bank
 from ecg_batch.donors.loop import SEAM_S, seam_cost
 from ecg_batch.donors.split import END_S, JOIN_S, UNLOCKED_ATRIAL, as_recorded, typical_beats
+from ecg_batch.donors.symbols import ATRIAL, VENTRICULAR, symbols_of
 from ecg_batch.donors.usable import MIN_BEATS, usable_beats
 from ecg_batch.signal.beats import QRS_HALF_WIDTH_S, beat_types, windows
-from ecg_batch.synthesis.donor_marks import ATRIAL, VENTRICULAR, symbols_of, waves_of
+from ecg_batch.synthesis.donor_marks import waves_of
 
 WIDER_S = (0.04, 0.06)  # a ventricular QRS begins so much earlier and ends so much later than the donor's others
 FAR_OFF, FAR_OF_QRS = 4.0, 0.25  # an artefact: so many times the median beat's difference, and so much of a QRS over all leads
@@ -105,9 +106,9 @@ def lacks_ectopic(donor: LongDonor) -> bool:
 
 
 def _symbols_and_waves(bank: Bank, donor: int, r: np.ndarray, types: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each beat what donor_marks.py says of it; waves in samples from R."""
+    """Of each beat what donors/symbols.py says of it; waves in samples from R."""
     row = np.array([donor])
-    symbol = symbols_of(bank.table, row, r[None], types[None])
+    symbol = symbols_of(bank.table.codes, bank.table.likelihood[row], r[None], types[None])
     return symbol[0], waves_of(bank, row, symbol)[0] * (bank.table.fs_hz / 1000)
 
 

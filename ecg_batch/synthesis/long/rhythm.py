@@ -7,7 +7,7 @@ each cycle is drawn from a model of the AV node (Corino et al. 2011, doi:10.1109
 docs/evidence/rhythm.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,10 +94,12 @@ def make_rhythm(
     generator: np.random.Generator,
     start_hour: float | None = None,
     order_of: Callable[[np.ndarray], "Order"] | None = None,  # noqa: F821  order.py, which needs this file
+    written: "Iterator[WrittenBeats] | None" = None,  # noqa: F821
 ) -> Rhythm:
     """The rhythm of one record, a function of its arguments and the generator's state alone.
 
-    order_of: of a record with events, from the current RR on the grid.
+    order_of: of a record with events, from the current RR on the grid. written: sequences of beats by the model of rhythm, to
+    choose from; without them the rules of this file say which beat comes.
 
     The mean rate between the first and the last beat is mean_hr_bpm, within 3 bpm also over 10 s, far closer over an hour; next to
     the shortest and the longest RR, fibrillation may miss it by more, which the quality gate sees. Raises UserError where that mean
@@ -116,7 +118,8 @@ def make_rhythm(
         order, longest_s = order_of(rr_s), LONGEST_PAUSE_S
         cycles, symbol = np.array(order.cycle), order.symbols()
     else:
-        cycles, symbol = _cycles(p, donor, mean_hr_bpm, duration_s, generator, grid_s, rr_s)
+        beats = _as_written(p, donor, mean_hr_bpm * duration_s / 60, written, generator) if written else None
+        cycles, symbol = beats or _cycles(p, donor, mean_hr_bpm, duration_s, generator, grid_s, rr_s)
     r_s = _beats(p, rr_s, grid_s, cycles, mean_hr_bpm, duration_s, generator.random(), longest_s)
     drift = np.tanh(0.8 * _noise(generator, len(grid_s), lambda f: _between(f, 1 / 7200, 1 / 120) / np.maximum(f, 1e-9)))
 
@@ -237,6 +240,19 @@ def _around(p: RhythmParameters, mean_rr_s: float, change: np.ndarray) -> np.nda
         rr_s = mean_rr_s * np.exp(np.where(shifted > 0, up * np.tanh(shifted / up), down * np.tanh(shifted / down)))
         shift += np.log(mean_rr_s * np.mean(1 / rr_s))
     return rr_s
+
+
+def _as_written(p: RhythmParameters, donor: DonorRhythm, expected: float, written, generator: np.random.Generator):
+    """(cycle, symbol) of each beat as _cycles; None where no sequence shows what its donor's statements speak of."""
+    from ecg_batch.synthesis.long.beat_writer import taken
+
+    shown = frozenset(donor.ectopic) - ({"A"} if donor.fibrillation else set())
+    needed = shown if p.ectopic_factor and not donor.fibrillation else frozenset()
+    for one in written:
+        beats = taken(one, donor.fibrillation, shown, p.ectopic_factor, generator.random(len(one.cycle)))
+        if needed <= set(beats.symbol[: int(expected) - 2]):
+            return beats.cycle, beats.symbol
+    return None
 
 
 def _cycles(

@@ -117,13 +117,13 @@ def _with_neighbours(donor: LongDonor, source: np.ndarray) -> np.ndarray:
     after, before = (np.where(pair.any(axis=1), pair.argmax(axis=1), -1).tolist() for pair in (natural, natural.T))  # -1: none
     kind, beats = [*donor.symbol.tolist(), ""], source.tolist()
     held = [kind[beat] != "N" for beat in beats]
-    for k in np.flatnonzero(held).tolist():  # neither the first nor the last, and never two in a row
+    for k in np.flatnonzero(held).tolist():  # neither the first nor the last
         if held[k - 1]:
             follows = after[beats[k - 1]]
             beats[k] = follows if kind[follows] == kind[beats[k]] else beats[k]
         elif kind[own := before[beats[k]]] == "N" and not (held[k - 2] and beats[k - 2] == own):
             beats[k - 1], held[k - 1] = own, True
-        if kind[own := after[beats[k]]] == "N":
+        if kind[own := after[beats[k]]] == "N" == kind[beats[k + 1]]:
             beats[k + 1], held[k + 1] = own, True
     source, free = np.array(beats), ~np.array(held)
     for turn in (0, 0, 1, 1):  # every other beat, so that its neighbours stand still: of three beats one differs from both

@@ -8,7 +8,7 @@ wide, as patients differ.
 Cycles are in units of the current RR, as in rhythm.py, which makes times of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,15 +99,18 @@ def write_order(
     mean_rr_s: float,
     duration_s: float,
     draws: np.random.Generator,
+    fibrillation: Iterator[float] | None = None,
 ) -> Order:
-    """The order of beats of a record. rr_s: the current RR on rhythm.py's grid; per_hour: of the events that it has."""
-    return _Writer(p, host, habits, events, per_hour, rr_s, mean_rr_s, duration_s, draws).written()
+    """The order of beats of a record. rr_s: the current RR on rhythm.py's grid; per_hour: of the events that it has. fibrillation:
+    its cycles, without end; None takes rhythm.py's.
+    """
+    return _Writer(p, host, habits, events, per_hour, rr_s, mean_rr_s, duration_s, draws, fibrillation).written()
 
 
 class _Writer:
     """The order in the making. A method for each event, of its name."""
 
-    def __init__(self, p, host, habits, events, per_hour, rr_s, mean_rr_s, duration_s, draws):
+    def __init__(self, p, host, habits, events, per_hour, rr_s, mean_rr_s, duration_s, draws, fibrillation):
         self._p, self._host, self._habits, self._draws = p, host, habits, draws
         self._rr, self._mean_rr_s = rr_s.tolist(), mean_rr_s
         self._until, self._t, self._order = 1.2 * duration_s + 20, 0.0, Order()
@@ -122,7 +125,7 @@ class _Writer:
         busy = min(sum(rate * usual[name] for name, rate in possible.items()) / 3600, 0.9)
         self._names = list(possible)
         self._hazard = np.cumsum([rate / 3600 / (1 - busy) for rate in possible.values()])
-        self._of_fibrillation = _endless(lambda: fibrillation_cycles(p, mean_rr_s, 512, draws))
+        self._of_fibrillation = fibrillation or _endless(lambda: fibrillation_cycles(p, mean_rr_s, 512, draws))
 
     def written(self) -> Order:
         self._add(1.0, Form.OWN)

@@ -1,0 +1,108 @@
+"""Which beats come and when, as the model of rhythm writes them (models/rhythm_codes.py): for records in fibrillation and of donors
+with ectopic beats. Sinus rhythm stays with rhythm.py, which ties it to breathing and to the donor's own variability.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+
+from ecg_batch.donors.bank import DonorTable
+from ecg_batch.draws import Stream, generator
+from ecg_batch.models.rhythm_codes import STATEMENTS, SYMBOLS, beats_of, said
+from ecg_batch.models.sequence_model import SequenceModel, conditions, draw_codes
+
+WRITTEN = frozenset({"AFIB", "PVC", "PAC", "BIGU", "TRIGU"})  # donors of which one of these is stated
+FIBRILLATION = "AFIB"
+PLAIN = 0.12  # a normal beat after a normal one, no further from the mean RR: how it varies is breathing's
+PIECE = 256  # beats of a paroxysm that are drawn at a time
+TRIES = 4  # sequences until one shows what the record's label says
+
+
+@dataclass(frozen=True)
+class WrittenBeats:
+    """symbol str (beat,), of SYMBOLS; cycle (beat,): RR before each over the mean RR."""
+
+    symbol: np.ndarray
+    cycle: np.ndarray
+
+
+class BeatWriter:
+    """Draws sequences of beats for records, each a function of its donor, its rate and its own random numbers."""
+
+    def __init__(self, model: SequenceModel, table: DonorTable, seed: int):
+        self._model, self._table, self._seed = model, table, seed
+        self._held = np.zeros((len(table), len(STATEMENTS)), bool)
+        for at, code in enumerate(STATEMENTS):
+            self._held[:, at] = table.holds(code) if code in table.codes else False
+        self._writes = self._held[:, [STATEMENTS.index(code) for code in sorted(WRITTEN)]].any(axis=1)
+        self._ready: dict[tuple[int, int, float], WrittenBeats] = {}
+
+    def prepare(self, rows: np.ndarray, keys: np.ndarray, hr_bpm: np.ndarray, duration_s: float) -> None:
+        """Draws what records with these donors will ask for, all at once: one by one it takes up to sixteen times as long."""
+        which = np.flatnonzero(self._writes[rows])
+        if len(which):
+            rows, keys, hr_bpm = rows[which], keys[which], hr_bpm[which]
+            drawn = self._drawn(self._held[rows], rows, keys, hr_bpm, beats_for(duration_s, hr_bpm.max()))
+            self._ready = dict(zip(zip(rows.tolist(), keys.tolist(), hr_bpm.tolist(), strict=True), drawn, strict=True))
+
+    def sequences(self, row: int, key: int, hr_bpm: float, duration_s: float) -> Iterator[WrittenBeats] | None:
+        """Sequences for a record of this donor, for whoever does not like the first; None where its beats are not written here."""
+        return self._tries(row, key, hr_bpm, duration_s) if self._writes[row] else None
+
+    def _tries(self, row: int, key: int, hr_bpm: float, duration_s: float) -> Iterator[WrittenBeats]:
+        rows, keys, rates = np.array([row]), np.array([key]), np.array([hr_bpm])
+        for part in range(TRIES):
+            ready = self._ready.get((row, key, hr_bpm)) if part == 0 else None
+            yield ready or self._drawn(self._held[rows], rows, keys, rates, beats_for(duration_s, hr_bpm), part)[0]
+
+    def fibrillation(self, row: int, key: int, hr_bpm: float) -> Iterator[float]:
+        """Cycles of paroxysms of fibrillation in a patient at this rate, without end."""
+        held = np.array([[code == FIBRILLATION for code in STATEMENTS]])
+        for part in count(TRIES):
+            yield from self._drawn(held, np.array([row]), np.array([key]), np.array([hr_bpm]), PIECE, part)[0].cycle.tolist()
+
+    def _drawn(self, held, rows, keys, hr_bpm, beats: int, part: int = 0) -> list[WrittenBeats]:
+        numbers = np.stack([generator(self._seed, int(key), Stream.BEAT_ORDER, part).random((beats, 2)) for key in keys])
+        condition = conditions(self._model, said(held, 60 / hr_bpm, self._table.age[rows].astype(np.float64)))
+        codes = draw_codes(self._model, condition, np.ascontiguousarray(numbers[..., 0]))
+        each = (beats_of(of, own[:, 1]) for of, own in zip(codes, numbers, strict=True))
+        return [WrittenBeats(np.array(SYMBOLS)[symbol], cycle) for symbol, cycle in each]
+
+
+def beats_for(duration_s: float, hr_bpm: float) -> int:
+    """Some more beats than a record has."""
+    return int(1.3 * hr_bpm * duration_s / 60) + 16
+
+
+def taken(beats: WrittenBeats, fibrillation: bool, shown: frozenset[str], factor: float, chance: np.ndarray) -> WrittenBeats:
+    """The beats as a record can show them. shown: the types of ectopic beats that its donor has; factor: the share of them that is
+    to come, by chance (beat,) in [0, 1).
+
+    In fibrillation all cycles are the model's. Else it says of ectopic beats and of what follows them when they come, and an
+    ectopic beat that cannot come is a normal one, in its time.
+    """
+    symbol, cycle = beats.symbol.copy(), beats.cycle.copy()
+    ectopic = symbol != "N"
+    gone = ectopic & (~np.isin(symbol, sorted(shown)) | (chance >= factor))
+    gone[0] |= ectopic[0]
+    symbol[gone] = "N"
+    if not fibrillation:
+        after_gone = np.append(False, gone[:-1]) & (symbol == "N")
+        plain = (symbol == "N") & np.append(True, symbol[:-1] == "N") & (np.abs(np.log(cycle)) <= PLAIN)
+        cycle[gone | after_gone | plain] = 1.0
+    return WrittenBeats(symbol, cycle)
+
+
+def remembered(numbers: Iterator[float]) -> Callable[[], Iterator[float]]:
+    """The same numbers from their beginning at every call, each drawn once."""
+    held: list[float] = []
+
+    def again() -> Iterator[float]:
+        for at in count():
+            if at == len(held):
+                held.append(next(numbers))
+            yield held[at]
+
+    return again
