@@ -24,7 +24,8 @@ from ecg_batch.dataset.rows import FURTHER, ROW_COLUMNS
 from ecg_batch.draws import Stream, generator
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED, twelve_leads
-from ecg_batch.models.networks import MambaConfig, UnitConfig, VqVaeConfig
+from ecg_batch.models.networks import MambaConfig, RhythmConfig, UnitConfig, VqVaeConfig
+from ecg_batch.models.rhythm_codes import ALPHABET
 from ecg_batch.run.worker import OpenGenerator
 from ecg_batch.statements import SUPERCLASSES
 
@@ -136,9 +137,11 @@ def write_fake_models(folder: Path, fs_hz: int = 100, vqvae_sha256: str | None =
     _write_zeros(folder / "mamba.safetensors", mamba, {**metadata, **labels})
     units = UnitConfig(codes=2, hidden=1, d_model=1, n_layer=1, expand=1, d_state=1, d_conv=1)
     _write_zeros(folder / "units.safetensors", units, {"format": "ecg-batch units 1", "fs_hz": str(fs_hz)})
+    rhythm = RhythmConfig(hidden=1, d_model=1, n_layer=1, expand=1, d_state=1, d_conv=1)
+    _write_zeros(folder / "rhythm.safetensors", rhythm, {"format": "ecg-batch rhythm 1", "alphabet": ALPHABET})
 
 
-def _write_zeros(path: Path, sizes: VqVaeConfig | MambaConfig | UnitConfig, metadata: dict[str, str]) -> None:
+def _write_zeros(path: Path, sizes, metadata: dict[str, str]) -> None:
     """Written here, since safetensors orders metadata by chance, and other bytes are another run."""
     header, at = {"__metadata__": {**metadata, "config": sizes.to_json()}}, 0
     for name, shape in sizes.shapes().items():

@@ -25,7 +25,7 @@ from ecg_batch.request.model import (
     Noise,
     Request,
 )
-from ecg_batch.request.rhythm_parameters import OF_RULES, RhythmParameters, rate_limits_bpm
+from ecg_batch.request.rhythm_parameters import OF_RULES, Order, RhythmParameters, rate_limits_bpm
 from ecg_batch.request.spread import distribution, drawn
 from ecg_batch.request.vary import AskedVary, refuse_with_vary, vary_of
 from ecg_batch.settings import Written, read_settings
@@ -70,6 +70,7 @@ class AskedCohort(Cohort):
 class AskedRhythm(RhythmParameters):
     """The rhythm model of long records. Depths are relative: SD of log RR, at a mean RR of 0.8 s and 50 years of age."""
 
+    order: Order = "mamba"
     start_hour: Annotated[float, Range(0, 24, "time of day at which the record begins; left out: drawn from 8 to 18")] | None = None
 
 

@@ -5,6 +5,10 @@ from typing import Annotated, Literal
 
 from ecg_batch.keys import Meaning, Range
 
+Order = Annotated[
+    Literal["mamba", "rules"], Meaning("who says which beat comes next, and when, in fibrillation and in donors with ectopic beats")
+]
+
 
 @dataclass(frozen=True)
 class RhythmParameters:
@@ -12,10 +16,7 @@ class RhythmParameters:
     the current RR. Sources: docs/evidence/rhythm.md.
     """
 
-    order: Annotated[
-        Literal["mamba", "rules"],
-        Meaning("who says which beat comes next, and when, in fibrillation and in donors with ectopic beats"),
-    ] = "rules"
+    order: Order = "rules"  # a request that says nothing has mamba: parse.AskedRhythm
     variability: Annotated[float, Range(0, 2, "factor on all depths; below 1 for patients whose rate varies less")] = 1.0
     rate_exponent: Annotated[float, Range(0, 3, "depths grow as RR ** rate_exponent, for a fast heart varies less")] = 1.0
     person_spread: Annotated[float, Range(0, 0.5, "SD of the log of each depth between records")] = 0.15

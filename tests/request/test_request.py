@@ -40,6 +40,8 @@ def refusal(path, *overrides) -> str:
         ({"duration_s": 60, "rhythm": {"lf_depth": "deep"}}, ["rhythm.lf_depth is 'deep'; needed a number"]),
         ({"duration_s": 60, "rhythm": {"lf_depth": True}}, ["rhythm.lf_depth is True; needed a number"]),
         ({"duration_s": 60, "rhythm": {"fibrillation_short_refractory_s": 0.9}}, ["exchange them"]),
+        ({"duration_s": 60, "rhythm": {"order": "chance"}}, ["rhythm.order is 'chance'", "mamba", "rules"]),
+        ({"duration_s": 60, "rhythm": {"atrial_coupling_ratio": 0.6}}, ["is of the rules", "order: rules"]),
         ({"duration_s": 60, "rhythm": [1]}, ["rhythm is [1]; needed keys below it: atrial_coupling_ratio"]),
         ({"duration_s": 60, "rhythm": {"start_hour": 25}}, ["rhythm.start_hour is 25; needed a number from 0 to 24"]),
         ({"duration_s": 60, "mix": {"labels": {"NORM": 1}, "hr_bpm": 240}}, ["mix.hr_bpm", "25 to 229 bpm"]),
@@ -148,6 +150,18 @@ def test_a_rate_statement_cuts_the_rates_of_its_own_label_only(write_request):
     mix = load_request(write_request()).mix
     assert mix.hr_bpm_of("SBRAD") == Distribution(50, 65)
     assert mix.hr_bpm_of("NORM") == Distribution(50, 90)
+
+
+def test_who_says_which_beat_comes(write_request):
+    """A request that says nothing has the model; one of the rules keeps the run id that it had before there was a model."""
+    long = {"duration_s": 60, "batch": 64, "shard": 512}
+    asked = load_request(write_request(**long))
+    ruled = load_request(write_request(**long, rhythm={"order": "rules", "atrial_coupling_ratio": 0.6}))
+    assert asked.rhythm.order == "mamba" == asked.resolved()["rhythm"]["order"]
+    assert ruled.rhythm.order == "rules" and "order" not in ruled.resolved()["rhythm"]
+    for request in (asked, ruled):
+        resolved = json.loads(json.dumps(request.resolved()))
+        assert request_from_resolved(resolved, request.bank, request.models).rhythm == request.rhythm
 
 
 def test_resolved_requests_come_back_from_json(write_request):

@@ -76,9 +76,11 @@ def beats_for(duration_s: float, hr_bpm: float) -> int:
     return int(1.3 * hr_bpm * duration_s / 60) + 16
 
 
-def taken(beats: WrittenBeats, fibrillation: bool, shown: frozenset[str], factor: float, chance: np.ndarray) -> WrittenBeats:
-    """The beats as a record can show them. shown: the types of ectopic beats that its donor has; factor: the share of them that is
-    to come, by chance (beat,) in [0, 1).
+def taken(
+    beats: WrittenBeats, fibrillation: bool, shown: frozenset[str], couplets: frozenset[str], factor: float, chance: np.ndarray
+) -> WrittenBeats:
+    """The beats as a record can show them. shown: the types of ectopic beats that its donor has, couplets: those of which it has
+    two; factor: the share of them that is to come, by chance (beat,) in [0, 1).
 
     In fibrillation all cycles are the model's. Else it says of ectopic beats and of what follows them when they come, and an
     ectopic beat that cannot come is a normal one, in its time.
@@ -87,6 +89,8 @@ def taken(beats: WrittenBeats, fibrillation: bool, shown: frozenset[str], factor
     ectopic = symbol != "N"
     gone = ectopic & (~np.isin(symbol, sorted(shown)) | (chance >= factor))
     gone[0] |= ectopic[0]
+    for at in np.flatnonzero(ectopic[1:] & (symbol[1:] == symbol[:-1]) & ~np.isin(symbol[1:], sorted(couplets))) + 1:
+        gone[at] |= not gone[at - 1]  # of three in a row the first and the third are left
     symbol[gone] = "N"
     if not fibrillation:
         after_gone = np.append(False, gone[:-1]) & (symbol == "N")

@@ -118,8 +118,9 @@ def _with_donor(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float) -> 
     request, table = synthesizer.request, synthesizer.bank.table
     own_bpm = float(table.hr_bpm[row])
     donor = (single_beats if request.events else long_donor)(synthesizer.bank, row)  # stock.py joins more than its own
+    couplets = frozenset(name for name in donor.ectopic if (donor.symbol == name).sum() > 1)
     allowed = DonorRhythm(own_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(table, row), float(table.age[row]),
-                          donor.beat_to_beat)  # fmt: skip
+                          donor.beat_to_beat, couplets)  # fmt: skip
     rhythm_aux = str(rhythms_of(table, np.array([row]))[0])
     made = (_with_events if request.events else _as_recorded)(synthesizer, row, key, hr_bpm, donor, allowed, rhythm_aux)
     flags = made.flags

@@ -46,6 +46,7 @@ DEPTHS_AT_AGE = 50.0  # depths are stated for this age, and used where none is k
 @dataclass(frozen=True)
 class DonorRhythm:
     """What a donor allows. ectopic: symbol ("V", "A") -> share of the donor's beats. variability: factor on all depths.
+    couplets: types of which two can follow each other, as the donor has more than one of them.
     age: years, NaN where it is not known. beat_to_beat: RMS of successive differences of log RR at the donor's own rate, as
     recorded, NaN where that is not known: the depth of what is fast follows it.
     """
@@ -56,6 +57,7 @@ class DonorRhythm:
     variability: float = 1.0
     age: float = float("nan")
     beat_to_beat: float = float("nan")
+    couplets: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,7 @@ def _as_written(p: RhythmParameters, donor: DonorRhythm, expected: float, writte
     shown = frozenset(donor.ectopic) - ({"A"} if donor.fibrillation else set())
     needed = shown if p.ectopic_factor and not donor.fibrillation else frozenset()
     for one in written:
-        beats = taken(one, donor.fibrillation, shown, p.ectopic_factor, generator.random(len(one.cycle)))
+        beats = taken(one, donor.fibrillation, shown, donor.couplets, p.ectopic_factor, generator.random(len(one.cycle)))
         if needed <= set(beats.symbol[: int(expected) - 2]):
             return beats.cycle, beats.symbol
     return None

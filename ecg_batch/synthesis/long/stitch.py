@@ -121,6 +121,9 @@ def _with_neighbours(donor: LongDonor, source: np.ndarray) -> np.ndarray:
         if held[k - 1]:
             follows = after[beats[k - 1]]
             beats[k] = follows if kind[follows] == kind[beats[k]] else beats[k]
+            if beats[k] == beats[k - 1]:
+                same = np.flatnonzero(donor.symbol == kind[beats[k]])
+                beats[k] = int(same[(np.searchsorted(same, beats[k]) + 1) % len(same)])
         elif kind[own := before[beats[k]]] == "N" and not (held[k - 2] and beats[k - 2] == own):
             beats[k - 1], held[k - 1] = own, True
         if kind[own := after[beats[k]]] == "N" == kind[beats[k + 1]]:

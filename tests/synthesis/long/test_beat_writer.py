@@ -26,19 +26,24 @@ def rows_of(synthesizer, code, count):
 
 
 def test_outside_fibrillation_only_ectopic_beats_and_what_is_far_from_the_mean_are_taken():
-    found = taken(WRITTEN, False, ALL, 1.0, np.zeros(11))
+    found = taken(WRITTEN, False, ALL, ALL, 1.0, np.zeros(11))
     assert "".join(found.symbol) == "NNVNNANNVVN"
     assert found.cycle.tolist() == [1, 1, 0.6, 1.4, 1, 0.7, 1.2, 1.3, 0.5, 0.5, 1.6]
 
 
 def test_ectopic_beats_that_the_donor_lacks_become_normal_ones_in_their_time():
-    found = taken(WRITTEN, False, frozenset("V"), 1.0, np.zeros(11))
+    found = taken(WRITTEN, False, frozenset("V"), ALL, 1.0, np.zeros(11))
     assert "".join(found.symbol) == "NNVNNNNNVVN" and found.cycle[5:7].tolist() == [1, 1]
-    assert set(taken(WRITTEN, False, ALL, 0.0, np.zeros(11)).symbol) == {"N"}
+    assert set(taken(WRITTEN, False, ALL, ALL, 0.0, np.zeros(11)).symbol) == {"N"}
+
+
+def test_two_in_a_row_come_only_to_donors_that_have_two():
+    found = taken(WRITTEN, False, ALL, frozenset("A"), 1.0, np.zeros(11))
+    assert "".join(found.symbol) == "NNVNNANNVNN" and found.cycle[9:].tolist() == [1, 1]
 
 
 def test_in_fibrillation_all_cycles_are_as_written():
-    found = taken(WRITTEN, True, frozenset("V"), 1.0, np.zeros(11))
+    found = taken(WRITTEN, True, frozenset("V"), ALL, 1.0, np.zeros(11))
     assert np.array_equal(found.cycle, WRITTEN.cycle) and "".join(found.symbol) == "NNVNNNNNVVN"
 
 
@@ -87,7 +92,7 @@ def test_donors_of_ectopic_beats_show_them_with_their_pauses(synthesizer, code, 
             continue
         rate = float(synthesizer.bank.table.hr_bpm[row])
         written = synthesizer.beat_writer.sequences(row, key, rate, 600)
-        allowed = DonorRhythm(rate, ectopic=donor.ectopic)
+        allowed = DonorRhythm(rate, ectopic=donor.ectopic, couplets=ALL)
         rhythm = make_rhythm(RhythmParameters(), allowed, rate, 600, np.random.default_rng(key), 12.0, written=written)
         assert symbol in rhythm.symbol and set(rhythm.symbol) <= {"N", *donor.ectopic}
         rr, at = np.diff(rhythm.r_s), np.flatnonzero(rhythm.symbol[1:-1] == symbol) + 1
