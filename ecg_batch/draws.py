@@ -28,6 +28,7 @@ class Stream(IntEnum):
     NOISE = 12
     EVENTS = 13
     LENT_BEATS = 14
+    PLACES = 15
 
 
 def generator(seed: int, record: int, stream: Stream, part: int = 0) -> np.random.Generator:

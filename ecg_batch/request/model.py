@@ -22,8 +22,8 @@ MINUTE_S = 60  # a chunk of a long record; a record that is longer is a Zarr sha
 
 LATER_DEFAULTS = (("batch_on_oom", "fail"), ("format", "zarr"), ("rhythm", None), ("start_hour", None), ("variation", None),
                   ("judge", None), ("cohort", None), ("min_likelihood", 0), ("texture", "decoded"), ("noise", None),
-                  ("events", None), ("vary", None))  # fmt: skip
-PATHS = {"bank", "models", "table", "source"}  # enter the run id by what is there
+                  ("events", None), ("vary", None), ("places", None))  # fmt: skip
+PATHS = {"bank", "models", "table", "source", "places_table"}  # enter the run id by what is there
 HR_LIMITS_BPM = (20.0, 300.0)
 AGE_LIMITS = (0.0, 120.0)
 ALPHA_LIMITS = (0, 2)
@@ -129,6 +129,18 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where an event of long records begins, a row of the table of places (places.py). record: None is every one; where the request
+    varies anything, the number of a set. length: beats or seconds, None: drawn.
+    """
+
+    record: Annotated[int, Range(0, 10**9)] | None
+    event: str
+    start_s: float
+    length: float | None
+
+
+@dataclass(frozen=True)
 class Vary:
     """What makes each record several times, alike in all else: a set of all combinations of these values, see synthesis/queries.py.
 
@@ -190,6 +202,13 @@ class Request:
     noise: Noise | None = None
     events: tuple[Event, ...] | None = None  # of long records only
     vary: Vary | None = None
+    places_table: str | None = None  # read when the run is planned
+    places: tuple[Place, ...] | None = None  # what it holds, by record and time
+
+    @property
+    def has_events(self) -> bool:
+        """Whether events come to the records, by rates or at places."""
+        return bool(self.events or self.places)
 
     @property
     def samples(self) -> int:
@@ -236,8 +255,9 @@ def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
                "noise": _noise_from_resolved, "vary": _vary_from_resolved}  # fmt: skip
     options = {key: kind(**resolved[key]) for key, kind in options.items() if resolved.get(key) is not None}
     options["events"] = resolved["events"] and tuple(_event_from_resolved(**event) for event in resolved["events"])
+    options["places"] = resolved["places"] and tuple(Place(**place) for place in resolved["places"])
     values = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix, **options}
-    request = Request(**values, bank=bank, models=models, table=None)
+    request = Request(**values, bank=bank, models=models, table=None, places_table=None)
     if odd := odd_field(request):
         raise ValueError(f"{odd} is {shown(getattr(request, odd))}")
     if not _holds(request, resolved):

@@ -146,7 +146,7 @@ class LongBatch:
             timings=[],
             skeleton_mv=None,
             noise=self._noise and [noise.known() for noise in self._noise],
-            lent_rows=[lenders_in(each) for each in self._records] if self._request.events else None,
+            lent_rows=[lenders_in(each) for each in self._records] if self._request.has_events else None,
         )
         beats = map(self._beats, range(len(self._records)))
         return rows_table(self._synthesizer.bank.table, batch, shard_index), beats

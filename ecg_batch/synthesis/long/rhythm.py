@@ -16,10 +16,10 @@ from scipy.signal import lfilter
 
 from ecg_batch.errors import UserError
 from ecg_batch.request.rhythm_parameters import RhythmParameters
+from ecg_batch.synthesis.long.clock import GRID_HZ, summed_rate
 
 __all__ = ["DonorRhythm", "Rhythm", "RhythmParameters", "VARIABILITY", "make_rhythm"]
 
-GRID_HZ = 4.0  # twice as fast as anything that modulates the rate
 DEPTHS_AT_RR_S = 0.8
 BREATH_FORGOTTEN_HZ = 0.05  # depths 4 s apart, a breath, have a correlation of 0.28: docs/evidence/rhythm.md
 WITHIN_BREATH = 0.82  # of such noise, SD of its means over 4 s
@@ -93,11 +93,13 @@ def make_rhythm(
     duration_s: float,
     generator: np.random.Generator,
     start_hour: float | None = None,
-    order_of: Callable[[np.ndarray], "Order"] | None = None,  # noqa: F821  order.py, which needs this file
+    order_of: Callable[[np.ndarray, float | None], "Order"] | None = None,  # noqa: F821  order.py, which needs this file
+    timed: bool = False,
 ) -> Rhythm:
     """The rhythm of one record, a function of its arguments and the generator's state alone.
 
-    order_of: of a record with events, from the current RR on the grid.
+    order_of: of a record with events, from the current RR on the grid, and, where it is `timed`, which means that its own times
+    are the record's, from how much of a cycle lies before the first beat.
 
     The mean rate between the first and the last beat is mean_hr_bpm, within 3 bpm also over 10 s, far closer over an hour; next to
     the shortest and the longest RR, fibrillation may miss it by more, which the quality gate sees. Raises UserError where that mean
@@ -110,14 +112,18 @@ def make_rhythm(
     breath = _breath(p, generator, grid_s)
     rr_s = _rr_on_grid(p, donor, 60 / mean_hr_bpm, generator, grid_s, start_hour, breath)
     order, longest_s = None, p.rr_high_s
-    if order_of:
-        order = order_of(rr_s)
-        rr_s = rr_s * (60 / mean_hr_bpm) / (order.seconds / len(order.cycle))  # what lasts so many seconds is to last as long
-        order, longest_s = order_of(rr_s), LONGEST_PAUSE_S
-        cycles, symbol = np.array(order.cycle), order.symbols()
+    if order_of and timed:
+        order, r_s = _timed(p, order_of, rr_s, generator.random(), mean_hr_bpm, duration_s)
+        symbol = order.symbols()
     else:
-        cycles, symbol = _cycles(p, donor, mean_hr_bpm, duration_s, generator, grid_s, rr_s)
-    r_s = _beats(p, rr_s, grid_s, cycles, mean_hr_bpm, duration_s, generator.random(), longest_s)
+        if order_of:
+            order = order_of(rr_s, None)
+            rr_s = rr_s * (60 / mean_hr_bpm) / (order.seconds / len(order.cycle))  # what lasts so many seconds is to last as long
+            order, longest_s = order_of(rr_s, None), LONGEST_PAUSE_S
+            cycles, symbol = np.array(order.cycle), order.symbols()
+        else:
+            cycles, symbol = _cycles(p, donor, mean_hr_bpm, duration_s, generator, grid_s, rr_s)
+        r_s = _beats(p, rr_s, grid_s, cycles, mean_hr_bpm, duration_s, generator.random(), longest_s)
     drift = np.tanh(0.8 * _noise(generator, len(grid_s), lambda f: _between(f, 1 / 7200, 1 / 120) / np.maximum(f, 1e-9)))
 
     def at_beats(values: np.ndarray) -> np.ndarray:
@@ -361,8 +367,7 @@ def _beats(
     high: float,
 ) -> np.ndarray:
     """R times: where the integrated rate reaches the summed cycles, the rate scaled until the mean rate is the asked one."""
-    integral = np.concatenate([[0], np.cumsum((1 / rr_s[1:] + 1 / rr_s[:-1]) / (2 * GRID_HZ))])
-    low = max(p.rr_low_s, refractory_s(60 / mean_hr_bpm))
+    integral, low = summed_rate(rr_s), shortest_rr_s(p, mean_hr_bpm)
     scale, best, least = mean_hr_bpm / 60 * duration_s / np.interp(duration_s, grid_s, integral), None, (np.inf, np.inf)
     for _ in range(ROUNDS):
         marks = np.cumsum(cycles) - cycles[0] * (1 - first)
@@ -380,6 +385,29 @@ def _beats(
         cycles[1 : len(r_s)] *= np.where(over, np.clip(rr, 1.001 * low, 0.999 * high) / rr, 1)
         scale *= mean_hr_bpm / measured
     return _between_rails(best, low, high, 60 / mean_hr_bpm, duration_s)
+
+
+def shortest_rr_s(p: RhythmParameters, mean_hr_bpm: float) -> float:
+    """Of a record with this mean rate."""
+    return max(p.rr_low_s, refractory_s(60 / mean_hr_bpm))
+
+
+def _timed(p: RhythmParameters, order_of: Callable, rr_s: np.ndarray, first: float, mean_hr_bpm: float, duration_s: float):
+    """(the order, R times) of a record whose order is written by its own clock: made anew with another rate until the mean is the
+    asked one, since times that are asked for cannot be scaled afterwards. The nearest, where none of ROUNDS is within WITHIN_BPM.
+    """
+    best, least = None, np.inf
+    for _ in range(ROUNDS):
+        order = order_of(rr_s, first)
+        r_s = np.array(order.r_s)
+        r_s = r_s[r_s < duration_s]
+        measured = 60 / np.diff(r_s).mean()
+        if (off := abs(measured - mean_hr_bpm)) < least:
+            best, least = (order, r_s), off
+        if off < WITHIN_BPM:
+            break
+        rr_s = np.clip(rr_s * measured / mean_hr_bpm, p.rr_low_s, p.rr_high_s)
+    return best
 
 
 def _between_rails(r_s: np.ndarray, low: float, high: float, mean_rr_s: float, duration_s: float) -> np.ndarray:

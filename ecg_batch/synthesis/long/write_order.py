@@ -13,22 +13,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ecg_batch.request.events import KINDS, LENT, OVERLAYS, usual_s
-from ecg_batch.request.model import Event
+from ecg_batch.request.events import AV_BLOCKS, KINDS, LENT, OVERLAYS, VENTRICULAR_EVENTS, usual_s
+from ecg_batch.request.model import Distribution, Event, Place
 from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.synthesis.ask import quantile
+from ecg_batch.synthesis.long.clock import ExactClock, RoughClock
 from ecg_batch.synthesis.long.order import Form, LoneP, Order
-from ecg_batch.synthesis.long.rhythm import COUPLING_OF_QT, GRID_HZ, QT_AT_1_S, fibrillation_cycles, refractory_s
+from ecg_batch.synthesis.long.rhythm import (
+    COUPLING_OF_QT,
+    LONGEST_PAUSE_S,
+    QT_AT_1_S,
+    fibrillation_cycles,
+    refractory_s,
+    shortest_rr_s,
+)
 
 SHORTEST_RUN_S = 0.27  # RR of the fastest tachycardia, 220 bpm
-AV_BLOCKS = frozenset({"av_block_1", "wenckebach", "mobitz", "complete_block"})  # which nobody sees without a P wave
-VENTRICULAR_EVENTS = frozenset({"v_beat", "v_interpolated", "v_couplet", "v_bigeminy", "v_trigeminy", "v_run"})
 RHYTHM_OF_EVENT = {
     "v_bigeminy": "(B", "v_trigeminy": "(T", "v_run": "(VT", "idioventricular": "(IVR", "sv_bigeminy": "(AB", "sv_run": "(SVTA",
     "junctional": "(NOD", "fibrillation": "(AFIB", "flutter": "(AFL", "wenckebach": "(BII", "mobitz": "(BII",
     "complete_block": "(BIII", "av_block_1": "(BI", "pacing": "(P", "pre_excitation": "(PREX",
 }  # fmt: skip
 RUN = 3  # beats that make a run
+FROM_BEAT_BEFORE = frozenset({"pause", "sv_blocked"})  # events that begin with the beat before their first
+ROOM_S = 3.0  # before a place: longer than any first cycle but a pause
+
+
+class Crowded(Exception):
+    """An event that has its place where the one before is not over."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,33 @@ class Host:
     has_p: bool = True
     lent: frozenset[str] = frozenset(LENT)
 
+    def can_have(self, name: str) -> bool:
+        """Whether an event can come to it."""
+        return name in OVERLAYS or (self.sinus or name in VENTRICULAR_EVENTS) and (self.has_p or name not in AV_BLOCKS)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a record: events with their lengths; per_hour: how often those come that it has; places: where others are to
+    begin, by time. draws_of: the generator of a place, so that what it has is the same whatever else comes.
+    """
+
+    events: tuple[Event, ...]
+    per_hour: dict[str, float]
+    places: tuple[Place, ...] = ()
+    draws_of: Callable[[int], np.random.Generator] | None = None
+
+    def lengths(self) -> dict[str, Distribution | None]:
+        """Of each event that it may have: as asked, or as by default."""
+        usual = {name: kind.length and Distribution(*kind.length) for name, kind in KINDS.items()}
+        return usual | {event.name: event.length for event in self.events}
+
+    def placed_s(self) -> float:
+        """About how long all that is placed lasts."""
+        lengths = self.lengths()
+        told = ((one.event, one.length and Distribution(one.length, one.length)) for one in self.places)
+        return sum(usual_s(Event(name, Distribution(1, 1), length or lengths[name], 1.0)) for name, length in told)
+
 
 def drawn_habits(draws: np.random.Generator) -> Habits:
     """The habits of one patient."""
@@ -93,33 +132,42 @@ def write_order(
     p: RhythmParameters,
     host: Host,
     habits: Habits,
-    events: tuple[Event, ...],
-    per_hour: dict[str, float],
+    asked: Asked,
     rr_s: np.ndarray,
     mean_rr_s: float,
     duration_s: float,
     draws: np.random.Generator,
+    first: float | None = None,
 ) -> Order:
-    """The order of beats of a record. rr_s: the current RR on rhythm.py's grid; per_hour: of the events that it has."""
-    return _Writer(p, host, habits, events, per_hour, rr_s, mean_rr_s, duration_s, draws).written()
+    """The order of beats of a record. rr_s: the current RR on rhythm.py's grid.
+
+    first: where the order is to have the record's own times (Order.r_s), how much of a cycle lies before its first beat; places
+    need it. Raises Crowded where one place's event is not over when the next one's is to begin.
+    """
+    return _Writer(p, host, habits, asked, rr_s, mean_rr_s, duration_s, draws, first).written()
 
 
 class _Writer:
     """The order in the making. A method for each event, of its name."""
 
-    def __init__(self, p, host, habits, events, per_hour, rr_s, mean_rr_s, duration_s, draws):
+    def __init__(self, p, host, habits, asked, rr_s, mean_rr_s, duration_s, draws, first):
         self._p, self._host, self._habits, self._draws = p, host, habits, draws
-        self._rr, self._mean_rr_s = rr_s.tolist(), mean_rr_s
+        self._clock, self._mean_rr_s = RoughClock(rr_s) if first is None else ExactClock(rr_s), mean_rr_s
         self._until, self._t, self._order = 1.2 * duration_s + 20, 0.0, Order()
-        self._lengths = {event.name: event.length for event in events}
-        usual = {event.name: usual_s(event) for event in events}
-        possible = {name: rate for name, rate in per_hour.items()
-                    if name not in OVERLAYS and (host.sinus or name in VENTRICULAR_EVENTS)
-                    and (host.has_p or name not in AV_BLOCKS)}  # fmt: skip
+        self._limits_s = None
+        if first is not None:
+            self._until, self._t = duration_s + 20, (first - 1) * self._clock.rr_at(0.0)
+            self._limits_s = 1.001 * shortest_rr_s(p, 60 / mean_rr_s), LONGEST_PAUSE_S
+        self._places, self._draws_of = list(enumerate(asked.places)), asked.draws_of
+        self._lengths, per_hour = asked.lengths(), asked.per_hour
+        usual = {event.name: usual_s(event) for event in asked.events}
+        possible = {name: rate for name, rate in per_hour.items() if name not in OVERLAYS and host.can_have(name)}
+        named = {*per_hour, *(one.event for one in asked.places)}
         for name, symbol in (("v_beat", "V"), ("sv_beat", "A")):  # what its own recording shows, where nothing is asked of it
-            if name not in per_hour and host.ectopic.get(symbol) and (host.sinus or symbol == "V"):
+            if name not in named and host.ectopic.get(symbol) and (host.sinus or symbol == "V"):
                 usual[name], possible[name] = 1.6, 3600 / mean_rr_s * min(p.ectopic_factor * host.ectopic[symbol], 0.3)
-        busy = min(sum(rate * usual[name] for name, rate in possible.items()) / 3600, 0.9)
+        taken = asked.placed_s() / duration_s
+        busy = min(sum(rate * usual[name] for name, rate in possible.items()) / 3600 + taken, 0.9)
         self._names = list(possible)
         self._hazard = np.cumsum([rate / 3600 / (1 - busy) for rate in possible.values()])
         self._of_fibrillation = _endless(lambda: fibrillation_cycles(p, mean_rr_s, 512, draws))
@@ -129,23 +177,57 @@ class _Writer:
         self._order.changes.append((0, self._host.rhythm))
         next_at = self._next()
         while self._t < self._until:
-            if self._t < next_at:
+            if self._places and self._t + ROOM_S >= self._places[0][1].start_s:
+                if not self._placed():
+                    self._add(self._base(), Form.OWN)
+            elif self._t < next_at:
                 self._add(self._base(), Form.OWN)
-                continue
-            name = self._names[int(np.searchsorted(self._hazard, self._draws.random() * self._hazard[-1], side="right"))]
-            self._run(name)
-            next_at = self._next()
+            else:
+                drawn = np.searchsorted(self._hazard, self._draws.random() * self._hazard[-1], side="right")
+                self._by_chance(self._names[int(drawn)])
+                next_at = self._next()
         self._order.seconds = self._t
         return self._order
 
     def _next(self) -> float:
         return self._t + self._draws.standard_exponential() / self._hazard[-1] if self._names else np.inf
 
-    def _run(self, name: str) -> None:
-        length = self._lengths.get(name)
+    def _by_chance(self, name: str) -> None:
+        """An event, unless it leaves no room for what has its place after it."""
+        held = self._t, self._order.lengths()
+        self._run(name)
+        if self._places and self._t + ROOM_S > self._places[0][1].start_s:
+            self._take_back(*held)
+
+    def _placed(self) -> bool:
+        """Whether the event of the next place begins now: its first beat would not be before it is asked for."""
+        at, place = self._places[0]
+        late_s, held, own = self._t - place.start_s, (self._t, self._order.lengths()), self._draws
+        if late_s > self._now() and len(self._order.cycle) > 1:
+            raise Crowded(
+                f"{place.event} is to begin at {place.start_s:g} s, and what came before it ends at {self._t:.1f} s. Give "
+                "the events of a record more room between them, or make the earlier one shorter"
+            )
+        self._draws = self._draws_of(at)  # the same however often it is tried
+        self._run(place.event, place.length)
+        self._draws, first = own, held[1]["r_s"]
+        if self._order.r_s[first - (place.event in FROM_BEAT_BEFORE)] < place.start_s:
+            self._take_back(*held)
+            return False
+        del self._places[0]
+        return True
+
+    def _take_back(self, time_s: float, lengths: dict[str, int]) -> None:
+        self._t = time_s
+        self._order.cut(lengths)
+
+    def _run(self, name: str, length: float | None = None) -> None:
+        asked = self._lengths[name]
         first = len(self._order.cycle)
         self._order.events.append((first, name))
-        getattr(self, f"_{name}")(*([] if length is None else [float(quantile(length, self._draws.random(1))[0])]))
+        if asked is not None and length is None:
+            length = float(quantile(asked, self._draws.random(1))[0])
+        getattr(self, f"_{name}")(*([] if length is None else [length]))
         last = len(self._order.cycle)
         if name in RHYTHM_OF_EVENT and (last - first > RUN or KINDS[name].unit == "s"):
             self._order.changes += [(first, RHYTHM_OF_EVENT[name]), (last - 1, self._host.rhythm)]
@@ -159,10 +241,15 @@ class _Writer:
         self._order.cycle.append(cycle)
         self._order.form.append(int(form))
         self._order.pr_s.append(pr_s)
-        self._t += cycle * rr
+        after = self._clock.after(self._t, cycle)
+        if self._limits_s:
+            low, high = self._limits_s
+            after = min(max(after, self._t + low), self._t + high)
+            self._order.r_s.append(after)
+        self._t = after
 
     def _now(self) -> float:
-        return self._rr[min(int(self._t * GRID_HZ), len(self._rr) - 1)]
+        return self._clock.rr_at(self._t)
 
     def _base(self) -> float:
         return next(self._of_fibrillation) if self._host.fibrillation else 1.0
@@ -321,7 +408,7 @@ class _Writer:
             self._add(np.exp(depth * np.sin(2 * np.pi * hz * self._t + phase) + self._normal(0, 0.02)), Form.OWN)
 
     def _pause(self, seconds: float) -> None:
-        self._add(max(seconds / self._now(), 1.3), Form.OWN)
+        self._add(max(self._clock.cycles(self._t, seconds), 1.3), Form.OWN)
 
     def _branch_block(self, seconds: float) -> None:
         self._widened(Form.BRANCH, seconds)

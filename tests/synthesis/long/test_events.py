@@ -25,7 +25,7 @@ from ecg_batch.synthesis.long.order import Form, Order
 from ecg_batch.synthesis.long.rhythm import DonorRhythm, make_rhythm
 from ecg_batch.synthesis.long.stitch import carried, stitch
 from ecg_batch.synthesis.long.stock import HOST, cell_of, fused, is_clear, p_wave_of, stocked, with_p, without_p
-from ecg_batch.synthesis.long.write_order import RHYTHM_OF_EVENT, Host, drawn_habits, drawn_rates, write_order
+from ecg_batch.synthesis.long.write_order import RHYTHM_OF_EVENT, Asked, Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
 
@@ -71,9 +71,9 @@ def ordered(tmp_path, events: dict, record: int, duration_s: int = 4 * 3600, hos
     draws = generator(1, record, Stream.EVENTS)
     habits, per_hour = drawn_habits(draws), drawn_rates(request.events, draws)
 
-    def order_of(rr_s):
-        return write_order(request.rhythm, host, habits, request.events, per_hour, rr_s, 0.8, duration_s,
-                           generator(1, record, Stream.EVENTS, 1))  # fmt: skip
+    def order_of(rr_s, first):
+        return write_order(request.rhythm, host, habits, Asked(request.events, per_hour), rr_s, 0.8, duration_s,
+                           generator(1, record, Stream.EVENTS, 1), first)  # fmt: skip
 
     draws = generator(1, record, Stream.LONG_RHYTHM)
     return make_rhythm(request.rhythm, DonorRhythm(75.0, host.fibrillation), 75.0, duration_s, draws, None, order_of)
