@@ -396,9 +396,9 @@ def _timed(p: RhythmParameters, order_of: Callable, rr_s: np.ndarray, first: flo
     """(the order, R times) of a record whose order is written by its own clock: made anew with another rate until the mean is the
     asked one, since times that are asked for cannot be scaled afterwards. The nearest, where none of ROUNDS is within WITHIN_BPM.
     """
-    best, least = None, np.inf
+    best, least, factor, too_fast, too_slow = None, np.inf, 1.0, 0.0, np.inf
     for _ in range(ROUNDS):
-        order = order_of(rr_s, first)
+        order = order_of(np.clip(factor * rr_s, p.rr_low_s, p.rr_high_s), first)
         r_s = np.array(order.r_s)
         r_s = r_s[r_s < duration_s]
         measured = 60 / np.diff(r_s).mean()
@@ -406,7 +406,10 @@ def _timed(p: RhythmParameters, order_of: Callable, rr_s: np.ndarray, first: flo
             best, least = (order, r_s), off
         if off < WITHIN_BPM:
             break
-        rr_s = np.clip(rr_s * measured / mean_hr_bpm, p.rr_low_s, p.rr_high_s)
+        too_fast, too_slow = (factor, too_slow) if measured > mean_hr_bpm else (too_fast, factor)
+        factor *= measured / mean_hr_bpm
+        if not too_fast < factor < too_slow:  # an event more or fewer: the mean jumps
+            factor = (too_fast + too_slow) / 2
     return best
 
 

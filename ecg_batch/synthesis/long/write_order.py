@@ -36,7 +36,7 @@ RHYTHM_OF_EVENT = {
 }  # fmt: skip
 RUN = 3  # beats that make a run
 FROM_BEAT_BEFORE = frozenset({"pause", "sv_blocked"})  # events that begin with the beat before their first
-ROOM_S = 3.0  # before a place: longer than any first cycle but a pause
+ROOM_S, ROOM_RR = 2.0, 3.5  # before a place: longer than the first cycle of any event but a pause, blocks too
 
 
 class Crowded(Exception):
@@ -158,7 +158,7 @@ class _Writer:
         if first is not None:
             self._until, self._t = duration_s + 20, (first - 1) * self._clock.rr_at(0.0)
             self._limits_s = 1.001 * shortest_rr_s(p, 60 / mean_rr_s), LONGEST_PAUSE_S
-        self._places, self._draws_of = list(enumerate(asked.places)), asked.draws_of
+        self._places, self._draws_of, self._tried = list(enumerate(asked.places)), asked.draws_of, -1
         self._lengths, per_hour = asked.lengths(), asked.per_hour
         usual = {event.name: usual_s(event) for event in asked.events}
         possible = {name: rate for name, rate in per_hour.items() if name not in OVERLAYS and host.can_have(name)}
@@ -177,7 +177,7 @@ class _Writer:
         self._order.changes.append((0, self._host.rhythm))
         next_at = self._next()
         while self._t < self._until:
-            if self._places and self._t + ROOM_S >= self._places[0][1].start_s:
+            if self._places and self._t + self._room_s() >= self._places[0][1].start_s:
                 if not self._placed():
                     self._add(self._base(), Form.OWN)
             elif self._t < next_at:
@@ -192,18 +192,22 @@ class _Writer:
     def _next(self) -> float:
         return self._t + self._draws.standard_exponential() / self._hazard[-1] if self._names else np.inf
 
+    def _room_s(self) -> float:
+        return max(ROOM_S, ROOM_RR * self._now())
+
     def _by_chance(self, name: str) -> None:
         """An event, unless it leaves no room for what has its place after it."""
         held = self._t, self._order.lengths()
         self._run(name)
-        if self._places and self._t + ROOM_S > self._places[0][1].start_s:
+        if self._places and self._t + self._room_s() > self._places[0][1].start_s:
             self._take_back(*held)
 
     def _placed(self) -> bool:
         """Whether the event of the next place begins now: its first beat would not be before it is asked for."""
         at, place = self._places[0]
-        late_s, held, own = self._t - place.start_s, (self._t, self._order.lengths()), self._draws
-        if late_s > self._now() and len(self._order.cycle) > 1:
+        first_try, self._tried = at != self._tried, at
+        held, own = (self._t, self._order.lengths()), self._draws
+        if first_try and self._t > place.start_s + self._now() and len(self._order.cycle) > 1:
             raise Crowded(
                 f"{place.event} is to begin at {place.start_s:g} s, and what came before it ends at {self._t:.1f} s. Give "
                 "the events of a record more room between them, or make the earlier one shorter"
