@@ -66,7 +66,7 @@ def places(name: str, rows, fs_hz: int) -> np.ndarray:
     if name in RHYTHM_OF_EVENT:
         return sample[(rows.symbol == RHYTHM) & (rows.aux == RHYTHM_OF_EVENT[name])]
     if name in OVERLAYS:  # where an ST episode is highest
-        return sample[rows.aux.str.startswith("AST") if name == "st_episode" else rows.aux == "posture"]
+        return sample[rows.aux.str.startswith("AST") if name == "st_episode" else rows.aux == name]
     if name == "sv_blocked":
         return sample[rows.symbol == LONE_P]
     r, symbol = sample[beats], rows.symbol.to_numpy()[beats]
@@ -191,7 +191,7 @@ def strip(axes, name: str, ecg: np.ndarray, rows, start: int) -> None:
         if symbol in (*BEAT_SYMBOLS, LONE_P):
             colour = "#33506e" if symbol == "N" else "#c0392b"
             axes.text((sample - start) / 100, -1.45, symbol, fontsize=8, ha="center", color=colour)
-        elif symbol == RHYTHM or aux in ("posture",) or aux.startswith(("AST", "(ST")):
+        elif symbol == RHYTHM or aux in ("posture", "activity") or aux.startswith(("AST", "(ST")):
             axes.text((sample - start) / 100, 1.2, aux, fontsize=8, ha="left", color="#2e8b57", weight="bold")
     axes.text(0.03, 1.9, f"{name}: {KINDS[name].meaning}", fontsize=9, weight="bold")
     axes.set(xlim=(0, SHOWN_S), ylim=(-1.6, 2.5), xticks=[], yticks=[])

@@ -29,6 +29,7 @@ class Stream(IntEnum):
     EVENTS = 13
     LENT_BEATS = 14
     PLACES = 15
+    ACTIVITY = 16
 
 
 def generator(seed: int, record: int, stream: Stream, part: int = 0) -> np.random.Generator:

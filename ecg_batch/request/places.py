@@ -103,11 +103,11 @@ def _check_overlaps(places: list[Place], request: Request, bad: dict[int, str]) 
 
 
 def _of_each_record(places: list[Place]) -> Iterator[list[int]]:
-    """Rows of each record by time: of events of beats, of which one follows the other, and of ST episodes."""
-    for of_beats in (True, False):
+    """Rows of each record by time: of events of beats, of which one follows the other; and of each overlay that has a length."""
+    for names in (KINDS.keys() - OVERLAYS, {"st_episode"}, {"activity"}):
         each = defaultdict(list)
         for row, one in enumerate(places):
-            if one.event not in OVERLAYS if of_beats else one.event == "st_episode":
+            if one.event in names:
                 each[one.record].append(row)
         every = each.pop(None, [])
         for rows in each.values() if each else [[]]:

@@ -1,6 +1,7 @@
 """Before the first minute of a long record: its donor, its rhythm, where each of its beats comes from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.synthesis.batch import candidate_rows
 from ecg_batch.synthesis.check import check
 from ecg_batch.synthesis.donor_marks import rhythms_of
+from ecg_batch.synthesis.long.activity import drawn_activity, most_surge, quickened
 from ecg_batch.synthesis.long.atrial import Atrial, atrial_of
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor, single_beats
@@ -171,9 +173,11 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
         numbers = generator(request.seed, key, Stream.EVENTS, 1)
         return write_order(request.rhythm, host, habits, asked, rr_s, 60 / hr_bpm, request.duration_s, numbers, first)
 
+    activities = drawn_activity(asked, over, request.duration_s, most_surge(allowed.age, hr_bpm),
+                                *(generator(request.seed, key, Stream.ACTIVITY, part) for part in (0, 1)))  # fmt: skip
     rhythm_draws = generator(request.seed, key, Stream.LONG_RHYTHM)
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour, order_of,
-                         timed=bool(of_beats))  # fmt: skip
+                         timed=bool(of_beats), quicken=partial(quickened, activities=activities))  # fmt: skip
     order, beats = rhythm.order, len(rhythm.r_s)
     atrial_kinds = {aux for first, _, aux in order.atrial if first < beats}
     forms = order.form[: beats + 1]  # and the one after the record
@@ -186,6 +190,7 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     j, t_end = marks[:, WAVES.index("qrs_end")], marks[:, WAVES.index("t_end")]
     over_draws = generator(request.seed, key, Stream.EVENTS, 2), generator(request.seed, key, Stream.PLACES)
     overlays = drawn_overlays(asked, over, request.samples, fs_hz, donor.level, j, t_end, *over_draws)
+    overlays = replace(overlays, active=tuple((round(one.start_s * fs_hz), round(one.stop_s * fs_hz)) for one in activities))
     p_on_s = np.where(np.isnan(atrial.p_marks[1:-1, 0]), marks[:, WAVES.index("p_on")], atrial.p_marks[1:-1, 0]) / fs_hz
     begins_s = np.maximum(np.fmin(rhythm.r_s - BEFORE_BEAT_S, p_on_s - 2 / fs_hz), 0.0)
     changes = [(begins_s[beat] if beat else 0.0, aux) for beat, aux in order.rhythms(rhythm.r_s)]

@@ -50,7 +50,9 @@ class Posture:
 
 @dataclass(frozen=True)
 class Overlays:
-    """Of one record. j, t_end: of each beat, in samples, NaN is not known."""
+    """Of one record. j, t_end: of each beat, in samples, NaN is not known. active: samples (start, stop) of activity, of which
+    activity.py makes the rate and noise_episodes.py the noise.
+    """
 
     fs_hz: int
     level: np.ndarray
@@ -58,6 +60,7 @@ class Overlays:
     postures: list[Posture]
     j: np.ndarray
     t_end: np.ndarray
+    active: tuple[tuple[int, int], ...] = ()
 
     def put_over(self, out: np.ndarray, begins: int) -> np.ndarray:
         """Samples of the record from `begins` on, float64 (8, time) in microvolts, with what comes over them."""
@@ -91,8 +94,10 @@ class Overlays:
         return moved
 
     def annotations(self) -> list[tuple[int, str, str]]:
-        """(sample, symbol, aux): of ST episodes as in the European ST-T Database, of changes of posture a note."""
+        """(sample, symbol, aux): of ST episodes as in the European ST-T Database, of changes of posture and of activity notes."""
         said = [(one.start, NOTE, "posture") for one in self.postures]
+        for start, stop in self.active:
+            said += [(start, NOTE, "activity"), (stop - 1, NOTE, "activity ends")]
         for one in self.st:
             twelve = twelve_leads(np.rint(one.leads).astype(np.int64)[:, None])[:, 0]
             lead = int(np.abs(twelve).argmax())
@@ -127,7 +132,7 @@ def drawn_overlays(
         start = round(one.start_s * fs_hz)
         if one.event == "posture":
             postures.append(Posture(start, _turned(draws_of_places)))
-        else:
+        elif one.event == "st_episode":
             drawn = float(quantile(lengths[one.event], draws_of_places.random(1))[0])
             stop = start + round(fs_hz * (one.length or drawn))
             placed.append(StEpisode(start, min(stop, samples), _st_leads(draws_of_places)))

@@ -95,11 +95,13 @@ def make_rhythm(
     start_hour: float | None = None,
     order_of: Callable[[np.ndarray, float | None], "Order"] | None = None,  # noqa: F821  order.py, which needs this file
     timed: bool = False,
+    quicken: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Rhythm:
     """The rhythm of one record, a function of its arguments and the generator's state alone.
 
     order_of: of a record with events, from the current RR on the grid, and, where it is `timed`, which means that its own times
-    are the record's, from how much of a cycle lies before the first beat.
+    are the record's, from how much of a cycle lies before the first beat. quicken: of (RR, time) on the grid the RR
+    where there is activity (activity.py).
 
     The mean rate between the first and the last beat is mean_hr_bpm, within 3 bpm also over 10 s, far closer over an hour; next to
     the shortest and the longest RR, fibrillation may miss it by more, which the quality gate sees. Raises UserError where that mean
@@ -111,6 +113,7 @@ def make_rhythm(
     grid_s = np.arange(int(np.ceil(duration_s * GRID_HZ)) + 2) / GRID_HZ
     breath = _breath(p, generator, grid_s)
     rr_s = _rr_on_grid(p, donor, 60 / mean_hr_bpm, generator, grid_s, start_hour, breath)
+    rr_s = quicken(rr_s, grid_s) if quicken else rr_s
     order, longest_s = None, p.rr_high_s
     if order_of and timed:
         order, r_s = _timed(p, order_of, rr_s, generator.random(), mean_hr_bpm, duration_s)
