@@ -177,7 +177,7 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
                                 *(generator(request.seed, key, Stream.ACTIVITY, part) for part in (0, 1)))  # fmt: skip
     rhythm_draws = generator(request.seed, key, Stream.LONG_RHYTHM)
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour, order_of,
-                         timed=bool(of_beats), quicken=partial(quickened, activities=activities))  # fmt: skip
+                         timed=asked.timed_in(host), quicken=partial(quickened, activities=activities))  # fmt: skip
     order, beats = rhythm.order, len(rhythm.r_s)
     atrial_kinds = {aux for first, _, aux in order.atrial if first < beats}
     forms = order.form[: beats + 1]  # and the one after the record

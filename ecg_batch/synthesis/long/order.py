@@ -50,6 +50,7 @@ class Order:
     NaN of others. changes: (first beat, WFDB's word for the rhythm that begins). atrial, apart: (first beat, the one after the
     last) of paroxysms, "(AFIB" or "(AFL", and of stretches whose P waves come as if there were no beats. events: (first beat,
     name). seconds: how long all beats last. r_s: when each beat is, where the writer's clock is the record's (clock.py).
+    fixed: whether something has its place in it, so that times cannot be scaled.
     """
 
     cycle: list[float] = field(default_factory=list)
@@ -62,6 +63,7 @@ class Order:
     events: list[tuple[int, str]] = field(default_factory=list)
     r_s: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    fixed: bool = False
 
     def lengths(self) -> dict[str, int]:
         """Of all that it holds: where it is cut to take back what comes after."""

@@ -29,6 +29,7 @@ SHORTEST_SPAN_S = 4 * 3600  # of the noise a record is cut from: an hour, too, l
 HOOKED_UP_H = (8.0, 18.0)  # time of day at which a record begins, where it is not given
 ROUNDS = 12  # of correcting the rate until the mean over the record is the asked one
 WITHIN_BPM = 0.05
+SCALED = (0.985, 1.015)  # times of a record with pauses
 LONGEST_COUPLING = 0.88  # a beat less premature than 12 % is no ectopic beat to the eye
 QT_AT_1_S = 0.39  # QT in seconds at RR = 1 s; QT = 0.39 RR ** (1/3), Fridericia's rule
 BIGEMINY = 0.3  # from this share of ectopic beats on, every other beat may be one
@@ -397,7 +398,8 @@ def shortest_rr_s(p: RhythmParameters, mean_hr_bpm: float) -> float:
 
 def _timed(p: RhythmParameters, order_of: Callable, rr_s: np.ndarray, first: float, mean_hr_bpm: float, duration_s: float):
     """(the order, R times) of a record whose order is written by its own clock: made anew with another rate until the mean is the
-    asked one, since times that are asked for cannot be scaled afterwards. The nearest, where none of ROUNDS is within WITHIN_BPM.
+    asked one, since times that are asked for cannot be scaled afterwards. Where none of ROUNDS is within WITHIN_BPM, the nearest,
+    scaled where nothing has its place.
     """
     best, least, factor, too_fast, too_slow = None, np.inf, 1.0, 0.0, np.inf
     for _ in range(ROUNDS):
@@ -413,7 +415,11 @@ def _timed(p: RhythmParameters, order_of: Callable, rr_s: np.ndarray, first: flo
         factor *= measured / mean_hr_bpm
         if not too_fast < factor < too_slow:  # an event more or fewer: the mean jumps
             factor = (too_fast + too_slow) / 2
-    return best
+    order, r_s = best
+    if least > WITHIN_BPM and not order.fixed:  # by a percent or so: pauses are as long as asked all but
+        r_s = np.array(order.r_s) * np.clip(60 / np.diff(r_s).mean() / mean_hr_bpm, *SCALED)
+        r_s = r_s[r_s < duration_s]
+    return order, r_s
 
 
 def _between_rails(r_s: np.ndarray, low: float, high: float, mean_rr_s: float, duration_s: float) -> np.ndarray:

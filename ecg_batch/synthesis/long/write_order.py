@@ -91,6 +91,10 @@ class Asked:
     places: tuple[Place, ...] = ()
     draws_of: Callable[[int], np.random.Generator] | None = None
 
+    def timed_in(self, host: Host) -> bool:
+        """Whether a record needs times that are exact while its order is written: for a place, or to know how long a pause is."""
+        return bool(self.places) or "pause" in self.per_hour and host.can_have("pause")
+
     def lengths(self) -> dict[str, Distribution | None]:
         """Of each event that it may have: as asked, or as by default."""
         usual = {name: kind.length and Distribution(*kind.length) for name, kind in KINDS.items()}
@@ -153,10 +157,10 @@ class _Writer:
     def __init__(self, p, host, habits, asked, rr_s, mean_rr_s, duration_s, draws, first):
         self._p, self._host, self._habits, self._draws = p, host, habits, draws
         self._clock, self._mean_rr_s = RoughClock(rr_s) if first is None else ExactClock(rr_s), mean_rr_s
-        self._until, self._t, self._order = 1.2 * duration_s + 20, 0.0, Order()
+        self._until, self._t, self._order = 1.2 * duration_s + 20, 0.0, Order(fixed=bool(asked.places))
         self._limits_s = None
         if first is not None:
-            self._until, self._t = duration_s + 20, (first - 1) * self._clock.rr_at(0.0)
+            self._until, self._t = 1.02 * duration_s + 20, (first - 1) * self._clock.rr_at(0.0)
             self._limits_s = 1.001 * shortest_rr_s(p, 60 / mean_rr_s), LONGEST_PAUSE_S
         self._places, self._draws_of, self._tried = list(enumerate(asked.places)), asked.draws_of, -1
         self._lengths, per_hour = asked.lengths(), asked.per_hour

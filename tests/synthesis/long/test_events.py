@@ -65,18 +65,21 @@ def made(plan, synthesizer):
     return make(plan, synthesizer, 0, 16)
 
 
-def ordered(tmp_path, events: dict, record: int, duration_s: int = 4 * 3600, host: Host = SINUS):
+def ordered(tmp_path, events: dict, record: int, duration_s: int = 4 * 3600, host: Host = SINUS, bpm: float = 75.0):
     """The rhythm of a record that has these events."""
     request = load_request(written(tmp_path, events))
     draws = generator(1, record, Stream.EVENTS)
     habits, per_hour = drawn_habits(draws), drawn_rates(request.events, draws)
 
+    asked = Asked(request.events, per_hour)
+
     def order_of(rr_s, first):
-        return write_order(request.rhythm, host, habits, Asked(request.events, per_hour), rr_s, 0.8, duration_s,
+        return write_order(request.rhythm, host, habits, asked, rr_s, 60 / bpm, duration_s,
                            generator(1, record, Stream.EVENTS, 1), first)  # fmt: skip
 
     draws = generator(1, record, Stream.LONG_RHYTHM)
-    return make_rhythm(request.rhythm, DonorRhythm(75.0, host.fibrillation), 75.0, duration_s, draws, None, order_of)
+    return make_rhythm(request.rhythm, DonorRhythm(bpm, host.fibrillation), bpm, duration_s, draws, None, order_of,
+                       asked.timed_in(host))  # fmt: skip
 
 
 def written(tmp_path, events: dict) -> Path:
@@ -115,17 +118,41 @@ def test_events_do_not_crowd_each_other_out(tmp_path):
 
 
 def test_lengths_are_those_asked(tmp_path):
-    rhythm = ordered(tmp_path, {"pause": {"per_hour": 20, "length": 3}, "v_run": {"per_hour": 20, "length": 7},
-                                "fibrillation": {"per_hour": 3, "length": 120}}, 2)  # fmt: skip
+    events = {"pause": {"per_hour": 20, "length": 3}, "v_run": {"per_hour": 20, "length": 7}}
+    rhythm = ordered(tmp_path, events | {"fibrillation": {"per_hour": 3, "length": 120}}, 2)
     rr, symbol, order = np.diff(rhythm.r_s), rhythm.symbol, rhythm.order
     count = len(rhythm.r_s)
     pauses = [rr[beat - 1] for beat, event in order.events if event == "pause" and 0 < beat < count]
-    assert len(pauses) > 40 and np.abs(np.array(pauses) - 3).max() < 0.3
+    assert len(pauses) > 40 and np.abs(np.array(pauses) - 3).max() < 0.01
     runs = [beat for beat, event in order.events if event == "v_run" and beat + 8 < count]
     assert len(runs) > 40 and all((symbol[beat : beat + 7] == "V").all() and symbol[beat + 7] == "N" for beat in runs)
     lengths = [rhythm.r_s[stop - 1] - rhythm.r_s[first - 1] for first, stop, _ in order.atrial if stop < count]
     assert lengths and np.abs(np.array(lengths) - 120).max() < 4
     assert abs(60 / rr.mean() - 75) < 0.5, "the mean rate stays the asked one"
+
+
+@pytest.mark.parametrize("bpm", [45.0, 60.0, 95.0])
+def test_a_pause_is_as_long_as_asked_however_slow_the_heart(tmp_path, bpm):
+    rhythm = ordered(tmp_path, {"pause": {"per_hour": 60, "length": 2.2}, "v_beat": 60}, 4, 3600, bpm=bpm)
+    rr = np.diff(rhythm.r_s)
+    pauses = np.array([rr[beat - 1] for beat, event in rhythm.order.events if event == "pause" and beat < len(rhythm.r_s)])
+    assert len(pauses) > 30 and abs(60 / rr.mean() - bpm) < 1
+    assert np.mean(np.abs(pauses / 2.2 - 1) < 0.01) > 0.9 and pauses.min() > 2.19, "or 1.3 of a long RR"
+
+
+@pytest.mark.parametrize("name", ["fibrillation", "flutter", "branch_block", "pre_excitation", "av_block_1", "wenckebach", "mobitz",
+                                  "complete_block", "pacing"])  # fmt: skip
+def test_other_lengths_in_seconds_are_met_to_a_beat_or_a_group(tmp_path, name):
+    """Found between the first and the last beat, at 45 bpm, where a beat is longest."""
+    rhythm = ordered(tmp_path, {name: {"per_hour": 10, "length": 60}}, 5, 2 * 3600, bpm=45.0)
+    r_s, order, lengths = rhythm.r_s, rhythm.order, []
+    begun = [beat for beat, _ in order.events if beat < len(r_s)]
+    for first, after in zip(begun, [*begun[1:], len(r_s)], strict=True):
+        forms = np.array(order.form[first:after])
+        last = first + int(np.flatnonzero(forms != Form.OWN).max(initial=0))
+        lengths.append(r_s[last] - r_s[first - 1])
+    usual = np.median(lengths)
+    assert len(lengths) > 8 and 57 < usual < 66, lengths
 
 
 def test_the_share_of_records_that_have_it(tmp_path):
