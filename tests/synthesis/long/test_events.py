@@ -18,6 +18,7 @@ from ecg_batch.draws import Stream, generator
 from ecg_batch.errors import UserError
 from ecg_batch.request.events import KINDS, LENT, OVERLAYS
 from ecg_batch.request.parse import load_request
+from ecg_batch.synthesis.long import check
 from ecg_batch.synthesis.long.batch import LongBatch
 from ecg_batch.synthesis.long.begin import begin_records
 from ecg_batch.synthesis.long.donor import TooFewBeats, single_beats
@@ -460,3 +461,17 @@ def sinus_bank(folder: Path) -> Path:
     table = read_bank(BUNDLED).table
     lends = np.any([table.holds(code) for statements, _ in LENT.values() for code in statements], axis=0)
     return write_few_donors(folder, np.flatnonzero(table.holds("NORM") & table.holds("SR") & ~lends & (table.fold < 9))[:40])
+
+
+# The gate -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wide", "wrong"), [(None, True), (np.zeros(60, bool), False)], ids=["without events", "with events"])
+def test_leads_that_see_r_and_leads_that_see_s_agree(monkeypatch, wide, wrong):
+    """Half of the leads put a beat 40 ms early, half 40 ms late, as in left anterior hemiblock; lead II counts P waves as well."""
+    beats = np.arange(50, 6000, 100)
+    monkeypatch.setattr(check, "detect_rows", lambda leads, fs_hz: [beats - 4] * 4 + [beats + 4] * 4)
+    gate = check.MinuteCheck(100, 6000, beats, wide)
+    assert gate.takes(np.full((12, 6000), 100, np.int16) * (np.arange(6000) % 2).astype(np.int16))
+    gate.judge(np.sort(np.concatenate([beats, beats - 25])))
+    assert ("beats" in gate.found(60.0)[1]) == wrong
