@@ -36,6 +36,7 @@ from ecg_batch.synthesis.synthesizer import Synthesizer
 
 NARROW = ("N", "A", "J", "j")  # of the beats of a record with events, those with the QRS of its main rhythm
 BEFORE_BEAT_S = 0.12  # a rhythm is annotated so long before its first R, or before that beat's P wave
+EVERY, SHOWN_OF = {"(B": 2, "(T": 3}, 0.7  # rhythms in which every so many beats are ectopic; so much of that share is it
 SHORTEST_PR_S = 0.1  # of a donor whose P wave can be laid apart
 
 
@@ -162,10 +163,12 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     normal = donor.symbol == "N"
     pr_s = float(np.median((donor.qrs_on - donor.p_on)[normal])) / fs_hz
     sinus = not donor.codes & (UNLOCKED_ATRIAL | {"PACE"})
-    aux = "(N" if aux == "(B" else aux  # its ectopic beats come one by one here
     has_p = own_p_wave(donor) is not None and pr_s >= SHORTEST_PR_S
     shown = {} if request.places and not request.events else donor.ectopic  # a table by itself says all that comes
-    host = Host(sinus, allowed.fibrillation, pr_s, aux, shown, has_p, synthesizer.beat_lenders.kinds_for(row))
+    named = "v_beat" in per_hour or any(one.event == "v_beat" for one in places_of(request, key))
+    every = 1 if named else _every(aux, request.rhythm.ectopic_factor * shown.get("V", 0.0))
+    aux = "(N" if aux in EVERY and every == 1 else aux  # its ectopic beats come one by one here
+    host = Host(sinus, allowed.fibrillation, pr_s, aux, shown, has_p, synthesizer.beat_lenders.kinds_for(row), every)
     of_beats, over = _placed(request, key, host)
     asked = Asked(request.events or (), per_hour, of_beats, lambda at: generator(request.seed, key, Stream.PLACES, 1 + at))
 
@@ -196,6 +199,12 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     changes = [(begins_s[beat] if beat else 0.0, aux) for beat, aux in order.rhythms(rhythm.r_s)]
     respiration = respiration_of(rhythm, placed.r[1:-1])
     return LongRecord(row, stock.donor, changes, placed, respiration, hr_bpm, [], atrial, overlays, stock.row)
+
+
+def _every(aux: str, share: float) -> int:
+    """2 or 3 where a donor that states bigeminy or trigeminy, with this share of ventricular beats, shows it; else 1."""
+    every = EVERY.get(aux, 1)
+    return every if share >= SHOWN_OF / every else 1
 
 
 def _placed(request: Request, key: int, host: Host) -> tuple[tuple[Place, ...], tuple[Place, ...]]:

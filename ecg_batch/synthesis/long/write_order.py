@@ -74,6 +74,7 @@ class Host:
     ectopic: dict[str, float]
     has_p: bool = True
     lent: frozenset[str] = frozenset(LENT)
+    every: int = 1
 
     def can_have(self, name: str) -> bool:
         """Whether an event can come to it."""
@@ -158,7 +159,7 @@ class _Writer:
         self._p, self._host, self._habits, self._draws = p, host, habits, draws
         self._clock, self._mean_rr_s = RoughClock(rr_s) if first is None else ExactClock(rr_s), mean_rr_s
         self._until, self._t, self._order = 1.2 * duration_s + 20, 0.0, Order(fixed=bool(asked.places))
-        self._limits_s = None
+        self._limits_s, self._ectopic_of = None, None
         if first is not None:
             self._until, self._t = 1.02 * duration_s + 20, (first - 1) * self._clock.rr_at(0.0)
             self._limits_s = 1.001 * shortest_rr_s(p, 60 / mean_rr_s), LONGEST_PAUSE_S
@@ -168,7 +169,8 @@ class _Writer:
         possible = {name: rate for name, rate in per_hour.items() if name not in OVERLAYS and host.can_have(name)}
         named = {*per_hour, *(one.event for one in asked.places)}
         for name, symbol in (("v_beat", "V"), ("sv_beat", "A")):  # what its own recording shows, where nothing is asked of it
-            if name not in named and host.ectopic.get(symbol) and (host.sinus or symbol == "V"):
+            may_be = symbol == "V" and host.every == 1 or symbol == "A" and host.sinus
+            if name not in named and may_be and host.ectopic.get(symbol):
                 usual[name], possible[name] = 1.6, 3600 / mean_rr_s * min(p.ectopic_factor * host.ectopic[symbol], 0.3)
         taken = asked.placed_s() / duration_s
         busy = min(sum(rate * usual[name] for name, rate in possible.items()) / 3600 + taken, 0.9)
@@ -185,13 +187,21 @@ class _Writer:
                 if not self._placed():
                     self._add(self._base(), Form.OWN)
             elif self._t < next_at:
-                self._add(self._base(), Form.OWN)
+                self._own()
             else:
                 drawn = np.searchsorted(self._hazard, self._draws.random() * self._hazard[-1], side="right")
                 self._by_chance(self._names[int(drawn)])
                 next_at = self._next()
         self._order.seconds = self._t
         return self._order
+
+    def _own(self) -> None:
+        """The next of its own rhythm: a beat, or in bigeminy and trigeminy the beats from one ectopic beat to the next."""
+        if self._host.every == 1:
+            self._add(self._base(), Form.OWN)
+        else:
+            self._ectopic_of = self._ectopic_of or (self._shape(), self._early_v())
+            self._every_so_often(self._host.every, *self._ectopic_of)
 
     def _next(self) -> float:
         return self._t + self._draws.standard_exponential() / self._hazard[-1] if self._names else np.inf
@@ -338,11 +348,14 @@ class _Writer:
     def _every(self, step: int, beats: float) -> None:
         shape, coupling = self._shape(), self._early_v()
         for _ in range(max(round(beats / step), 2)):
-            now = max(coupling * self._normal(1, 0.02), 0.4)
-            self._add(now, shape)
-            self._add(self._after_v(now), Form.OWN)
-            for _ in range(step - 2):
-                self._add(self._base(), Form.OWN)
+            self._every_so_often(step, shape, coupling)
+
+    def _every_so_often(self, step: int, shape: int, coupling: float) -> None:
+        now = max(coupling * self._normal(1, 0.02), 0.4)
+        self._add(now, shape)
+        self._add(self._after_v(now), Form.OWN)
+        for _ in range(step - 2):
+            self._add(self._base(), Form.OWN)
 
     def _idioventricular(self, beats: float) -> None:
         cycle = self._u(0.8, 1.12)

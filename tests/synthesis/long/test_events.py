@@ -475,3 +475,23 @@ def test_leads_that_see_r_and_leads_that_see_s_agree(monkeypatch, wide, wrong):
     assert gate.takes(np.full((12, 6000), 100, np.int16) * (np.arange(6000) % 2).astype(np.int16))
     gate.judge(np.sort(np.concatenate([beats, beats - 25])))
     assert ("beats" in gate.found(60.0)[1]) == wrong
+
+
+# Donors in bigeminy -------------------------------------------------------------------------------------------------------
+
+
+def test_a_donor_in_bigeminy_stays_in_it_and_is_called_so(tmp_path):
+    """Of donors that state BIGU those whose recording shows it; where ventricular beats are asked otherwise, or by a table alone,
+    the record has these."""
+    mix = {"labels": {"BIGU": 1.0}}
+    for events, stays in (({"posture": 2}, True), ({"v_beat": 20}, False)):
+        plan = plan_of(tmp_path, **{**LONG, "records": 12, "mix": mix, "events": events}, bank="bundled", models="bundled")
+        begun = begin_records(open_synthesizer(plan), query_source(plan.request, Path("unused"))(0, 12))
+        called = 0
+        for each in begun:
+            symbol = "".join(each.donor.symbol[each.placed.source])
+            in_bigeminy = symbol.count("NV") > 0.48 * len(symbol)
+            ((_, word),) = each.changes
+            assert (word == "(B") == in_bigeminy and word in ("(B", "(N", "(AFIB")
+            called += in_bigeminy
+        assert (0 < called < 12) if stays else not called, "some donors do not show it"
