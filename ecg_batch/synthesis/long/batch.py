@@ -197,6 +197,7 @@ class Minute:
     parts: list[tuple[np.ndarray, np.ndarray]]
 
     def without_parts(self) -> "Minute":
+        """What the next minute needs of it: its bounds and its alpha."""
         return Minute(self.start, self.stop, self.alpha, [])
 
 

@@ -39,9 +39,11 @@ class ExactClock(RoughClock):
         self._sum = summed_rate(rr_s).tolist()
 
     def after(self, time_s: float, cycle: float) -> float:
+        """As above, to the grid's rate."""
         return self._time_of(self._cycles_at(time_s) + cycle)
 
     def cycles(self, time_s: float, seconds: float) -> float:
+        """As above, to the grid's rate."""
         return self._cycles_at(time_s + seconds) - self._cycles_at(time_s)
 
     def _cycles_at(self, time_s: float) -> float:

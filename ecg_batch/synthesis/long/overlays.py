@@ -37,6 +37,7 @@ class StEpisode:
     leads: np.ndarray
 
     def meets(self, other: "StEpisode") -> bool:
+        """Whether both are there at once."""
         return self.start < other.stop and other.start < self.stop
 
 

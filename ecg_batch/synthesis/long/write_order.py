@@ -179,6 +179,7 @@ class _Writer:
         self._of_fibrillation = _endless(lambda: fibrillation_cycles(p, mean_rr_s, 512, draws))
 
     def written(self) -> Order:
+        """The whole order, some beats longer than the record."""
         self._add(1.0, Form.OWN)
         self._order.changes.append((0, self._host.rhythm))
         next_at = self._next()

@@ -178,3 +178,19 @@ def test_events_that_run_into_each_other_are_refused_by_their_record(tmp_path):
 
 def test_av_blocks_are_among_them():
     assert AV_BLOCKS < set(NAMES)
+
+
+def test_a_p_wave_that_the_end_of_the_record_cuts_is_annotated(tmp_path):
+    """Of a complete block at the end, where P waves march on without regard to the beats."""
+    table = "event,start_s,length\ncomplete_block,30,60\n"
+    plan = planned(tmp_path, table, records=12, duration_s=61, batch=12, shard=12)
+    batch = LongBatch(open_synthesizer(plan), query_source(plan.request, Path("unused"))(0, 12), lambda done: None)
+    list(batch.blocks())
+    rows = pa.concat_tables(batch.tables(0)[1]).to_pandas()
+    cut = 0
+    for record, one in enumerate(batch._records):
+        peaks = np.rint(one.atrial.lone[:, 1])
+        found = rows["sample"][(rows.record == record) & (rows.symbol == LONE_P)]
+        assert found.tolist() == peaks[(peaks >= 0) & (peaks < 6100)].tolist()
+        cut += ((peaks < 6100) & (one.atrial.lone[:, 2] >= 6100)).sum()
+    assert cut
