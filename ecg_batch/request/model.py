@@ -129,18 +129,6 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an event of long records begins, a row of the table of places (places.py). record: None is every one; where the request
-    varies anything, the number of a set. length: beats or seconds, None: drawn.
-    """
-
-    record: Annotated[int, Range(0, 10**9)] | None
-    event: str
-    start_s: float
-    length: float | None
-
-
-@dataclass(frozen=True)
 class Vary:
     """What makes each record several times, alike in all else: a set of all combinations of these values, see synthesis/queries.py.
 
@@ -203,7 +191,7 @@ class Request:
     events: tuple[Event, ...] | None = None  # of long records only
     vary: Vary | None = None
     places_table: str | None = None  # read when the run is planned
-    places: tuple[Place, ...] | None = None  # what it holds, by record and time
+    places: str | None = None  # what it holds, in normal form: places.py
 
     @property
     def has_events(self) -> bool:
@@ -255,7 +243,6 @@ def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
                "noise": _noise_from_resolved, "vary": _vary_from_resolved}  # fmt: skip
     options = {key: kind(**resolved[key]) for key, kind in options.items() if resolved.get(key) is not None}
     options["events"] = resolved["events"] and tuple(_event_from_resolved(**event) for event in resolved["events"])
-    options["places"] = resolved["places"] and tuple(Place(**place) for place in resolved["places"])
     values = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix, **options}
     request = Request(**values, bank=bank, models=models, table=None, places_table=None)
     if odd := odd_field(request):

@@ -114,9 +114,10 @@ def _check_lenders(request: Request, donors, usable) -> None:
     import numpy as np
 
     from ecg_batch.request.events import LENT
+    from ecg_batch.request.places import all_places
 
     allowed, asked = np.isin(donors.fold, request.donor_folds) & usable, {event.name for event in request.events or ()}
-    asked |= {place.event for place in request.places or ()}
+    asked |= {place.event for place in all_places(request)}
     for kind, (statements, names) in LENT.items():
         held = np.any([donors.holds(code) for code in sorted(statements)], axis=0) & allowed
         needing = [name for name in names if name in asked]
@@ -132,9 +133,10 @@ def _check_places(request: Request, labels: tuple[str, ...], table: "QueryTable 
     """Records whose label leaves no donor in sinus rhythm cannot have what comes to sinus rhythm alone."""
     from ecg_batch.donors.split import UNLOCKED_ATRIAL
     from ecg_batch.request.events import OVERLAYS, VENTRICULAR_EVENTS
+    from ecg_batch.request.places import all_places
 
     never = {*UNLOCKED_ATRIAL, "PACE"} & set(labels)
-    for place in request.places if never and request.places else ():
+    for place in all_places(request) if never else ():
         asked = labels if place.record is None else (_label_of(request, place.record, table),)
         if place.event not in OVERLAYS | VENTRICULAR_EVENTS and (odd := sorted(never & set(asked))):
             which = "every record" if place.record is None else f"record {place.record}"

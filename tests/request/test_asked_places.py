@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecg_batch.errors import UserError
-from ecg_batch.request.model import Place, request_from_resolved
+from ecg_batch.request.model import request_from_resolved
 from ecg_batch.request.parse import load_request
-from ecg_batch.request.places import places_of, read_places
+from ecg_batch.request.places import Place, all_places, places_of, read_places
 from ecg_batch.run.planning import make_plan
 from ecg_batch.synthesis.ask import mix_queries
 
@@ -62,7 +62,7 @@ def test_no_file_and_a_path_to_nowhere_are_refused(tmp_path):
 
 def test_overlays_lie_over_anything(tmp_path):
     rows = "0,st_episode,5,200\n0,fibrillation,5,60\n0,posture,5,\n0,posture,6,\n0,v_beat,100,\n"
-    assert len(read_places(asked(tmp_path, rows))) == 5
+    assert len(read_places(asked(tmp_path, rows)).splitlines()) == 6
 
 
 def test_a_record_has_its_own_rows_and_those_of_every_record_by_time(tmp_path):
@@ -82,6 +82,8 @@ def test_what_the_table_holds_is_the_request_and_not_its_path_nor_its_order(tmp_
     pq.write_table(pa.table(table), tmp_path / "p.parquet")
     parquet, _ = make_plan(asked(tmp_path, HEAD, {"table": "p.parquet"}))
     other, _ = make_plan(asked(tmp_path, "0,v_beat,5,\n0,pause,50,2.1\n"))
+    assert plan.request.places == "record,event,start_s,length\n0,v_beat,5.0,\n0,pause,50.0,2.0"
+    assert all_places(plan.request) == [Place(0, "v_beat", 5.0, None), Place(0, "pause", 50.0, 2.0)]
     assert plan.run_id == same.run_id == parquet.run_id != other.run_id
 
 

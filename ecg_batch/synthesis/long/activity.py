@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ecg_batch.request.events import usual_s
-from ecg_batch.request.model import Distribution, Noise, Place, Request
+from ecg_batch.request.model import Distribution, Noise, Request
+from ecg_batch.request.places import Place
 from ecg_batch.synthesis.ask import quantile
 from ecg_batch.synthesis.long.write_order import Asked
 

@@ -13,8 +13,8 @@ from ecg_batch.draws import Stream, generator
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_UV, to_uv, twelve_leads
 from ecg_batch.request.events import OVERLAYS
-from ecg_batch.request.model import Place, Request
-from ecg_batch.request.places import places_of
+from ecg_batch.request.model import Request
+from ecg_batch.request.places import Place, places_of
 from ecg_batch.signal.filters import low_pass_of
 from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.synthesis.batch import candidate_rows

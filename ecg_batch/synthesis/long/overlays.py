@@ -13,7 +13,7 @@ import numpy as np
 
 from ecg_batch.leads import MV_PER_UV, twelve_leads
 from ecg_batch.request.events import usual_s
-from ecg_batch.request.model import Place
+from ecg_batch.request.places import Place
 from ecg_batch.signal.vcg import DOWER, rotation_of_leads
 from ecg_batch.synthesis.ask import quantile
 from ecg_batch.synthesis.long.write_order import Asked

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecg_batch.request.events import AV_BLOCKS, KINDS, LENT, OVERLAYS, VENTRICULAR_EVENTS, usual_s
-from ecg_batch.request.model import Distribution, Event, Place
+from ecg_batch.request.model import Distribution, Event
+from ecg_batch.request.places import Place
 from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.synthesis.ask import quantile
 from ecg_batch.synthesis.long.clock import ExactClock, RoughClock

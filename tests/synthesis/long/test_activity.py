@@ -9,7 +9,8 @@ import pytest
 from making import plan_of
 
 from ecg_batch.dataset.beats import BEAT_SYMBOLS
-from ecg_batch.request.model import Distribution, Event, Place
+from ecg_batch.request.model import Distribution, Event
+from ecg_batch.request.places import Place
 from ecg_batch.signal.filters import low_pass
 from ecg_batch.synthesis.long.activity import FALLS_S, RISE_BY, SNR_DB, Activity, drawn_activity, most_surge, quickened
 from ecg_batch.synthesis.long.batch import LongBatch

@@ -13,7 +13,8 @@ from ecg_batch.dataset.beats import BEAT_SYMBOLS, LONE_P, RHYTHM
 from ecg_batch.draws import Stream, generator
 from ecg_batch.errors import UserError
 from ecg_batch.request.events import AV_BLOCKS, KINDS, OVERLAYS
-from ecg_batch.request.model import Distribution, Event, Place
+from ecg_batch.request.model import Distribution, Event
+from ecg_batch.request.places import Place
 from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.synthesis.long.batch import LongBatch
 from ecg_batch.synthesis.long.begin import begin_records
