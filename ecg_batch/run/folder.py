@@ -13,7 +13,7 @@ from uuid import uuid4
 from ecg_batch.dataset.layout import FOLDERS, FORMAT_FOLDERS, PLAN, STAGING, final_name, partial_of
 from ecg_batch.dataset.plan import Plan, plan_to_json, read_plan, refuse_other_software
 from ecg_batch.dataset.run import Run
-from ecg_batch.errors import UserError, clipped, shown_path
+from ecg_batch.errors import UserError, shown_path
 from ecg_batch.files import sync, to_json, write_new, write_over
 
 if TYPE_CHECKING:
@@ -203,8 +203,9 @@ def _refuse_other(run: Run) -> None:
 def _difference(there: Plan, here: Plan) -> str:
     old, new = _flat(there.request.resolved()), _flat(here.request.resolved())
     differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    old, new = ({key: clipped(value) for key, value in each.items()} for each in (old, new))  # a table of places is long
-    lines = [f"{key} is {old.get(key, 'absent')} there and {new.get(key, 'absent')} here" for key in differing[:SHOWN]]
+    shown = [key for key in differing if key != "places"][:SHOWN]
+    lines = [f"{key} is {old.get(key, 'absent')} there and {new.get(key, 'absent')} here" for key in shown]
+    lines += ["the table of events is not the same"] * ("places" in differing)  # it is long
     lines += [f"{len(differing) - SHOWN} keys more differ"] * (len(differing) > SHOWN)
     names = sorted({*there.inputs, *here.inputs})
     lines += [f"the {name} is not the same" for name in names if there.inputs.get(name) != here.inputs.get(name)]

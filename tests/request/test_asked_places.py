@@ -10,6 +10,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.request.model import request_from_resolved
 from ecg_batch.request.parse import load_request
 from ecg_batch.request.places import Place, all_places, places_of, read_places
+from ecg_batch.run.folder import open_run
 from ecg_batch.run.planning import make_plan
 from ecg_batch.synthesis.ask import mix_queries
 
@@ -117,3 +118,11 @@ def test_a_label_that_is_another_rhythm_is_refused_when_it_is_planned(tmp_path):
 def test_beats_that_nobody_lends_are_refused_when_it_is_planned(tmp_path):
     with pytest.raises(UserError, match="events pre_excitation need the preexcited beats of other patients"):
         make_plan(asked(tmp_path, "0,pre_excitation,5,10\n", donor_folds=[3]))
+
+
+def test_another_table_is_another_run(tmp_path):
+    open_run(*make_plan(asked(tmp_path, "0,v_beat,5,\n")), tmp_path / "run")
+    with pytest.raises(UserError, match=r"holds another run: the table of events is not the same\. A folder holds one run"):
+        open_run(*make_plan(asked(tmp_path, "0,v_beat,6,\n")), tmp_path / "run")
+    with pytest.raises(UserError, match=r"seed is 0 there and 5 here; the table of events is not the same"):
+        open_run(*make_plan(asked(tmp_path, "0,v_beat,6,\n", seed=5)), tmp_path / "run")
