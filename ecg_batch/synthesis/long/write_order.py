@@ -5,7 +5,8 @@ some minutes, with cycles and forms of their own. A patient has habits, drawn on
 and how much that varies, what follows them, how many shapes its ventricular beats have, how fast its runs are. They are drawn
 wide, as patients differ.
 
-Cycles are in units of the current RR, as in rhythm.py, which makes times of them.
+Cycles are in units of the current RR, as in rhythm.py, which makes times of them. What has its place in a record is tried at each
+beat from a little before on, until its first beat is not before its time; an event by chance that would run into it is taken back.
 """
 
 from collections.abc import Callable
@@ -65,7 +66,8 @@ class Habits:
 class Host:
     """What the donor and its bank allow. sinus: whether atrial events can come to it; fibrillation: whether it is in it; pr_s: from
     P to QRS; rhythm: WFDB's word for its own; ectopic: share of "V" and "A" among its beats; has_p: whether its P wave can be laid
-    apart from its beats; lent: which kinds of beats other patients have for it.
+    apart from its beats; lent: which kinds of beats other patients have for it; every: 2 in its own bigeminy, 3 in trigeminy,
+    else 1.
     """
 
     sinus: bool
