@@ -14,7 +14,7 @@ from ecg_batch.settings import Written
 
 PER_HOUR = (0.01, 3600.0)
 LENGTHS = {"beats": (2.0, 10_000.0), "s": (1.0, 86_400.0)}
-PAUSE_S = (1.2, 10.0)
+PAUSE_S, ACTIVITY_S = (1.2, 10.0), (5.0, 900.0)  # the noise of activity is made in one piece
 FULL = 0.9  # of the time that events may take
 OVERLAYS = frozenset({"st_episode", "posture", "activity"})  # that come over beats, whichever they are
 VENTRICULAR_EVENTS = frozenset({"v_beat", "v_interpolated", "v_couplet", "v_bigeminy", "v_trigeminy", "v_run"})  # in any rhythm
@@ -68,7 +68,7 @@ KINDS = {
     "st_episode": Kind("ST episodes: J + 60 ms falls or rises slowly, and comes back", "s", (0.2, 1), (120, 1200), 0.1),
     "posture": Kind("changes of posture: the heart turns in the chest", "", (1, 6), None, 0.3),
     "pacing": Kind("ventricular pacing", "s", (0.5, 4), (10, 200), 0.05),
-    "activity": Kind("physical activity: the rate rises and falls back, with muscle noise", "s", (0.5, 4), (30, 600), 0.2),
+    "activity": Kind("physical activity: the rate rises and falls back, with muscle noise", "s", (0.5, 4), (30, 600), 0.2, ACTIVITY_S),
 }
 
 # What other patients lend: the statements of which one is held by whoever does, and the events that need it

@@ -94,9 +94,9 @@ def test_it_comes_as_often_as_asked_and_one_at_a_time():
     assert abs(sum(map(len, found)) - 600) < 3.5 * 600**0.5
     for each in found:
         assert all(one.stop_s <= other.start_s for one, other in zip(each[:-1], each[1:], strict=True))
-    places = (Place(None, "activity", 100.0, 2000.0),)
+    places = (Place(None, "activity", 100.0, 900.0),)
     one = drawn_activity(asked, places, 3600, 9.0, np.random.default_rng(0), np.random.default_rng(1))
-    assert (100.0, 2100.0) in [(each.start_s, each.stop_s) for each in one]
+    assert (100.0, 1000.0) in [(each.start_s, each.stop_s) for each in one]
 
 
 def test_the_rate_has_no_step_and_stays_below_what_age_allows():
