@@ -68,7 +68,7 @@ KINDS = {
     "st_episode": Kind("ST episodes: J + 60 ms falls or rises slowly, and comes back", "s", (0.2, 1), (120, 1200), 0.1),
     "posture": Kind("changes of posture: the heart turns in the chest", "", (1, 6), None, 0.3),
     "pacing": Kind("ventricular pacing", "s", (0.5, 4), (10, 200), 0.05),
-    "activity": Kind("physical activity: the rate rises and falls back, with muscle noise", "s", (0.5, 4), (30, 600), 0.2, ACTIVITY_S),
+    "activity": Kind("activity: the rate rises and falls back, with muscle noise", "s", (0.5, 4), (30, 600), 0.2, ACTIVITY_S),
 }
 
 # What other patients lend: the statements of which one is held by whoever does, and the events that need it
