@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-CONFIGS = sorted([*Path("configs").glob("*.yaml"), *Path("configs").glob("*.schema.json")])
+CONFIGS = sorted(path for end in ("yaml", "csv", "schema.json") for path in Path("configs").glob(f"*.{end}"))
 
 
 class WithConfigs(build_py):

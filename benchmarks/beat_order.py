@@ -20,11 +20,11 @@ import torch
 
 from ecg_batch.models.corpus import RhythmCorpus, load_rhythm_corpus
 from ecg_batch.models.networks import RhythmConfig
-from ecg_batch.models.rhythm_codes import STATEMENTS
-from ecg_batch.models.sequence_model import SequenceModel
-from ecg_batch.models.sequence_network import SequenceNetwork, bits_of, mean_bits, network_of
+from ecg_batch.models.sequences.model import SequenceModel
+from ecg_batch.models.sequences.network import SequenceNetwork, bits_of, mean_bits, network_of
+from ecg_batch.models.sequences.rhythm_codes import STATEMENTS
+from ecg_batch.models.sequences.train_rhythm import RHYTHMS, Beats, RhythmTraining, alike, beats_of_corpus, difference, train_epoch
 from ecg_batch.models.train_mamba import optimizer_of
-from ecg_batch.models.train_rhythm import RHYTHMS, Beats, RhythmTraining, alike, beats_of_corpus, difference, train_epoch
 from ecg_batch.models.weights import load_arrays
 from ecg_batch.progress import track
 from ecg_batch.request.rhythm_parameters import RhythmParameters, rate_limits_bpm

@@ -28,7 +28,9 @@ class Stream(IntEnum):
     NOISE = 12
     EVENTS = 13
     LENT_BEATS = 14
-    BEAT_ORDER = 15
+    PLACES = 15
+    ACTIVITY = 16
+    BEAT_ORDER = 17
 
 
 def generator(seed: int, record: int, stream: Stream, part: int = 0) -> np.random.Generator:

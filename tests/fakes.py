@@ -25,7 +25,7 @@ from ecg_batch.draws import Stream, generator
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED, twelve_leads
 from ecg_batch.models.networks import MambaConfig, RhythmConfig, UnitConfig, VqVaeConfig
-from ecg_batch.models.rhythm_codes import ALPHABET
+from ecg_batch.models.sequences.rhythm_codes import ALPHABET
 from ecg_batch.run.worker import OpenGenerator
 from ecg_batch.statements import SUPERCLASSES
 

@@ -36,7 +36,7 @@ from ecg_batch.dataset.verify import verify
 from ecg_batch.donors.bank import read_bank, write_group
 from ecg_batch.leads import MV_PER_UV
 from ecg_batch.models.mamba import MambaConfig
-from ecg_batch.models.train_rhythm import RhythmTraining
+from ecg_batch.models.sequences.train_rhythm import RhythmTraining
 from ecg_batch.models.vqvae import VqVaeConfig
 from ecg_batch.reading.synthetic import open_dataset
 from ecg_batch.synthesis.long.donor import long_donor

@@ -36,13 +36,14 @@ def run(arguments: Namespace) -> int:
 
 
 def example_files() -> list:
-    """The YAML files and their schemas: in a wheel inside the package (setup.py puts them there), in a checkout beside it."""
+    """The YAML files, tables and schemas: in a wheel inside the package (setup.py puts them there), in a checkout beside it."""
     from importlib.resources import files
 
     package = files("ecg_batch")
     inside = package / "configs"
     folder = inside if inside.is_dir() else Path(str(package)).parent / "configs"
-    return sorted((path for path in folder.iterdir() if path.name.endswith((".yaml", ".schema.json"))), key=lambda path: path.name)
+    kinds = (".yaml", ".csv", ".schema.json")
+    return sorted((path for path in folder.iterdir() if path.name.endswith(kinds)), key=lambda path: path.name)
 
 
 def schemas() -> dict[str, bytes]:

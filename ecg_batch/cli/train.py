@@ -100,7 +100,7 @@ def units(arguments: Namespace) -> int:
     from ecg_batch.models.checkpoints import best_device
     from ecg_batch.models.corpus import load_unit_corpus
     from ecg_batch.models.networks import UnitConfig
-    from ecg_batch.models.train_units import UnitTraining, train_units
+    from ecg_batch.models.sequences.train_units import UnitTraining, train_units
 
     config, training = settings(arguments.set, UnitConfig(), UnitTraining(), fixed=("levels", "kinds"))
     result = train_units(load_unit_corpus(arguments.bank), arguments.out, config, training, best_device())
@@ -145,7 +145,7 @@ def rhythm(arguments: Namespace) -> int:
     from ecg_batch.models.checkpoints import best_device
     from ecg_batch.models.corpus import load_rhythm_corpus
     from ecg_batch.models.networks import RhythmConfig
-    from ecg_batch.models.train_rhythm import RHYTHMS, RhythmTraining, train_rhythm
+    from ecg_batch.models.sequences.train_rhythm import RHYTHMS, RhythmTraining, train_rhythm
 
     config, training = settings(arguments.set, RhythmConfig(), RhythmTraining(), fixed=("codes", "said"))
     result = train_rhythm(load_rhythm_corpus(arguments.bank), arguments.out, config, training, best_device())

@@ -20,7 +20,7 @@ Glossary
 
 Conditioning is a prefix token: the sequence starts with the token of its condition. That takes no parameter which the
 reference implementations lack, and the recurrent state carries it as far as it is useful. A condition (b, d) may besides be
-added to the embedding of every token, so that it is never forgotten (sequence_model.py).
+added to the embedding of every token, so that it is never forgotten (sequences/model.py).
 """
 
 import math

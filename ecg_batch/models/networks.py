@@ -63,7 +63,7 @@ class MambaConfig:
 
 @dataclass(frozen=True)
 class UnitConfig:
-    """Sizes of the model of noise, beat by beat (unit_model.py). Codes and Mamba have the published sizes."""
+    """Sizes of the model of noise, beat by beat (sequences/unit_model.py). Codes and Mamba have the published sizes."""
 
     codes: Annotated[int, Range(2, 65_536)] = 512
     levels: Annotated[int, Range(1, 1024, "numbers that say how loud a unit is: leads times bands")] = 24
@@ -96,7 +96,7 @@ class UnitConfig:
 
 @dataclass(frozen=True)
 class RhythmConfig:
-    """Sizes of the model of rhythm (rhythm_codes.py)."""
+    """Sizes of the model of rhythm (sequences/rhythm_codes.py)."""
 
     codes: Annotated[int, Range(2, 65_536, "types of beats times steps of RR")] = 198
     said: Annotated[int, Range(1, 1024, "numbers that a condition is made of")] = 19

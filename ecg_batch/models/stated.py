@@ -11,7 +11,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED
 from ecg_batch.models.conditions import ANY
 from ecg_batch.models.networks import COUNTED, JudgeConfig, MambaConfig, RhythmConfig, UnitConfig, VqVaeConfig
-from ecg_batch.models.rhythm_codes import ALPHABET, CODES, STATEMENTS
+from ecg_batch.models.sequences.rhythm_codes import ALPHABET, CODES, STATEMENTS
 from ecg_batch.models.sizes import read_sizes
 from ecg_batch.signal.noise import LEVEL_BANDS_HZ, NOISE_KINDS
 from ecg_batch.statements import SUPERCLASSES

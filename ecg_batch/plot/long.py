@@ -3,14 +3,19 @@
 Works from beats and a function that reads some seconds, so that a day is drawn without being read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import median_filter
 
 from ecg_batch.errors import UserError
+from ecg_batch.plot.course import LANE_MM, LANES_HEAD_MM, Lane, draw_lanes, in_own_rhythm
 from ecg_batch.plot.paper import HEAD_MM, INK, MM_PER_S, PULSE_MM, WIDTH_MM, Sheet, draw_sheet, grid_mm, room_mm, save_png
+from ecg_batch.rhythm_words import RHYTHMS
 from ecg_batch.signal.hrv import (
+    FEWEST_INTERVALS,
     HF_HZ,
     LF_HZ,
     RANGES_5_MIN,
@@ -23,12 +28,16 @@ from ecg_batch.signal.hrv import (
 )
 
 STRIP_BELOW_MM = 216  # from the page's upper edge to ten seconds on ECG paper
+FACTS_MM = 10  # beside the lanes
 STRIP_S = 10.0
 TEN_S, SHORT_S = 10.0, 1200.0  # a record under 20 minutes is short: its axes say minutes and seconds
-COLOURS = {"N": "#33506e", "V": "#c0392b", "A": "#d98a00"}
+COLOURS = {"N": "#33506e", "V": "#c0392b", "A": "#d98a00", "R": "#8e44ad"}
 # drawn as others are: supraventricular and ventricular beats, and those with the main rhythm's place
 GROUP = {"a": "A", "J": "A", "E": "V", "F": "V", "j": "N", "B": "N", "/": "N"}
-NAMES = {"N": "normal", "V": "ventricular ectopic", "A": "atrial ectopic"}
+NAMES = {"N": "normal", "V": "ventricular ectopic", "A": "atrial ectopic", "R": "of another rhythm"}
+SINUS = ("(N", "(SBR")
+PAUSE, PAUSE_AMONG = 1.5, 11  # times the median of so many intervals: the sinus node stood still, or a beat was not conducted
+NORMAL = {"(P": "/"}  # of the record's own rhythm the symbol whose intervals count as normal, where it is not N
 A_DAY_S, MOST_DOTS = 20 * 3600, 60_000
 
 
@@ -41,26 +50,38 @@ def plot_long(
     at_s: float | None,
     path: Path,
     start_hour: float | None = None,
-    rhythm_aux: str = "(N",
+    rhythms: Sequence[tuple[float, str]] = ((0.0, "(N"),),
+    lanes: Sequence[Lane] = (),
 ) -> Hrv:
     """Draws the page as PNG and returns what was measured.
 
     rhythm_r_s (beat,) in seconds, symbols (beat,); read_mv(start_s, stop_s) gives mV (12, time). at_s: where the strip begins, by
     default where the record shows an ectopic beat, else its middle. start_hour: time of day at 0 s, for the trend's axis.
-    rhythm_aux: WFDB's word for the rhythm; the published ranges are of sinus rhythm and stand beside nothing else.
+    rhythms: (seconds, WFDB's word) of where each begins; the published ranges are of sinus rhythm and stand beside nothing else.
+    What is measured is between normal beats of the rhythm with which the record begins, without pauses; NaN of what has too few.
+    lanes: what comes and goes.
     """
     from matplotlib.figure import Figure
 
     r_s, written = np.asarray(rhythm_r_s, np.float64), np.asarray(symbols)
+    own, rhythm_aux = in_own_rhythm(r_s, list(rhythms)), rhythms[0][1]
+    normal = own & (written == NORMAL.get(rhythm_aux, "N"))
+    if rhythm_aux in SINUS:
+        normal[1:] &= ~(_pauses(np.diff(r_s)) & normal[:-1])
+    normal = np.where(normal, "N", "-")  # of all others no interval is measured
     symbols = np.array([GROUP.get(name, name) for name in written.tolist()])
+    symbols[(symbols == "N") & ~own] = "R"
     at_s = _strip_start(r_s, symbols) if at_s is None else float(at_s)
     if not 0 <= at_s < r_s[-1]:
         raise UserError(f"{record_title}: no strip at {at_s:g} s; its beats end at {r_s[-1]:.0f} s. Choose an earlier time")
-    measured = measure_hrv(r_s, symbols)
-    strip = Sheet(read_mv(at_s, at_s + STRIP_S), fs_hz, f"Ten seconds from {_clock(at_s)}", _strip_facts(r_s, at_s))
+    few = len(normal_intervals(r_s, normal)[1]) < FEWEST_INTERVALS
+    measured = Hrv(*[float("nan")] * len(fields(Hrv))) if few else measure_hrv(r_s, normal)
+    title = f"Ten seconds from {_clock(at_s)}: {_rhythms_within(rhythms, at_s, at_s + STRIP_S)}"
+    strip = Sheet(read_mv(at_s, at_s + STRIP_S), fs_hz, title, _strip_facts(r_s, at_s))
     room = room_mm([strip])
     strip_mm = HEAD_MM + grid_mm(*room)
-    page_mm = (WIDTH_MM + 20, STRIP_BELOW_MM + strip_mm + 6)
+    more = LANES_HEAD_MM + LANE_MM * len(lanes) if lanes else 0.0
+    page_mm = (WIDTH_MM + 20, STRIP_BELOW_MM + more + strip_mm + 6)
     figure = Figure(figsize=(page_mm[0] / 25.4, page_mm[1] / 25.4), dpi=110, facecolor="white")
 
     def panel(left: float, below: float, width: float, height: float):
@@ -72,16 +93,30 @@ def plot_long(
 
     figure.text(10 / page_mm[0], 1 - 7 / page_mm[1], record_title, fontsize=13, weight="bold", va="center")
     figure.text(10 / page_mm[0], 1 - 13 / page_mm[1], _facts(r_s, symbols, measured), fontsize=9, va="center")
-    sinus, wide = rhythm_aux == "(N", page_mm[0] - 34
+    sinus, wide = rhythm_aux == "(N", page_mm[0] - (34 + FACTS_MM * bool(lanes))
     _trend(panel(24, 22, wide, 34), r_s, at_s, start_hour)
-    _ectopic(panel(24, 74, wide, 9), r_s, symbols)
-    _tachogram(panel(24, 92, wide, 28), r_s, symbols, at_s)
-    _poincare(panel(24, 137, 60, 60), r_s, symbols, measured)
-    _spectrum(panel(120, 137, 76, 60), r_s, symbols, sinus, with_slope=not np.isnan(measured.slope))
-    _table(panel(203, 137, page_mm[0] - 210, 60), measured, r_s[-1] > A_DAY_S, sinus)
-    _strip(panel(10, STRIP_BELOW_MM, WIDTH_MM, strip_mm), strip, room, r_s, written, at_s)
+    if lanes:
+        draw_lanes(panel(24, 75, wide, LANE_MM * len(lanes)), list(lanes), rhythm_aux, r_s[-1])
+    _ectopic(panel(24, 74 + more, wide, 9), r_s, symbols)
+    _tachogram(panel(24, 92 + more, wide, 28), r_s, symbols, at_s)
+    _poincare(panel(24, 137 + more, 60, 60), r_s, symbols, measured)
+    _spectrum(panel(120, 137 + more, 76, 60), r_s, normal, sinus, measured)
+    _table(panel(203, 137 + more, page_mm[0] - 210, 60), measured, r_s[-1] > A_DAY_S, sinus)
+    _strip(panel(10, STRIP_BELOW_MM + more, WIDTH_MM, strip_mm), strip, room, r_s, written, at_s)
     save_png(figure, path)
     return measured
+
+
+def _pauses(rr_s: np.ndarray) -> np.ndarray:
+    """Which intervals (interval,) are no sinus cycle of those about them."""
+    return rr_s > PAUSE * median_filter(rr_s, PAUSE_AMONG, mode="nearest")
+
+
+def _rhythms_within(rhythms: Sequence[tuple[float, str]], start_s: float, stop_s: float) -> str:
+    """The rhythms of a strip in words."""
+    ends = [start for start, _ in rhythms[1:]] + [np.inf]
+    words = [word for (start, word), end in zip(rhythms, ends, strict=True) if start < stop_s and end > start_s]
+    return ", then ".join(RHYTHMS.get(word, word) for word in words)
 
 
 def _strip_start(r_s: np.ndarray, symbols: np.ndarray) -> float:
@@ -198,6 +233,9 @@ def _tachogram(axes, r_s: np.ndarray, symbols: np.ndarray, at_s: float) -> None:
     axes.set_ylabel("RR, ms", fontsize=9)
     axes.set_xlabel(f"time in the record, {_axis_word(r_s[-1])}", fontsize=9, labelpad=1)
     axes.set_title("Tachogram: each RR, by the type of the beat that ends it", fontsize=9, loc="left")
+    if (symbols == "R").any():
+        axes.plot([], [], ".", color=COLOURS["R"], label="normal or paced, in another rhythm")
+        axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 0.97), frameon=False, handletextpad=0.1)
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
 
 
@@ -210,7 +248,8 @@ def _poincare(axes, r_s: np.ndarray, symbols: np.ndarray, measured: Hrv) -> None
         alpha, size = (0.25, 1.2) if len(rr_ms) > 10_000 else (0.5, 2.0)
         axes.plot(rr_ms[:-1][at], rr_ms[1:][at], ".", color=COLOURS[name], markersize=size, alpha=alpha, rasterized=True)
         if len(at):
-            axes.plot([], [], ".", color=COLOURS[name], label="neither" if name == "N" else f"beside a {name}", markersize=3)
+            label = {"N": "own rhythm", "R": "other rhythm"}.get(name, f"beside a {name}")
+            axes.plot([], [], ".", color=COLOURS[name], label=label, markersize=3)
     low, high = np.percentile(rr_ms, [0.05, 99.95])
     pad = 0.08 * (high - low)
     limits = (low - pad, high + pad)
@@ -218,12 +257,19 @@ def _poincare(axes, r_s: np.ndarray, symbols: np.ndarray, measured: Hrv) -> None
     axes.set(xlim=limits, ylim=limits, aspect="equal")
     axes.set_xlabel("RR, ms", fontsize=9, labelpad=1)
     axes.set_ylabel("next RR, ms", fontsize=9)
-    axes.set_title(f"Poincaré: SD1 {measured.sd1_ms:.0f} ms, SD2 {measured.sd2_ms:.0f} ms", fontsize=9, loc="left")
+    known = not np.isnan(measured.sd1_ms)
+    axes.set_title("Poincaré" + f": SD1 {measured.sd1_ms:.0f} ms, SD2 {measured.sd2_ms:.0f} ms" * known, fontsize=9, loc="left")
     if (touched != "N").any():
         axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0.99, 1), frameon=False, handletextpad=0.1, markerscale=3)
 
 
-def _spectrum(axes, r_s: np.ndarray, symbols: np.ndarray, sinus: bool, with_slope: bool) -> None:
+def _spectrum(axes, r_s: np.ndarray, symbols: np.ndarray, sinus: bool, measured: Hrv) -> None:
+    axes.set_title("Spectrum of RR between normal beats", fontsize=9, loc="left")
+    if np.isnan(measured.sdnn_ms):
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "too few normal beats", fontsize=8, ha="center", transform=axes.transAxes, color="#777777")
+        return
+    with_slope = not np.isnan(measured.slope)
     frequency, power = long_range_spectrum(*normal_intervals(r_s, symbols))
     kept = frequency < 0.5
     axes.loglog(frequency[kept], power[kept], color=COLOURS["N"], linewidth=1.1)
@@ -237,7 +283,6 @@ def _spectrum(axes, r_s: np.ndarray, symbols: np.ndarray, sinus: bool, with_slop
     axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("frequency, Hz", fontsize=9, labelpad=1)
     axes.set_ylabel("power, ms$^2$/Hz", fontsize=9)
-    axes.set_title("Spectrum of RR between normal beats", fontsize=9, loc="left")
 
 
 def _slope_lines(axes, frequency: np.ndarray, power: np.ndarray, sinus: bool) -> None:

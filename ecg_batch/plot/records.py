@@ -55,6 +55,7 @@ def plot_dataset(folder: Path, out: Path, records: list[int] | None = None, at_s
 
 def _plot_long(dataset: OpenDataset, out: Path, record: int, at_s: float | None) -> list[int]:
     """A page about one long record. Only the strip's samples and the record's beats are read."""
+    from ecg_batch.plot.course import lanes_in, rhythms_in
     from ecg_batch.plot.long import STRIP_S, plot_long
 
     request = dataset.manifest["request"]
@@ -67,12 +68,13 @@ def _plot_long(dataset: OpenDataset, out: Path, record: int, at_s: float | None)
     symbols = np.array(annotations["symbol"].to_pylist())
     samples, beats = annotations["sample"].to_numpy(), np.isin(symbols, BEAT_SYMBOLS)
     symbols = symbols.astype("U1")
-    aux = next(text for text in annotations["aux"].to_pylist() if text.startswith("("))
+    said = samples, symbols, np.array(annotations["aux"].to_pylist()), dataset.fs_hz
     donor = f"donor {_donor(row, '' if _plan_of(dataset.path).source else 'PTB-XL ')}"
     facts = f"Synthetic record {record}: {row['label']} asked, {donor}   flags: {row['flags'] or 'none'}"
     read_mv = partial(dataset.window, record)
     r_s = samples[beats] / dataset.fs_hz
-    plot_long(facts, dataset.fs_hz, r_s, symbols[beats], read_mv, at_s, out, request.get("start_hour"), aux)
+    course = rhythms_in(*said), lanes_in(*said, r_s[-1])
+    plot_long(facts, dataset.fs_hz, r_s, symbols[beats], read_mv, at_s, out, request.get("start_hour"), *course)
     return [record]
 
 

@@ -4,19 +4,21 @@ Rates of people whose Holter recording is looked at: wide, since a detector that
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Literal
 
-from ecg_batch.keys import Meaning, Needs, Range
+from ecg_batch.keys import Line, Meaning, Needs, Range
 from ecg_batch.request.model import Distribution, Event
 from ecg_batch.request.spread import distribution, drawn
 from ecg_batch.settings import Written
 
 PER_HOUR = (0.01, 3600.0)
 LENGTHS = {"beats": (2.0, 10_000.0), "s": (1.0, 86_400.0)}
-PAUSE_S = (1.2, 10.0)
+PAUSE_S, ACTIVITY_S = (1.2, 10.0), (5.0, 900.0)  # the noise of activity is made in one piece
 FULL = 0.9  # of the time that events may take
-OVERLAYS = frozenset({"st_episode", "posture"})  # that come over beats, whichever they are
+OVERLAYS = frozenset({"st_episode", "posture", "activity"})  # that come over beats, whichever they are
+VENTRICULAR_EVENTS = frozenset({"v_beat", "v_interpolated", "v_couplet", "v_bigeminy", "v_trigeminy", "v_run"})  # in any rhythm
+AV_BLOCKS = frozenset({"av_block_1", "wenckebach", "mobitz", "complete_block"})  # which nobody sees without a P wave
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ KINDS = {
     "st_episode": Kind("ST episodes: J + 60 ms falls or rises slowly, and comes back", "s", (0.2, 1), (120, 1200), 0.1),
     "posture": Kind("changes of posture: the heart turns in the chest", "", (1, 6), None, 0.3),
     "pacing": Kind("ventricular pacing", "s", (0.5, 4), (10, 200), 0.05),
+    "activity": Kind("activity: the rate rises and falls back, with muscle noise", "s", (0.5, 4), (30, 600), 0.2, ACTIVITY_S),
 }
 
 # What other patients lend: the statements of which one is held by whoever does, and the events that need it
@@ -97,8 +100,11 @@ def _key(kind: Kind):
     return Annotated[Annotated[float, Range(*PER_HOUR)] | AskedEvent, Needs(words), Meaning(kind.meaning)] | None
 
 
+PlacesPath = Annotated[str, Line("CSV or Parquet with a row for each event: record, event, start_s, length")] | None
 AskedEvents = make_dataclass(
-    "AskedEvents", [(name, _key(kind), field(default=None)) for name, kind in KINDS.items()], frozen=True,
+    "AskedEvents",
+    [*((name, _key(kind), field(default=None)) for name, kind in KINDS.items()), ("table", PlacesPath, field(default=None))],
+    frozen=True,
     namespace={"__doc__": "Events of long records; {} takes the defaults of all, and what is not named does not come."},
 )  # fmt: skip
 
@@ -111,9 +117,11 @@ def refuse_odd_events(written: Written) -> None:
             written.checked(AskedEvent, ("events", name))
 
 
-def checked_events(asked: "AskedEvents", written: Written) -> tuple[Event, ...]:
-    """The events that are asked for, in the order of KINDS."""
-    named = {one.name: getattr(asked, one.name) for one in fields(asked) if getattr(asked, one.name) is not None}
+def checked_events(asked: "AskedEvents", written: Written) -> tuple[Event, ...] | None:
+    """The events that are asked for by rates, in the order of KINDS; None where a table alone says what comes."""
+    named = {name: getattr(asked, name) for name in KINDS if getattr(asked, name) is not None}
+    if asked.table is not None and not named:
+        return None
     events = tuple(_checked(named, written)) if named else tuple(_checked(dict.fromkeys(KINDS, AskedEvent()), written))
     share = {event.name: _of_time(event) for event in events}
     for event in events:

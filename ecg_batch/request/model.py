@@ -22,9 +22,9 @@ MINUTE_S = 60  # a chunk of a long record; a record that is longer is a Zarr sha
 
 LATER_DEFAULTS = (("batch_on_oom", "fail"), ("format", "zarr"), ("rhythm", None), ("start_hour", None), ("variation", None),
                   ("judge", None), ("cohort", None), ("min_likelihood", 0), ("texture", "decoded"), ("noise", None),
-                  ("events", None), ("vary", None))  # fmt: skip
+                  ("events", None), ("vary", None), ("places", None))  # fmt: skip
 LATER_RHYTHM = (("order", "rules"),)  # the same below rhythm
-PATHS = {"bank", "models", "table", "source"}  # enter the run id by what is there
+PATHS = {"bank", "models", "table", "source", "places_table"}  # enter the run id by what is there
 HR_LIMITS_BPM = (20.0, 300.0)
 AGE_LIMITS = (0.0, 120.0)
 ALPHA_LIMITS = (0, 2)
@@ -191,6 +191,13 @@ class Request:
     noise: Noise | None = None
     events: tuple[Event, ...] | None = None  # of long records only
     vary: Vary | None = None
+    places_table: str | None = None  # read when the run is planned
+    places: str | None = None  # what it holds, in normal form: places.py
+
+    @property
+    def has_events(self) -> bool:
+        """Whether events come to the records, by rates or at places."""
+        return bool(self.events or self.places)
 
     @property
     def samples(self) -> int:
@@ -240,7 +247,7 @@ def request_from_resolved(resolved: Mapping, bank: str, models: str) -> Request:
     options = {key: kind(**resolved[key]) for key, kind in options.items() if resolved.get(key) is not None}
     options["events"] = resolved["events"] and tuple(_event_from_resolved(**event) for event in resolved["events"])
     values = {**resolved, "donor_folds": tuple(resolved["donor_folds"]), "mix": mix, **options}
-    request = Request(**values, bank=bank, models=models, table=None)
+    request = Request(**values, bank=bank, models=models, table=None, places_table=None)
     if odd := odd_field(request):
         raise ValueError(f"{odd} is {shown(getattr(request, odd))}")
     if not _holds(request, resolved):

@@ -128,6 +128,8 @@ class AskedRequest(Request):
     vary: AskedVary | None = None
     start_hour: None = field(default=None, init=False)  # below rhythm
     source: str = field(default="", init=False)
+    places_table: None = field(default=None, init=False)  # events.table
+    places: None = field(default=None, init=False)
 
 
 # From file to request -------------------------------------------------------------------------------------------------
@@ -165,6 +167,9 @@ def parse_request(written: Written, folder: Path) -> Request:
             "cohort": _cohort(asked.cohort, written) if asked.cohort else None,
             "noise": _noise(asked, written) if asked.noise else None,
             "events": checked_events(asked.events, written) if asked.events else None,
+            "places_table": _path(asked.events.table, "table", written, folder, "events")
+            if asked.events and asked.events.table is not None
+            else None,
             "vary": vary_of(asked.vary, written) if asked.vary else None,
             "rhythm": RhythmParameters(**rhythm) if long else None,
             "start_hour": start_hour if long else None,
@@ -290,14 +295,15 @@ def _sizes(asked: AskedRequest, given: dict) -> dict[str, int]:
     return {"batch": batch, "shard": asked.shard if "shard" in given else shard}
 
 
-def _path(value: str, key: str, written: Written, folder: Path) -> str:
+def _path(value: str, key: str, written: Written, folder: Path, *above: str) -> str:
     if value == "bundled" and key != "table":
         return str(BUNDLED)
     try:
         return str((folder / Path(value).expanduser()).resolve())
     except (OSError, RuntimeError):  # ~nobody, a home that is not known, a loop of links
-        words = f"{key} is {shown(value)}, which leads nowhere on this machine; needed a path, relative to the request file"
-        raise written.error((key,), words) from None
+        words = f"{dotted((*above, key))} is {shown(value)}, which leads nowhere on this machine; needed a path, relative to the "
+        words += "request file"
+        raise written.error((*above, key), words) from None
 
 
 def _folds(asked: int | list[int], written: Written) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ecg_batch.errors import UserError, clipped, shown
 from ecg_batch.request.model import AGE_LIMITS, HR_LIMITS_BPM, Vary
+from ecg_batch.request.table_file import DAMAGE, numbers, read_columns, refuse_bad_rows, text_of
 from ecg_batch.request.vary import rate_against
 from ecg_batch.statements import RATE_RANGE_BPM, rate_rule
 
@@ -19,9 +20,6 @@ COLUMNS = ("label", "hr_bpm", "age", "sex")
 SEX_CODES = {"male": 0, "female": 1, "0": 0, "1": 1, "0.0": 0, "1.0": 1}  # PTB-XL: 0 = male, 1 = female
 NAME = "queries.parquet"
 ROWS_SHA256 = "rows_sha256"  # in the footer of the kept copy, for each shard
-# what a damaged footer leads to in pyarrow, and in what is made of its columns
-DAMAGE = (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError, MemoryError, NotImplementedError, RuntimeError)
-LISTED = 3  # bad rows named in an error
 
 
 @dataclass(frozen=True)
@@ -54,90 +52,26 @@ def read_query_table(
     source: the request file, for messages. hr_limits_bpm: the rates that can be made, closer for long records. vary: what a row
     cannot ask for as well. Raises UserError with the first bad rows, counted from 1 without the header.
     """
-    columns = _read_columns(path, source)
+    columns = read_columns(path, source, COLUMNS, ("label",), "label and, where asked, hr_bpm, age, sex, each once", "record")
     bad: dict[int, str] = {}
     labels, label_index = _labels(columns["label"], bad)
-    hr_bpm = _numbers(columns.get("hr_bpm"), len(label_index), "hr_bpm", hr_limits_bpm, bad)
-    age = _numbers(columns.get("age"), len(label_index), "age", AGE_LIMITS, bad)
+    hint = "" if hr_limits_bpm == HR_LIMITS_BPM else ", within which the beats of a long record can vary"
+    hr_bpm = numbers(columns.get("hr_bpm"), len(label_index), "hr_bpm", hr_limits_bpm, bad, lambda value: hint).astype(np.float32)
+    age = numbers(columns.get("age"), len(label_index), "age", AGE_LIMITS, bad, _age_hint).astype(np.float32)
     table = QueryTable(labels, label_index, hr_bpm, age, _sexes(columns.get("sex"), len(label_index), bad))
     _check_rates(table, bad)
     if vary and vary.of("hr_bpm"):
         _check_varied_rates(table, vary, bad)
-    if bad:
-        shown = "; ".join(f"row {row + 1}: {bad[row]}" for row in sorted(bad)[:LISTED])
-        more = f"; and {len(bad) - LISTED:,} more" if len(bad) > LISTED else ""
-        raise UserError(
-            f"{source}: table {path}: {len(bad):,} of {len(table):,} rows cannot be made: {shown}{more}. "
-            "Mend or drop these rows (counted from 1, without the header)"
-        )
+    refuse_bad_rows(bad, len(table), path, source)
     return table
 
 
-def _read_columns(path: str, source: str) -> dict:
-    """Columns of the file as pyarrow arrays: all text from a CSV, as they are from Parquet."""
-    import pyarrow as pa
-
-    try:
-        if not Path(path).is_file():
-            raise OSError("no such file" if not Path(path).exists() else "not a regular file")
-        table = _read_parquet(path) if path.endswith((".parquet", ".pq")) else _read_csv(path)
-    except (*DAMAGE, pa.ArrowException) as error:
-        raise UserError(
-            f"{source}: cannot read table {clipped(path)}: {clipped(str(error))}. Needed: CSV with a header, or Parquet"
-        ) from None
-    unknown = [name for name in table.column_names if name not in COLUMNS]
-    if unknown or "label" not in table.column_names or len(set(table.column_names)) < table.num_columns:
-        raise UserError(
-            f"{source}: table {path} has the columns {clipped(', '.join(table.column_names))}; needed label and, where asked, "
-            "hr_bpm, age, sex, each once. Rename or drop the others, so that none is overlooked"
-        )
-    if not len(table):
-        raise UserError(f"{source}: table {path} has no rows; needed one per record")
-    return {name: _plain(table[name].combine_chunks(), f"{source}: table {path}: {name}") for name in table.column_names}
-
-
-def _plain(column, said: str):
-    """The column as string or number type. UserError where it holds anything else."""
-    import pyarrow as pa
-    from pyarrow import types
-
-    if types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if types.is_large_string(column.type) or types.is_string_view(column.type):
-        column = column.cast(pa.string())
-    kinds = (types.is_string, types.is_integer, types.is_floating, types.is_decimal, types.is_null)
-    if not any(is_kind(column.type) for is_kind in kinds):
-        raise UserError(f"{said} holds {clipped(str(column.type))}; needed text or numbers, one in each row")
-    return column
-
-
-def _read_parquet(path: str):
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:  # and no read_table: that makes columns of folders' names
-        return file.read()
-
-
-def _read_csv(path: str):
-    import pyarrow as pa
-    from pyarrow import csv
-
-    text = dict.fromkeys(COLUMNS, pa.string())
-    convert = csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
-    return csv.read_csv(path, parse_options=csv.ParseOptions(ignore_empty_lines=False), convert_options=convert)
-
-
-def _text(column):
-    """Trimmed text; blank is null."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    return pc.if_else(pc.equal(text, ""), None, text)
+def _age_hint(value: float) -> str:
+    return "; PTB-XL codes ages over 89 as 300: write 90" if value == 300 else ""
 
 
 def _labels(column, bad: dict[int, str]) -> tuple[tuple[str, ...], np.ndarray]:
-    encoded = _text(column).dictionary_encode()
+    encoded = text_of(column).dictionary_encode()
     found = encoded.dictionary.to_pylist()
     index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     for row in np.flatnonzero(index < 0):
@@ -151,46 +85,13 @@ def _labels(column, bad: dict[int, str]) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(labels), place[index]
 
 
-def _numbers(column, rows: int, name: str, limits: tuple[float, float], bad: dict[int, str]) -> np.ndarray:
-    """float32 (record,) with NaN where blank."""
-    import pyarrow as pa
-
-    if column is None:
-        return np.full(rows, np.nan, np.float32)
-    try:
-        if pa.types.is_string(column.type):
-            column = _text(column)
-        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        values = _numbers_one_by_one(column, name, bad)
-    low, high = limits
-    outside = ~np.isnan(values) & ~((values >= low) & (values <= high))
-    for row in np.flatnonzero(outside):
-        hint = "; PTB-XL codes ages over 89 as 300: write 90" if name == "age" and values[row] == 300 else ""
-        if name == "hr_bpm" and limits != HR_LIMITS_BPM:
-            hint = ", within which the beats of a long record can vary"
-        bad.setdefault(int(row), f"{name} is {values[row]:g}, outside {low:.4g} to {high:.4g}{hint}")
-    return np.where(outside, np.nan, values).astype(np.float32)  # 1e300 would be told as numpy's warning too
-
-
-def _numbers_one_by_one(column, name: str, bad: dict[int, str]) -> np.ndarray:
-    """The slow way, taken only where a cell is no number: names each such row."""
-    values = np.full(len(column), np.nan)
-    for row, cell in enumerate(column.to_pylist()):
-        try:
-            values[row] = np.nan if cell is None else float(cell)
-        except (TypeError, ValueError):
-            bad.setdefault(row, f"{name} is {shown(cell)}, not a number")
-    return values
-
-
 def _sexes(column, rows: int, bad: dict[int, str]) -> np.ndarray:
     """int8 (record,): 0 male, 1 female, -1 where blank."""
     import pyarrow.compute as pc
 
     if column is None:
         return np.full(rows, -1, np.int8)
-    encoded = pc.utf8_lower(_text(column)).dictionary_encode()
+    encoded = pc.utf8_lower(text_of(column)).dictionary_encode()
     found = encoded.dictionary.to_pylist()
     index = encoded.indices.fill_null(len(found)).to_numpy(zero_copy_only=False)
     codes = np.array([SEX_CODES.get(word, -2) if word != "nan" else -1 for word in found] + [-1], np.int8)[index]

@@ -29,9 +29,14 @@ def make_plan(request: Request) -> tuple[Plan, "QueryTable | None"]:
         limits = rate_limits_bpm(request.rhythm) if request.is_long else HR_LIMITS_BPM  # beats of a long record need room to vary
         table = read_query_table(request.table, request.source, limits, request.vary)
         request = _counted(request, len(table))
+    if request.places_table is not None:
+        from ecg_batch.request.places import read_places
+
+        request = replace(request, places=read_places(request))
     shares = (request.mix or request.cohort).labels if table is None else None
     labels = table.labels if table else tuple(label for label, _ in shares or ())
     bank, source = _check_bank(request, labels)
+    _check_places(request, labels, table)
     inputs = {"bank": bank, **_check_models(request)}
     if table:
         inputs["table"] = table.sha256()
@@ -109,8 +114,10 @@ def _check_lenders(request: Request, donors, usable) -> None:
     import numpy as np
 
     from ecg_batch.request.events import LENT
+    from ecg_batch.request.places import all_places
 
     allowed, asked = np.isin(donors.fold, request.donor_folds) & usable, {event.name for event in request.events or ()}
+    asked |= {place.event for place in all_places(request)}
     for kind, (statements, names) in LENT.items():
         held = np.any([donors.holds(code) for code in sorted(statements)], axis=0) & allowed
         needing = [name for name in names if name in asked]
@@ -120,6 +127,33 @@ def _check_lenders(request: Request, donors, usable) -> None:
                 f"folds {', '.join(map(str, request.donor_folds))} of the bank {request.bank} fewer than two patients hold "
                 f"{' or '.join(sorted(statements))}. Leave these events out, allow more donor_folds, or take a larger bank"
             )
+
+
+def _check_places(request: Request, labels: tuple[str, ...], table: "QueryTable | None") -> None:
+    """Records whose label leaves no donor in sinus rhythm cannot have what comes to sinus rhythm alone."""
+    from ecg_batch.donors.split import UNLOCKED_ATRIAL
+    from ecg_batch.request.events import OVERLAYS, VENTRICULAR_EVENTS
+    from ecg_batch.request.places import all_places
+
+    never = {*UNLOCKED_ATRIAL, "PACE"} & set(labels)
+    for place in all_places(request) if never else ():
+        asked = labels if place.record is None else (_label_of(request, place.record, table),)
+        if place.event not in OVERLAYS | VENTRICULAR_EVENTS and (odd := sorted(never & set(asked))):
+            which = "every record" if place.record is None else f"record {place.record}"
+            raise UserError(
+                f"{request.source}: events: table {request.places_table}: {which} is to have {place.event} at {place.start_s:g} s, "
+                f"but label {odd[0]} means another rhythm than the sinus rhythm to which that comes. Leave the row out, name other "
+                "records, or ask for other labels"
+            )
+
+
+def _label_of(request: Request, key: int, table: "QueryTable | None") -> str:
+    """What a record, or a set, is asked for."""
+    if table is not None:
+        return table.labels[table.label_index[key]]
+    from ecg_batch.synthesis.ask import mix_queries
+
+    return str(mix_queries(request, key, key + 1).label[0]) if request.mix else ""
 
 
 def _check_models(request: Request) -> dict[str, str]:

@@ -82,12 +82,12 @@ def detect_beats(modelled_mv: np.ndarray, fs_hz: float, by_lead: list[np.ndarray
     return _aligned(modelled_mv, voted, fs_hz)
 
 
-def voted_beats(by_lead: list[np.ndarray], fs_hz: float) -> np.ndarray:
-    """The medians of what at least five leads agree on, not aligned: (beat,)."""
+def voted_beats(by_lead: list[np.ndarray], fs_hz: float, gap_s: float = VOTE_TOLERANCE_S / 2) -> np.ndarray:
+    """The medians of what at least five leads agree on, not aligned: (beat,). gap_s: from one detection to the next of a beat."""
     found = np.sort(np.concatenate(by_lead))
     if not len(found):
         return found
-    groups = np.split(found, np.flatnonzero(np.diff(found) > VOTE_TOLERANCE_S * fs_hz / 2) + 1)
+    groups = np.split(found, np.flatnonzero(np.diff(found) > gap_s * fs_hz) + 1)
     return np.array([int(np.median(group)) for group in groups if len(group) >= VOTES_NEEDED], dtype=np.int64)
 
 

@@ -106,7 +106,7 @@ def _known(request: Request, made: "Episode", ecg: np.ndarray, masked: list[Mask
         return NoiseOf(made.kinds, made.beats, made.added, tuple(masked))
     arms_exchanged(ecg)
     shown = {LEADS[was]: lead for lead, was in zip(LEADS, SWAPPED, strict=True)}
-    moved = sorted(((shown[lead], start, stop) for lead, start, stop in masked), key=_by_lead)
+    moved = sorted(((shown[lead], start, stop) for lead, start, stop in masked), key=by_lead)
     return NoiseOf(made.kinds, made.beats[SWAPPED], made.added[SWAPPED], tuple(moved))
 
 
@@ -265,5 +265,5 @@ def intervals(pieces: list[tuple[int, np.ndarray]]) -> list[Masked]:
     return found
 
 
-def _by_lead(masked: Masked) -> tuple[int, int]:
+def by_lead(masked: Masked) -> tuple[int, int]:
     return LEADS.index(masked[0]), masked[1]

@@ -9,7 +9,7 @@ from ecg_batch.dataset.plan import Plan, refuse_other_software
 from ecg_batch.donors.bank import Bank, read_bank
 from ecg_batch.errors import UserError
 from ecg_batch.kernels.build import why_plain
-from ecg_batch.models.unit_model import UnitModel, load_unit_model
+from ecg_batch.models.sequences.unit_model import UnitModel, load_unit_model
 from ecg_batch.request.model import Request
 from ecg_batch.synthesis.donor_marks import Marks, bank_marks
 from ecg_batch.synthesis.retime import DonorLoop, donor_loop
@@ -54,7 +54,7 @@ class Synthesizer:
         """The model of rhythm, ready for the bank's donors, where the request asks for it."""
         if not (self.request.is_long and self.request.rhythm.order == "mamba"):
             return None
-        from ecg_batch.models.sequence_model import SequenceModel
+        from ecg_batch.models.sequences.model import SequenceModel
         from ecg_batch.models.weights import load_arrays
         from ecg_batch.synthesis.long.beat_writer import BeatWriter
 

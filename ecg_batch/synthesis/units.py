@@ -7,7 +7,7 @@ the QRS and silent in it, stays in its place: texture laid without regard to bea
 (docs/evidence/realism.md).
 
 How noise changes from beat to beat is written by a Mamba, one code a beat, under the condition of how loud the donor's own noise
-is, lead by lead (models/unit_model.py). Each code is rendered by the recorded unit that is nearest to the donor's own level and
+is, lead by lead (unit_model.py). Each code is rendered by the recorded unit that is nearest to the donor's own level and
 what the code adds, of many donors of like level; or by the one that was recorded after the last, where that is not much farther. No
 sample is decoded by a network.
 """
@@ -22,8 +22,8 @@ from ecg_batch.donors.level import tp_before_r, unit_levels
 from ecg_batch.donors.split import BEFORE_R_S, END_S, JOIN_S, UNLOCKED_ATRIAL
 from ecg_batch.errors import UserError
 from ecg_batch.kernels import units as units_kernel
-from ecg_batch.models.sequence_model import conditions, draw_codes
-from ecg_batch.models.unit_model import UnitModel
+from ecg_batch.models.sequences.model import conditions, draw_codes
+from ecg_batch.models.sequences.unit_model import UnitModel
 from ecg_batch.signal.beats import beat_types
 from ecg_batch.signal.filters import low_pass
 from ecg_batch.signal.noise import NOISE_KINDS, counted, has_unit, mean_level

@@ -9,7 +9,7 @@ from kernel_builds import RUNS_HERE, needs_kernel
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors.bank import read_bank
 from ecg_batch.kernels import units as units_kernel
-from ecg_batch.models.unit_model import load_unit_model
+from ecg_batch.models.sequences.unit_model import load_unit_model
 from ecg_batch.synthesis.retime import Timing
 from ecg_batch.synthesis.units import FOLLOW, RECENT, Laid, plain_nearest, rest_of, unit_index, unit_textures
 

@@ -12,10 +12,10 @@ from ecg_batch.errors import UserError
 from ecg_batch.models.checkpoints import load_checkpoint
 from ecg_batch.models.corpus import RhythmCorpus, load_rhythm_corpus
 from ecg_batch.models.networks import RhythmConfig
-from ecg_batch.models.rhythm_codes import CODES, EDGES, STATEMENTS, STEPS, SYMBOLS, beats_of, codes_of, said
-from ecg_batch.models.sequence_model import SequenceModel, conditions, draw_codes
-from ecg_batch.models.sequence_network import NO_CODE
-from ecg_batch.models.train_rhythm import CHAIN, RhythmTraining, alike, beats_of_corpus, chains, difference, train_rhythm
+from ecg_batch.models.sequences.model import SequenceModel, conditions, draw_codes
+from ecg_batch.models.sequences.network import NO_CODE
+from ecg_batch.models.sequences.rhythm_codes import CODES, EDGES, STATEMENTS, STEPS, SYMBOLS, beats_of, codes_of, said
+from ecg_batch.models.sequences.train_rhythm import CHAIN, RhythmTraining, alike, beats_of_corpus, chains, difference, train_rhythm
 from ecg_batch.models.weights import load_arrays
 
 TINY, CPU = RhythmConfig(hidden=16, d_model=16, n_layer=1), torch.device("cpu")
@@ -88,7 +88,7 @@ def test_what_is_learnt_follows_the_statement_for_hours_and_a_killed_training_go
     assert np.median(early) == pytest.approx(0.625, abs=0.05)
     half = tmp_path / "two"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ecg_batch.models.train_rhythm.refuse_divergence", killed_in_epoch(3))
+        patch.setattr("ecg_batch.models.sequences.train_rhythm.refuse_divergence", killed_in_epoch(3))
         with pytest.raises(KeyboardInterrupt):
             train_rhythm(corpus, half, TINY, TRAINING, CPU)
     assert load_checkpoint(half / "rhythm.checkpoint.pt", json.loads((tmp_path / "one" / "rhythm.json").read_bytes())["settings"])
@@ -105,7 +105,7 @@ def killed_in_epoch(last: int):
 
 
 def test_the_kernel_and_plain_torch_draw_the_same_beats():
-    from ecg_batch.models.sequence_network import plain_codes
+    from ecg_batch.models.sequences.network import plain_codes
 
     model = SequenceModel(*load_arrays(BUNDLED / "rhythm.safetensors", "rhythm"))
     held = np.random.default_rng(0).random((5, len(STATEMENTS))) < 0.2

@@ -13,10 +13,10 @@ from ecg_batch.errors import UserError
 from ecg_batch.models.checkpoints import load_checkpoint
 from ecg_batch.models.corpus import UnitCorpus, load_unit_corpus
 from ecg_batch.models.networks import UnitConfig
-from ecg_batch.models.sequence_model import conditions, draw_codes
-from ecg_batch.models.sequence_network import NO_CODE, network_of, plain_codes
-from ecg_batch.models.train_units import UnitTraining, sequences, train_units
-from ecg_batch.models.unit_model import CODE_STEP, load_unit_model, nearest
+from ecg_batch.models.sequences.model import conditions, draw_codes
+from ecg_batch.models.sequences.network import NO_CODE, network_of, plain_codes
+from ecg_batch.models.sequences.train_units import UnitTraining, sequences, train_units
+from ecg_batch.models.sequences.unit_model import CODE_STEP, load_unit_model, nearest
 from ecg_batch.signal.noise import BAND_SCALE, NO_UNIT, has_unit, mean_level
 
 TINY = UnitConfig(codes=16, hidden=16, d_model=16, n_layer=1)
@@ -95,7 +95,7 @@ def test_what_is_learnt_follows_the_condition_and_a_killed_training_goes_on(corp
     assert report["condition_gain_bits_a_beat"]["low"] > 0 and report["explained"] > 0.5
     half = tmp_path / "two"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ecg_batch.models.train_units.refuse_divergence", killed_in_epoch(3))
+        patch.setattr("ecg_batch.models.sequences.train_units.refuse_divergence", killed_in_epoch(3))
         with pytest.raises(KeyboardInterrupt):
             train_units(corpus, half, TINY, TRAINING, CPU)
     assert load_checkpoint(half / "units.checkpoint.pt", json.loads((tmp_path / "one" / "units.json").read_bytes())["settings"])

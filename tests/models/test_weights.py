@@ -19,8 +19,8 @@ from ecg_batch.models.decode import load_models
 from ecg_batch.models.judge import ENCODER, Judge, load_judge
 from ecg_batch.models.mamba import MambaLM
 from ecg_batch.models.networks import COUNTED, JudgeConfig, MambaConfig, UnitConfig, VqVaeConfig
-from ecg_batch.models.sequence_network import UnitNetwork
-from ecg_batch.models.unit_model import load_unit_model
+from ecg_batch.models.sequences.network import UnitNetwork
+from ecg_batch.models.sequences.unit_model import load_unit_model
 from ecg_batch.models.vqvae import VqVae
 from ecg_batch.models.weights import load_arrays, read_header, read_weights
 from ecg_batch.sums import list_of

@@ -35,7 +35,7 @@ def beats(name, duration_s):
 @pytest.mark.parametrize("duration_s", [120, 3600, 86_400])
 def test_a_page_is_drawn_and_only_its_strip_is_read(tmp_path, name, duration_s):
     rhythm, read, path = beats(name, duration_s), Reader(), tmp_path / "page.png"
-    arguments = (rhythm.r_s, rhythm.symbol, read, None, path, rhythm.start_hour, rhythm.changes[0][1])
+    arguments = (rhythm.r_s, rhythm.symbol, read, None, path, rhythm.start_hour, rhythm.changes)
     measured = plot_long("A record", 100, *arguments)
     np.testing.assert_equal(asdict(measured), asdict(measure_hrv(rhythm.r_s, rhythm.symbol)))
     height, width = imread(path).shape[:2]

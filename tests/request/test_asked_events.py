@@ -27,6 +27,7 @@ def asked(tmp_path, events, **more):
     ({"v_run": True}, "events.v_run is True; needed how often an hour"),
     ({"v_beat": {"length": 3}}, "events.v_beat.length is given, but these beats come one by one"),
     ({"pause": {"length": 30}}, "events.pause.length reaches from 30 to 30 s; needed 1.2 to 10 s"),
+    ({"activity": {"length": 3600}}, "events.activity.length reaches from 3600 to 3600 s; needed 5 to 900 s"),
     ({"fibrillation": {"per_hour": 20, "length": 400}}, "fibrillation would take 222 % of the time at 20 an hour of about 400.0 s"),
     ({name: {"per_hour": 10, "length": 200} for name in ("fibrillation", "mobitz")}, "events would take 111 % of the time in"),
 ])  # fmt: skip

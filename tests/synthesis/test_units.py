@@ -9,7 +9,7 @@ from making import make, make_all, plan_of, write_request
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors.bank import TABLE_COLUMNS, Bank, read_bank
 from ecg_batch.errors import UserError
-from ecg_batch.models.unit_model import load_unit_model
+from ecg_batch.models.sequences.unit_model import load_unit_model
 from ecg_batch.request.parse import load_request
 from ecg_batch.signal.filters import band
 from ecg_batch.signal.noise import NO_UNIT, counted

@@ -50,10 +50,13 @@ def record_beats(
 
 
 def _lone(made: LongRecord, request: Request) -> tuple[np.ndarray, np.ndarray]:
-    """(sample of the peak, waves in ms) of P waves that no beat follows and that lie wholly in the record."""
+    """(sample of the peak, waves in ms) of P waves that no beat follows and whose peak lies in the record; an edge may cut them, as
+    it may cut the waves of beats.
+    """
     marks = made.atrial.lone if made.atrial else np.empty((0, P_MARKS))
-    marks = marks[(marks[:, 0] >= 0) & (marks[:, 2] < request.samples)]
     peak = np.rint(marks[:, 1]).astype(np.int64)
+    inside = (peak >= 0) & (peak < request.samples)
+    marks, peak = marks[inside], peak[inside]
     wave_ms = np.full((len(peak), len(WAVES)), np.nan)
     wave_ms[:, :P_MARKS] = (marks - peak[:, None]) * (1000 / request.fs_hz)
     return peak, wave_ms

@@ -3,13 +3,14 @@
 donor    the nearest of those drawn that passes the quality gate on its first minute  begin.py
 rhythm   when each beat comes, and of which type                                     rhythm.py
 place    which of the donor's beats it is                                            stitch.py, donor.py
-events   where asked: which beat comes next, beats of others, what is over them     write_order.py, stock.py, atrial.py, overlays.py
+events   where asked: which beat comes next, beats of others, what is over them     write_order.py, stock.py, atrial.py,
+                                                                                     overlays.py, activity.py
 then, by the minute:
 stitch   skeleton of this minute; breathing and posture move it                      stitch.py, respiration.py
 texture  the next minute of the stream                                               texture_stream.py
 compose  together, under the PRD limit in every minute, as stored integers           compose.py
 check    beats found against beats placed; a minute that fails is marked             check.py
-noise    where it is asked for, in episodes                                          noise_episodes.py
+noise    where it is asked for, in episodes; of muscles in activity                  noise_episodes.py
 """
 
 from collections.abc import Callable, Iterator
@@ -25,13 +26,14 @@ from ecg_batch.models import decode
 from ecg_batch.synthesis.annotate import lenders_of
 from ecg_batch.synthesis.batch import Batch
 from ecg_batch.synthesis.compose import allowed_alpha, compose, norm
+from ecg_batch.synthesis.long.activity import with_muscles
 from ecg_batch.synthesis.long.annotate import record_beats
 from ecg_batch.synthesis.long.begin import begin_records, lenders_in
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.noise_episodes import NoiseEpisodes
 from ecg_batch.synthesis.long.texture_stream import TextureStream, filtered_with
 from ecg_batch.synthesis.long.unit_stream import UnitStreams
-from ecg_batch.synthesis.noise import own_snr_db
+from ecg_batch.synthesis.noise import NoiseOf, by_lead, own_snr_db
 from ecg_batch.synthesis.queries import Queries, varied
 from ecg_batch.synthesis.synthesizer import Synthesizer
 from ecg_batch.synthesis.units import NOBODY
@@ -78,6 +80,10 @@ class LongBatch:
         if self._request.noise:
             each = zip(queries.key, self._records, own_snr_db(self._request, queries.record), strict=True)
             self._noise = [NoiseEpisodes(self._request, int(key), record.skeleton, snr_db) for key, record, snr_db in each]
+        each = zip(queries.key, self._records, strict=True)
+        muscles = with_muscles(self._request)
+        self._active = [NoiseEpisodes(muscles, int(key), record.skeleton, None, record.overlays.active)
+                        if record.overlays and record.overlays.active else None for key, record in each]  # fmt: skip
         own_alpha = varied(self._request, "alpha", queries.record)
         self._asked_alpha = np.full(len(queries), self._request.alpha) if own_alpha is None else own_alpha
         self._error, self._power, self._alpha = (np.zeros(len(self._records)) for _ in range(3))
@@ -122,8 +128,9 @@ class LongBatch:
             self._alpha[record] += alpha[record].sum()
             out[record] = np.clip(ecg_uv, -32768, 32767)
         check_minute(self._checks, out)
-        for noise, ecg in zip(self._noise or (), out, strict=bool(self._noise)):  # last: it is not what the gate judges
-            noise.put_over(ecg, now.start)
+        for record, ecg in enumerate(out):  # last: it is not what the gate judges
+            for noise in self._noises(record):
+                noise.put_over(ecg, now.start)
         return out
 
     def tables(self, shard_index: int) -> tuple:
@@ -145,8 +152,8 @@ class LongBatch:
             texture_of_beats=[],
             timings=[],
             skeleton_mv=None,
-            noise=self._noise and [noise.known() for noise in self._noise],
-            lent_rows=[lenders_in(each) for each in self._records] if self._request.events else None,
+            noise=self._noise and [self._known(record) for record in range(len(self._records))],
+            lent_rows=[lenders_in(each) for each in self._records] if self._request.has_events else None,
         )
         beats = map(self._beats, range(len(self._records)))
         return rows_table(self._synthesizer.bank.table, batch, shard_index), beats
@@ -160,8 +167,21 @@ class LongBatch:
 
     def _remarks(self, record: int) -> list[tuple[int, str]]:
         """(first sample, what is said) of minutes that failed the gate and of noise."""
-        noise = self._noise[record].annotations() if self._noise else ()
+        noise = [said for each in self._noises(record) for said in each.annotations()]
         return [*self._checks[record].remarks(), *((start, aux) for start, _, aux in noise)]
+
+    def _noises(self, record: int) -> list[NoiseEpisodes]:
+        """That of activity, and over it that which is asked for."""
+        return [noise for noise in (self._active[record], self._noise and self._noise[record]) if noise]
+
+    def _known(self, record: int) -> NoiseOf:
+        """Of both, where noise is asked for."""
+        first, *more = (noise.known() for noise in reversed(self._noises(record)))
+        for other in more:
+            kinds = tuple(dict.fromkeys((*first.kinds, *other.kinds)))
+            masked = tuple(sorted((*first.masked, *other.masked), key=by_lead))
+            first = NoiseOf(kinds, first.beats + other.beats, first.added + other.added, masked)
+        return first
 
 
 @dataclass(frozen=True)
@@ -177,6 +197,7 @@ class Minute:
     parts: list[tuple[np.ndarray, np.ndarray]]
 
     def without_parts(self) -> "Minute":
+        """What the next minute needs of it: its bounds and its alpha."""
         return Minute(self.start, self.stop, self.alpha, [])
 
 

@@ -1,4 +1,4 @@
-"""Which beats come and when, as the model of rhythm writes them (models/rhythm_codes.py): for records in fibrillation and of donors
+"""Which beats come and when, as the model of rhythm writes them (rhythm_codes.py): for records in fibrillation and of donors
 with ectopic beats. Sinus rhythm stays with rhythm.py, which ties it to breathing and to the donor's own variability.
 """
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from ecg_batch.donors.bank import DonorTable
 from ecg_batch.draws import Stream, generator
-from ecg_batch.models.rhythm_codes import STATEMENTS, SYMBOLS, beats_of, said
-from ecg_batch.models.sequence_model import SequenceModel, conditions, draw_codes
+from ecg_batch.models.sequences.model import SequenceModel, conditions, draw_codes
+from ecg_batch.models.sequences.rhythm_codes import STATEMENTS, SYMBOLS, beats_of, said
 
 WRITTEN = frozenset({"AFIB", "PVC", "PAC", "BIGU", "TRIGU"})  # donors of which one of these is stated
 FIBRILLATION = "AFIB"
@@ -52,10 +52,11 @@ class BeatWriter:
         return self._tries(row, key, hr_bpm, duration_s) if self._writes[row] else None
 
     def _tries(self, row: int, key: int, hr_bpm: float, duration_s: float) -> Iterator[WrittenBeats]:
-        rows, keys, rates = np.array([row]), np.array([key]), np.array([hr_bpm])
+        rows, keys, rates, beats = np.array([row]), np.array([key]), np.array([hr_bpm]), beats_for(duration_s, hr_bpm)
         for part in range(TRIES):
-            ready = self._ready.get((row, key, hr_bpm)) if part == 0 else None
-            yield ready or self._drawn(self._held[rows], rows, keys, rates, beats_for(duration_s, hr_bpm), part)[0]
+            ready = self._ready.get((row, key, hr_bpm)) if part == 0 else None  # as long as the longest of the batch
+            found = ready or self._drawn(self._held[rows], rows, keys, rates, beats, part)[0]
+            yield WrittenBeats(found.symbol[:beats], found.cycle[:beats])
 
     def fibrillation(self, row: int, key: int, hr_bpm: float) -> Iterator[float]:
         """Cycles of paroxysms of fibrillation in a patient at this rate, without end."""

@@ -1,6 +1,7 @@
 """Before the first minute of a long record: its donor, its rhythm, where each of its beats comes from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -12,12 +13,15 @@ from ecg_batch.donors.usable import MIN_BEATS
 from ecg_batch.draws import Stream, generator
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_UV, to_uv, twelve_leads
+from ecg_batch.request.events import OVERLAYS
 from ecg_batch.request.model import Request
+from ecg_batch.request.places import Place, places_of
 from ecg_batch.signal.filters import low_pass_of
 from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.synthesis.batch import candidate_rows
 from ecg_batch.synthesis.check import check
 from ecg_batch.synthesis.donor_marks import rhythms_of
+from ecg_batch.synthesis.long.activity import drawn_activity, most_surge, quickened
 from ecg_batch.synthesis.long.atrial import Atrial, atrial_of
 from ecg_batch.synthesis.long.beat_writer import remembered
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
@@ -27,14 +31,22 @@ from ecg_batch.synthesis.long.respiration import Respiration, respiration_of, wi
 from ecg_batch.synthesis.long.rhythm import VARIABILITY, DonorRhythm, make_rhythm
 from ecg_batch.synthesis.long.stitch import Placed, carried, place, place_forms, stitch
 from ecg_batch.synthesis.long.stock import HOST, own_p_wave, stocked
-from ecg_batch.synthesis.long.write_order import Host, drawn_habits, drawn_rates, write_order
+from ecg_batch.synthesis.long.write_order import Asked, Crowded, Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions
 from ecg_batch.synthesis.synthesizer import Synthesizer
 
 NARROW = ("N", "A", "J", "j")  # of the beats of a record with events, those with the QRS of its main rhythm
 BEFORE_BEAT_S = 0.12  # a rhythm is annotated so long before its first R, or before that beat's P wave
+EVERY, SHOWN_OF = {"(B": 2, "(T": 3}, 0.7  # rhythms in which every so many beats are ectopic; so much of that share is it
 SHORTEST_PR_S = 0.1  # of a donor whose P wave can be laid apart
+
+
+class CannotHave(Exception):
+    """A donor to which an event cannot come that has its place in the record."""
+
+    def __init__(self, place: Place):
+        self.place = place
 
 
 @dataclass(frozen=True)
@@ -91,16 +103,31 @@ def _rates(synthesizer: Synthesizer, rows: np.ndarray, hr_bpm: np.ndarray) -> np
 
 
 def _begin(synthesizer: Synthesizer, queries: Queries, at: int, rows: np.ndarray) -> LongRecord:
-    attempts, best = synthesizer.request.attempts, None
-    for row in dict.fromkeys(rows[:attempts].tolist()):  # where a label has few donors, they come again
+    attempts, best, tried, unfit = synthesizer.request.attempts, None, 0, None
+    for row in dict.fromkeys(rows.tolist()):  # where a label has few donors, they come again
+        if tried == attempts:
+            break
         try:
             rate = float(_rates(synthesizer, np.array([row]), queries.hr_bpm[at : at + 1])[0])
-            tried = _with_donor(synthesizer, row, int(queries.key[at]), rate)
+            made = _with_donor(synthesizer, row, int(queries.key[at]), rate)
         except TooFewBeats:
+            tried += 1
             continue
-        best = tried if best is None else min(best, tried, key=_shortcomings)
+        except CannotHave as error:  # as if it were none of the nearest
+            unfit = error.place
+            continue
+        except Crowded as error:
+            raise UserError(f"record {queries.record[at]}: {error}") from None
+        tried += 1
+        best = made if best is None else min(best, made, key=_shortcomings)
         if not any(_shortcomings(best)):
             return best
+    if best is None and unfit:
+        raise UserError(
+            f"record {queries.record[at]}: {unfit.event} is to begin at {unfit.start_s:g} s, but none of the donors for "
+            f"{queries.label[at]} that are near enough can have it: AV blocks need a clear P wave, and all but ventricular events "
+            "sinus rhythm. Raise k, ask for another label, or place it in another record"
+        )
     if best is None:
         raise UserError(
             f"record {queries.record[at]}: no donor for {queries.label[at]} among {attempts} tried has {MIN_BEATS} usable "
@@ -117,12 +144,12 @@ def _with_donor(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float) -> 
     """A record with one donor, its draws by this key, and the flags that are known before its first minute is made."""
     request, table = synthesizer.request, synthesizer.bank.table
     own_bpm = float(table.hr_bpm[row])
-    donor = (single_beats if request.events else long_donor)(synthesizer.bank, row)  # stock.py joins more than its own
+    donor = (single_beats if request.has_events else long_donor)(synthesizer.bank, row)  # stock.py joins more than its own
     couplets = frozenset(name for name in donor.ectopic if (donor.symbol == name).sum() > 1)
     allowed = DonorRhythm(own_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(table, row), float(table.age[row]),
                           donor.beat_to_beat, couplets)  # fmt: skip
     rhythm_aux = str(rhythms_of(table, np.array([row]))[0])
-    made = (_with_events if request.events else _as_recorded)(synthesizer, row, key, hr_bpm, donor, allowed, rhythm_aux)
+    made = (_with_events if request.has_events else _as_recorded)(synthesizer, row, key, hr_bpm, donor, allowed, rhythm_aux)
     flags = made.flags
     flags += ["rate_statement"] * bool(contradictions(synthesizer.donors, np.array([row]), np.array([hr_bpm]))[0])
     flags += ["stretch"] * bool(abs(np.log(hr_bpm / (60 * request.fs_hz / donor.rr_samples))) > np.log(MAX_STRETCH))
@@ -148,13 +175,18 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     """A record in which events come to that rhythm. Which ones a record has, and its patient's habits, are drawn beside it."""
     request, fs_hz = synthesizer.request, synthesizer.bank.table.fs_hz
     draws = generator(request.seed, key, Stream.EVENTS)
-    habits, per_hour = drawn_habits(draws), drawn_rates(request.events, draws)
+    habits, per_hour = drawn_habits(draws), drawn_rates(request.events or (), draws)
     normal = donor.symbol == "N"
     pr_s = float(np.median((donor.qrs_on - donor.p_on)[normal])) / fs_hz
     sinus = not donor.codes & (UNLOCKED_ATRIAL | {"PACE"})
-    aux = "(N" if aux == "(B" else aux  # its ectopic beats come one by one here
     has_p = own_p_wave(donor) is not None and pr_s >= SHORTEST_PR_S
-    host = Host(sinus, allowed.fibrillation, pr_s, aux, donor.ectopic, has_p, synthesizer.beat_lenders.kinds_for(row))
+    shown = {} if request.places and not request.events else donor.ectopic  # a table by itself says all that comes
+    named = "v_beat" in per_hour or any(one.event == "v_beat" for one in places_of(request, key))
+    every = 1 if named else _every(aux, request.rhythm.ectopic_factor * shown.get("V", 0.0))
+    aux = "(N" if aux in EVERY and every == 1 else aux  # its ectopic beats come one by one here
+    host = Host(sinus, allowed.fibrillation, pr_s, aux, shown, has_p, synthesizer.beat_lenders.kinds_for(row), every)
+    of_beats, over = _placed(request, key, host)
+    asked = Asked(request.events or (), per_hour, of_beats, lambda at: generator(request.seed, key, Stream.PLACES, 1 + at))
 
     writer, cycles = synthesizer.beat_writer, None
     if writer and host.fibrillation:
@@ -163,13 +195,16 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     elif writer:
         cycles = remembered(writer.fibrillation(row, key, hr_bpm / habits.fibrillation))
 
-    def order_of(rr_s: np.ndarray):
+    def order_of(rr_s: np.ndarray, first: float | None):
         numbers = generator(request.seed, key, Stream.EVENTS, 1)
-        return write_order(request.rhythm, host, habits, request.events, per_hour, rr_s, 60 / hr_bpm, request.duration_s, numbers,
+        return write_order(request.rhythm, host, habits, asked, rr_s, 60 / hr_bpm, request.duration_s, numbers, first,
                            cycles and cycles())  # fmt: skip
 
+    activities = drawn_activity(asked, over, request.duration_s, most_surge(allowed.age, hr_bpm),
+                                *(generator(request.seed, key, Stream.ACTIVITY, part) for part in (0, 1)))  # fmt: skip
     rhythm_draws = generator(request.seed, key, Stream.LONG_RHYTHM)
-    rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour, order_of)
+    rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour, order_of,
+                         timed=asked.timed_in(host), quicken=partial(quickened, activities=activities))  # fmt: skip
     order, beats = rhythm.order, len(rhythm.r_s)
     atrial_kinds = {aux for first, _, aux in order.atrial if first < beats}
     forms = order.form[: beats + 1]  # and the one after the record
@@ -180,13 +215,28 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     atrial = atrial_of(order, stock, placed.r.astype(np.int64), placed.source, placed.qt_rr, request.samples, beat_draws)
     marks = carried(stock.donor, placed)[1:-1]
     j, t_end = marks[:, WAVES.index("qrs_end")], marks[:, WAVES.index("t_end")]
-    overlays = drawn_overlays(request.events, per_hour, request.samples, fs_hz, donor.level, j, t_end,
-                              generator(request.seed, key, Stream.EVENTS, 2))  # fmt: skip
+    over_draws = generator(request.seed, key, Stream.EVENTS, 2), generator(request.seed, key, Stream.PLACES)
+    overlays = drawn_overlays(asked, over, request.samples, fs_hz, donor.level, j, t_end, *over_draws)
+    overlays = replace(overlays, active=tuple((round(one.start_s * fs_hz), round(one.stop_s * fs_hz)) for one in activities))
     p_on_s = np.where(np.isnan(atrial.p_marks[1:-1, 0]), marks[:, WAVES.index("p_on")], atrial.p_marks[1:-1, 0]) / fs_hz
     begins_s = np.maximum(np.fmin(rhythm.r_s - BEFORE_BEAT_S, p_on_s - 2 / fs_hz), 0.0)
     changes = [(begins_s[beat] if beat else 0.0, aux) for beat, aux in order.rhythms(rhythm.r_s)]
     respiration = respiration_of(rhythm, placed.r[1:-1])
     return LongRecord(row, stock.donor, changes, placed, respiration, hr_bpm, [], atrial, overlays, stock.row)
+
+
+def _every(aux: str, share: float) -> int:
+    """2 or 3 where a donor that states bigeminy or trigeminy, with this share of ventricular beats, shows it; else 1."""
+    every = EVERY.get(aux, 1)
+    return every if share >= SHOWN_OF / every else 1
+
+
+def _placed(request: Request, key: int, host: Host) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
+    """What has its place in a record: (events of beats, overlays). CannotHave where one cannot come to this donor."""
+    places = places_of(request, key)
+    if unfit := next((one for one in places if not host.can_have(one.event)), None):
+        raise CannotHave(unfit)
+    return tuple(one for one in places if one.event not in OVERLAYS), tuple(one for one in places if one.event in OVERLAYS)
 
 
 def _flags_of_first_minute(made: LongRecord, request: Request) -> list[str]:

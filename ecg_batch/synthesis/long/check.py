@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecg_batch.leads import MODELLED, MODELLED_INDEX, MV_PER_UV
-from ecg_batch.signal.beats import LEAD_II, detect_rows, voted_beats
+from ecg_batch.signal.beats import LEAD_II, VOTE_TOLERANCE_S, detect_rows, voted_beats
 from ecg_batch.synthesis.check import BEAT_WITHIN_S, EDGE_S, FLAT_MV, HR_WITHIN_BPM, MAX_MV, OF_SAMPLES
 
 LEAD_IN_S = 8.0  # of the minute before: the detector has to learn how high a QRS is
 JUDGED_S = 2.0  # the last of a minute is judged with the next one
 T_WITHIN_S = 0.5  # of R
+GAPS_S = (VOTE_TOLERANCE_S / 2, 0.1)  # in a vote; by the second, R in one lead and S in another, 80 ms apart, are one beat
 MOST_WRONG = 0.005  # of a record's beats: more missed or invented, and the record is flagged
 MOST_WRONG_IN_EVENTS = 0.02  # detectors put R of a premature beat on its P wave: docs/evidence/events.md
 
@@ -36,6 +37,7 @@ class MinuteCheck:
         """wide (beat,): beats of another QRS than the main rhythm's, which detectors may miss, or count their T waves."""
         self.fs_hz, self._samples, self._beats = fs_hz, samples, beats
         self._most_wrong = MOST_WRONG if wide is None else MOST_WRONG_IN_EVENTS
+        self._gaps_s = GAPS_S[:1] if wide is None else GAPS_S
         self._narrow, self._wide = (beats, beats[:0]) if wide is None else (beats[~wide], beats[wide])
         self.leads = np.empty((len(MODELLED), 0), np.int16)
         self._at, self._judged = 0, round(EDGE_S * fs_hz)
@@ -63,8 +65,9 @@ class MinuteCheck:
         found, wrong = self._held_against(by_lead_ii, until)
         if wrong:
             by_lead = detect_rows(self.leads * MV_PER_UV, self.fs_hz)
-            voted = self._held_against(voted_beats(by_lead, self.fs_hz), until)
-            found, wrong = voted if voted[1] < wrong else (found, wrong)
+            for gap_s in self._gaps_s:
+                voted = self._held_against(voted_beats(by_lead, self.fs_hz, gap_s), until)
+                found, wrong = voted if voted[1] < wrong else (found, wrong)
         if len(found):
             self._span = min(self._span[0], found[0]), max(self._span[1], found[-1])
         self._seen, self._wrong, self._judged = self._seen + len(found), self._wrong + wrong, until

@@ -5,7 +5,7 @@ measured against the beats that it covers. So a stretch is the same whatever was
 record is held at a time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -24,13 +24,19 @@ class NoiseEpisodes:
     """The noise of one record, put over its minutes in their order; then ask what is known of it."""
 
     def __init__(
-        self, request: Request, key: int, skeleton: Callable[[int, int], np.ndarray], snr_db: float | None = None
+        self,
+        request: Request,
+        key: int,
+        skeleton: Callable[[int, int], np.ndarray],
+        snr_db: float | None = None,
+        active: Sequence[tuple[int, int]] | None = None,
     ):
         """key: what its draws are keyed by; skeleton: samples start .. stop - 1 of the beats, float64 (8, time) mV; snr_db: of all
-        episodes, where it is not drawn for each.
+        episodes, where it is not drawn for each; active: samples (start, stop) of activity, where the noise is that of it.
         """
         self._request, self._key, self._skeleton, self._snr_db = request, key, skeleton, snr_db
-        self.stretches = episode_times(request, key)
+        self._draws = (Stream.NOISE, 1) if active is None else (Stream.ACTIVITY, 2)  # and the part of the first episode
+        self.stretches = episode_times(request, key) if active is None else list(active)
         self._made: tuple[int, Episode] | None = None
         self._next = 0  # the first that does not end before what comes next
         self._kinds: dict[str, None] = {}
@@ -55,7 +61,8 @@ class NoiseEpisodes:
         if self._made is None or self._made[0] != at:
             request, (start, stop) = self._request, self.stretches[at]
             beats_mv = low_pass_of(self._skeleton, start, stop, request.samples, request.lowpass_hz, request.fs_hz)
-            draws = generator(request.seed, self._key, Stream.NOISE, 1 + at)
+            stream, first = self._draws
+            draws = generator(request.seed, self._key, stream, first + at)
             made = make_episode(request, draws, beats_mv, (start > 0, stop < request.samples), self._snr_db)
             self._made = at, made
             self._kinds |= dict.fromkeys(made.kinds)

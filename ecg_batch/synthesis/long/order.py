@@ -49,7 +49,8 @@ class Order:
     """Beats one after another. cycle: from the beat before; form; pr_s: seconds from P to QRS of beats whose P wave is laid apart,
     NaN of others. changes: (first beat, WFDB's word for the rhythm that begins). atrial, apart: (first beat, the one after the
     last) of paroxysms, "(AFIB" or "(AFL", and of stretches whose P waves come as if there were no beats. events: (first beat,
-    name). seconds: how long all beats last.
+    name). seconds: how long all beats last. r_s: when each beat is, where the writer's clock is the record's (clock.py).
+    fixed: whether something has its place in it, so that times cannot be scaled.
     """
 
     cycle: list[float] = field(default_factory=list)
@@ -60,7 +61,18 @@ class Order:
     atrial: list[tuple[int, int, str]] = field(default_factory=list)
     apart: list[tuple[int, int]] = field(default_factory=list)
     events: list[tuple[int, str]] = field(default_factory=list)
+    r_s: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    fixed: bool = False
+
+    def lengths(self) -> dict[str, int]:
+        """Of all that it holds: where it is cut to take back what comes after."""
+        return {name: len(held) for name, held in vars(self).items() if isinstance(held, list)}
+
+    def cut(self, lengths: dict[str, int]) -> None:
+        """Back to what it was when it had these lengths."""
+        for name, length in lengths.items():
+            del getattr(self, name)[length:]
 
     def rhythms(self, r_s: np.ndarray) -> list[tuple[int, str]]:
         """changes of the beats that lie at r_s, called by what their rate is: no tachycardia is under 100 bpm."""

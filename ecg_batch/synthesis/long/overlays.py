@@ -13,9 +13,10 @@ import numpy as np
 
 from ecg_batch.leads import MV_PER_UV, twelve_leads
 from ecg_batch.request.events import usual_s
-from ecg_batch.request.model import Event
+from ecg_batch.request.places import Place
 from ecg_batch.signal.vcg import DOWER, rotation_of_leads
 from ecg_batch.synthesis.ask import quantile
+from ecg_batch.synthesis.long.write_order import Asked
 
 ST_MV = (0.12, 0.4)  # at J + 60 ms in the lead in which it is highest
 FULL_AFTER_J_S = 0.06
@@ -35,6 +36,10 @@ class StEpisode:
     stop: int
     leads: np.ndarray
 
+    def meets(self, other: "StEpisode") -> bool:
+        """Whether both are there at once."""
+        return self.start < other.stop and other.start < self.stop
+
 
 @dataclass(frozen=True)
 class Posture:
@@ -46,7 +51,9 @@ class Posture:
 
 @dataclass(frozen=True)
 class Overlays:
-    """Of one record. j, t_end: of each beat, in samples, NaN is not known."""
+    """Of one record. j, t_end: of each beat, in samples, NaN is not known. active: samples (start, stop) of activity, of which
+    activity.py makes the rate and noise_episodes.py the noise.
+    """
 
     fs_hz: int
     level: np.ndarray
@@ -54,6 +61,7 @@ class Overlays:
     postures: list[Posture]
     j: np.ndarray
     t_end: np.ndarray
+    active: tuple[tuple[int, int], ...] = ()
 
     def put_over(self, out: np.ndarray, begins: int) -> np.ndarray:
         """Samples of the record from `begins` on, float64 (8, time) in microvolts, with what comes over them."""
@@ -87,8 +95,10 @@ class Overlays:
         return moved
 
     def annotations(self) -> list[tuple[int, str, str]]:
-        """(sample, symbol, aux): of ST episodes as in the European ST-T Database, of changes of posture a note."""
+        """(sample, symbol, aux): of ST episodes as in the European ST-T Database, of changes of posture and of activity notes."""
         said = [(one.start, NOTE, "posture") for one in self.postures]
+        for start, stop in self.active:
+            said += [(start, NOTE, "activity"), (stop - 1, NOTE, "activity ends")]
         for one in self.st:
             twelve = twelve_leads(np.rint(one.leads).astype(np.int64)[:, None])[:, 0]
             lead = int(np.abs(twelve).argmax())
@@ -99,24 +109,37 @@ class Overlays:
 
 
 def drawn_overlays(
-    events: tuple[Event, ...], per_hour: dict[str, float], samples: int, fs_hz: int, level: np.ndarray, j, t_end, draws
+    asked: Asked, places: tuple[Place, ...], samples: int, fs_hz: int, level: np.ndarray, j, t_end, draws, draws_of_places
 ) -> Overlays:
-    """When they come, and what they are. A record has those of per_hour; one ST episode begins after the one before has ended."""
-    st, postures = [], []
-    if rate := per_hour.get("st_episode"):
-        (event,) = (event for event in events if event.name == "st_episode")
+    """When they come, and what they are: at their places, and by chance those of asked.per_hour. One ST episode begins after the
+    one before has ended; one by chance that meets one at a place does not come.
+    """
+    st, postures, lengths = [], [], asked.lengths()
+    if rate := asked.per_hour.get("st_episode"):
+        (event,) = (event for event in asked.events if event.name == "st_episode")
         gap_s = max(3600 / rate - usual_s(event), 1.0)
         at = gap_s * draws.exponential()
         while at * fs_hz < samples:
             stop = at + float(quantile(event.length, draws.random(1))[0])
             st.append(StEpisode(round(at * fs_hz), min(round(stop * fs_hz), samples), _st_leads(draws)))
             at = stop + gap_s * draws.exponential()
-    if rate := per_hour.get("posture"):
+    if rate := asked.per_hour.get("posture"):
         at = draws.exponential(3600 / rate)
         while at * fs_hz < samples:
             postures.append(Posture(round(at * fs_hz), _turned(draws)))
             at += TAKES_S + draws.exponential(3600 / rate)
-    return Overlays(fs_hz, level, [one for one in st if one.stop - one.start > fs_hz], postures, j, t_end)
+    placed = []
+    for one in places:
+        start = round(one.start_s * fs_hz)
+        if one.event == "posture":
+            postures.append(Posture(start, _turned(draws_of_places)))
+        elif one.event == "st_episode":
+            drawn = float(quantile(lengths[one.event], draws_of_places.random(1))[0])
+            stop = start + round(fs_hz * (one.length or drawn))
+            placed.append(StEpisode(start, min(stop, samples), _st_leads(draws_of_places)))
+    st = [one for one in st if one.stop - one.start > fs_hz and not any(one.meets(other) for other in placed)] + placed
+    by_time = [sorted(them, key=lambda one: one.start) for them in (st, postures)]
+    return Overlays(fs_hz, level, *by_time, j, t_end)
 
 
 def _st_leads(draws: np.random.Generator) -> np.ndarray:

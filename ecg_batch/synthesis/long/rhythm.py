@@ -16,10 +16,10 @@ from scipy.signal import lfilter
 
 from ecg_batch.errors import UserError
 from ecg_batch.request.rhythm_parameters import RhythmParameters
+from ecg_batch.synthesis.long.clock import GRID_HZ, summed_rate
 
 __all__ = ["DonorRhythm", "Rhythm", "RhythmParameters", "VARIABILITY", "make_rhythm"]
 
-GRID_HZ = 4.0  # twice as fast as anything that modulates the rate
 DEPTHS_AT_RR_S = 0.8
 BREATH_FORGOTTEN_HZ = 0.05  # depths 4 s apart, a breath, have a correlation of 0.28: docs/evidence/rhythm.md
 WITHIN_BREATH = 0.82  # of such noise, SD of its means over 4 s
@@ -29,6 +29,7 @@ SHORTEST_SPAN_S = 4 * 3600  # of the noise a record is cut from: an hour, too, l
 HOOKED_UP_H = (8.0, 18.0)  # time of day at which a record begins, where it is not given
 ROUNDS = 12  # of correcting the rate until the mean over the record is the asked one
 WITHIN_BPM = 0.05
+SCALED = (0.985, 1.015)  # times of a record with pauses
 LONGEST_COUPLING = 0.88  # a beat less premature than 12 % is no ectopic beat to the eye
 QT_AT_1_S = 0.39  # QT in seconds at RR = 1 s; QT = 0.39 RR ** (1/3), Fridericia's rule
 BIGEMINY = 0.3  # from this share of ectopic beats on, every other beat may be one
@@ -95,13 +96,17 @@ def make_rhythm(
     duration_s: float,
     generator: np.random.Generator,
     start_hour: float | None = None,
-    order_of: Callable[[np.ndarray], "Order"] | None = None,  # noqa: F821  order.py, which needs this file
+    order_of: Callable[[np.ndarray, float | None], "Order"] | None = None,  # noqa: F821  order.py, which needs this file
+    timed: bool = False,
+    quicken: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     written: "Iterator[WrittenBeats] | None" = None,  # noqa: F821
 ) -> Rhythm:
     """The rhythm of one record, a function of its arguments and the generator's state alone.
 
-    order_of: of a record with events, from the current RR on the grid. written: sequences of beats by the model of rhythm, to
-    choose from; without them the rules of this file say which beat comes.
+    order_of: of a record with events, from the current RR on the grid, and, where it is `timed`, which means that its own times
+    are the record's, from how much of a cycle lies before the first beat. quicken: of (RR, time) on the grid the RR
+    where there is activity (activity.py). written: sequences of beats by the model of rhythm, to choose from; without them the
+    rules of this file say which beat comes.
 
     The mean rate between the first and the last beat is mean_hr_bpm, within 3 bpm also over 10 s, far closer over an hour; next to
     the shortest and the longest RR, fibrillation may miss it by more, which the quality gate sees. Raises UserError where that mean
@@ -113,16 +118,21 @@ def make_rhythm(
     grid_s = np.arange(int(np.ceil(duration_s * GRID_HZ)) + 2) / GRID_HZ
     breath = _breath(p, generator, grid_s)
     rr_s = _rr_on_grid(p, donor, 60 / mean_hr_bpm, generator, grid_s, start_hour, breath)
+    rr_s = quicken(rr_s, grid_s) if quicken else rr_s
     order, longest_s = None, p.rr_high_s
-    if order_of:
-        order = order_of(rr_s)
-        rr_s = rr_s * (60 / mean_hr_bpm) / (order.seconds / len(order.cycle))  # what lasts so many seconds is to last as long
-        order, longest_s = order_of(rr_s), LONGEST_PAUSE_S
-        cycles, symbol = np.array(order.cycle), order.symbols()
+    if order_of and timed:
+        order, r_s = _timed(p, order_of, rr_s, generator.random(), mean_hr_bpm, duration_s)
+        symbol = order.symbols()
     else:
-        beats = _as_written(p, donor, mean_hr_bpm * duration_s / 60, written, generator) if written else None
-        cycles, symbol = beats or _cycles(p, donor, mean_hr_bpm, duration_s, generator, grid_s, rr_s)
-    r_s = _beats(p, rr_s, grid_s, cycles, mean_hr_bpm, duration_s, generator.random(), longest_s)
+        if order_of:
+            order = order_of(rr_s, None)
+            rr_s = rr_s * (60 / mean_hr_bpm) / (order.seconds / len(order.cycle))  # what lasts so many seconds is to last as long
+            order, longest_s = order_of(rr_s, None), LONGEST_PAUSE_S
+            cycles, symbol = np.array(order.cycle), order.symbols()
+        else:
+            beats = _as_written(p, donor, mean_hr_bpm * duration_s / 60, written, generator) if written else None
+            cycles, symbol = beats or _cycles(p, donor, mean_hr_bpm, duration_s, generator, grid_s, rr_s)
+        r_s = _beats(p, rr_s, grid_s, cycles, mean_hr_bpm, duration_s, generator.random(), longest_s)
     drift = np.tanh(0.8 * _noise(generator, len(grid_s), lambda f: _between(f, 1 / 7200, 1 / 120) / np.maximum(f, 1e-9)))
 
     def at_beats(values: np.ndarray) -> np.ndarray:
@@ -379,8 +389,7 @@ def _beats(
     high: float,
 ) -> np.ndarray:
     """R times: where the integrated rate reaches the summed cycles, the rate scaled until the mean rate is the asked one."""
-    integral = np.concatenate([[0], np.cumsum((1 / rr_s[1:] + 1 / rr_s[:-1]) / (2 * GRID_HZ))])
-    low = max(p.rr_low_s, refractory_s(60 / mean_hr_bpm))
+    integral, low = summed_rate(rr_s), shortest_rr_s(p, mean_hr_bpm)
     scale, best, least = mean_hr_bpm / 60 * duration_s / np.interp(duration_s, grid_s, integral), None, (np.inf, np.inf)
     for _ in range(ROUNDS):
         marks = np.cumsum(cycles) - cycles[0] * (1 - first)
@@ -398,6 +407,37 @@ def _beats(
         cycles[1 : len(r_s)] *= np.where(over, np.clip(rr, 1.001 * low, 0.999 * high) / rr, 1)
         scale *= mean_hr_bpm / measured
     return _between_rails(best, low, high, 60 / mean_hr_bpm, duration_s)
+
+
+def shortest_rr_s(p: RhythmParameters, mean_hr_bpm: float) -> float:
+    """Of a record with this mean rate."""
+    return max(p.rr_low_s, refractory_s(60 / mean_hr_bpm))
+
+
+def _timed(p: RhythmParameters, order_of: Callable, rr_s: np.ndarray, first: float, mean_hr_bpm: float, duration_s: float):
+    """(the order, R times) of a record whose order is written by its own clock: made anew with another rate until the mean is the
+    asked one, since times that are asked for cannot be scaled afterwards. Where none of ROUNDS is within WITHIN_BPM, the nearest,
+    scaled where nothing has its place.
+    """
+    best, least, factor, too_fast, too_slow = None, np.inf, 1.0, 0.0, np.inf
+    for _ in range(ROUNDS):
+        order = order_of(np.clip(factor * rr_s, p.rr_low_s, p.rr_high_s), first)
+        r_s = np.array(order.r_s)
+        r_s = r_s[r_s < duration_s]
+        measured = 60 / np.diff(r_s).mean()
+        if (off := abs(measured - mean_hr_bpm)) < least:
+            best, least = (order, r_s), off
+        if off < WITHIN_BPM:
+            break
+        too_fast, too_slow = (factor, too_slow) if measured > mean_hr_bpm else (too_fast, factor)
+        factor *= measured / mean_hr_bpm
+        if not too_fast < factor < too_slow:  # an event more or fewer: the mean jumps
+            factor = (too_fast + too_slow) / 2
+    order, r_s = best
+    if least > WITHIN_BPM and not order.fixed:  # by a percent or so: pauses are as long as asked all but
+        r_s = np.array(order.r_s) * np.clip(60 / np.diff(r_s).mean() / mean_hr_bpm, *SCALED)
+        r_s = r_s[r_s < duration_s]
+    return order, r_s
 
 
 def _between_rails(r_s: np.ndarray, low: float, high: float, mean_rr_s: float, duration_s: float) -> np.ndarray:

@@ -5,7 +5,8 @@ some minutes, with cycles and forms of their own. A patient has habits, drawn on
 and how much that varies, what follows them, how many shapes its ventricular beats have, how fast its runs are. They are drawn
 wide, as patients differ.
 
-Cycles are in units of the current RR, as in rhythm.py, which makes times of them.
+Cycles are in units of the current RR, as in rhythm.py, which makes times of them. What has its place in a record is tried at each
+beat from a little before on, until its first beat is not before its time; an event by chance that would run into it is taken back.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,22 +14,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ecg_batch.request.events import KINDS, LENT, OVERLAYS, usual_s
-from ecg_batch.request.model import Event
+from ecg_batch.request.events import AV_BLOCKS, KINDS, LENT, OVERLAYS, VENTRICULAR_EVENTS, usual_s
+from ecg_batch.request.model import Distribution, Event
+from ecg_batch.request.places import Place
 from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.synthesis.ask import quantile
+from ecg_batch.synthesis.long.clock import ExactClock, RoughClock
 from ecg_batch.synthesis.long.order import Form, LoneP, Order
-from ecg_batch.synthesis.long.rhythm import COUPLING_OF_QT, GRID_HZ, QT_AT_1_S, fibrillation_cycles, refractory_s
+from ecg_batch.synthesis.long.rhythm import (
+    COUPLING_OF_QT,
+    LONGEST_PAUSE_S,
+    QT_AT_1_S,
+    fibrillation_cycles,
+    refractory_s,
+    shortest_rr_s,
+)
 
 SHORTEST_RUN_S = 0.27  # RR of the fastest tachycardia, 220 bpm
-AV_BLOCKS = frozenset({"av_block_1", "wenckebach", "mobitz", "complete_block"})  # which nobody sees without a P wave
-VENTRICULAR_EVENTS = frozenset({"v_beat", "v_interpolated", "v_couplet", "v_bigeminy", "v_trigeminy", "v_run"})
 RHYTHM_OF_EVENT = {
     "v_bigeminy": "(B", "v_trigeminy": "(T", "v_run": "(VT", "idioventricular": "(IVR", "sv_bigeminy": "(AB", "sv_run": "(SVTA",
     "junctional": "(NOD", "fibrillation": "(AFIB", "flutter": "(AFL", "wenckebach": "(BII", "mobitz": "(BII",
     "complete_block": "(BIII", "av_block_1": "(BI", "pacing": "(P", "pre_excitation": "(PREX",
 }  # fmt: skip
 RUN = 3  # beats that make a run
+FROM_BEAT_BEFORE = frozenset({"pause", "sv_blocked"})  # events that begin with the beat before their first
+ROOM_S, ROOM_RR = 2.0, 3.5  # before a place: longer than the first cycle of any event but a pause, blocks too
+
+
+class Crowded(Exception):
+    """An event that has its place where the one before is not over."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,8 @@ class Habits:
 class Host:
     """What the donor and its bank allow. sinus: whether atrial events can come to it; fibrillation: whether it is in it; pr_s: from
     P to QRS; rhythm: WFDB's word for its own; ectopic: share of "V" and "A" among its beats; has_p: whether its P wave can be laid
-    apart from its beats; lent: which kinds of beats other patients have for it.
+    apart from its beats; lent: which kinds of beats other patients have for it; every: 2 in its own bigeminy, 3 in trigeminy,
+    else 1.
     """
 
     sinus: bool
@@ -62,6 +77,38 @@ class Host:
     ectopic: dict[str, float]
     has_p: bool = True
     lent: frozenset[str] = frozenset(LENT)
+    every: int = 1
+
+    def can_have(self, name: str) -> bool:
+        """Whether an event can come to it."""
+        return name in OVERLAYS or (self.sinus or name in VENTRICULAR_EVENTS) and (self.has_p or name not in AV_BLOCKS)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a record: events with their lengths; per_hour: how often those come that it has; places: where others are to
+    begin, by time. draws_of: the generator of a place, so that what it has is the same whatever else comes.
+    """
+
+    events: tuple[Event, ...]
+    per_hour: dict[str, float]
+    places: tuple[Place, ...] = ()
+    draws_of: Callable[[int], np.random.Generator] | None = None
+
+    def timed_in(self, host: Host) -> bool:
+        """Whether a record needs times that are exact while its order is written: for a place, or to know how long a pause is."""
+        return bool(self.places) or "pause" in self.per_hour and host.can_have("pause")
+
+    def lengths(self) -> dict[str, Distribution | None]:
+        """Of each event that it may have: as asked, or as by default."""
+        usual = {name: kind.length and Distribution(*kind.length) for name, kind in KINDS.items()}
+        return usual | {event.name: event.length for event in self.events}
+
+    def placed_s(self) -> float:
+        """About how long all that is placed lasts."""
+        lengths = self.lengths()
+        told = ((one.event, one.length and Distribution(one.length, one.length)) for one in self.places)
+        return sum(usual_s(Event(name, Distribution(1, 1), length or lengths[name], 1.0)) for name, length in told)
 
 
 def drawn_habits(draws: np.random.Generator) -> Habits:
@@ -93,62 +140,118 @@ def write_order(
     p: RhythmParameters,
     host: Host,
     habits: Habits,
-    events: tuple[Event, ...],
-    per_hour: dict[str, float],
+    asked: Asked,
     rr_s: np.ndarray,
     mean_rr_s: float,
     duration_s: float,
     draws: np.random.Generator,
+    first: float | None = None,
     fibrillation: Iterator[float] | None = None,
 ) -> Order:
-    """The order of beats of a record. rr_s: the current RR on rhythm.py's grid; per_hour: of the events that it has. fibrillation:
-    its cycles, without end; None takes rhythm.py's.
+    """The order of beats of a record. rr_s: the current RR on rhythm.py's grid. fibrillation: its cycles, without end; None takes
+    rhythm.py's.
+
+    first: where the order is to have the record's own times (Order.r_s), how much of a cycle lies before its first beat; places
+    need it. Raises Crowded where one place's event is not over when the next one's is to begin.
     """
-    return _Writer(p, host, habits, events, per_hour, rr_s, mean_rr_s, duration_s, draws, fibrillation).written()
+    return _Writer(p, host, habits, asked, rr_s, mean_rr_s, duration_s, draws, first, fibrillation).written()
 
 
 class _Writer:
     """The order in the making. A method for each event, of its name."""
 
-    def __init__(self, p, host, habits, events, per_hour, rr_s, mean_rr_s, duration_s, draws, fibrillation):
+    def __init__(self, p, host, habits, asked, rr_s, mean_rr_s, duration_s, draws, first, fibrillation):
         self._p, self._host, self._habits, self._draws = p, host, habits, draws
-        self._rr, self._mean_rr_s = rr_s.tolist(), mean_rr_s
-        self._until, self._t, self._order = 1.2 * duration_s + 20, 0.0, Order()
-        self._lengths = {event.name: event.length for event in events}
-        usual = {event.name: usual_s(event) for event in events}
-        possible = {name: rate for name, rate in per_hour.items()
-                    if name not in OVERLAYS and (host.sinus or name in VENTRICULAR_EVENTS)
-                    and (host.has_p or name not in AV_BLOCKS)}  # fmt: skip
+        self._clock, self._mean_rr_s = RoughClock(rr_s) if first is None else ExactClock(rr_s), mean_rr_s
+        self._until, self._t, self._order = 1.2 * duration_s + 20, 0.0, Order(fixed=bool(asked.places))
+        self._limits_s, self._ectopic_of = None, None
+        if first is not None:
+            self._until, self._t = 1.02 * duration_s + 20, (first - 1) * self._clock.rr_at(0.0)
+            self._limits_s = 1.001 * shortest_rr_s(p, 60 / mean_rr_s), LONGEST_PAUSE_S
+        self._places, self._draws_of, self._tried = list(enumerate(asked.places)), asked.draws_of, -1
+        self._lengths, per_hour = asked.lengths(), asked.per_hour
+        usual = {event.name: usual_s(event) for event in asked.events}
+        possible = {name: rate for name, rate in per_hour.items() if name not in OVERLAYS and host.can_have(name)}
+        named = {*per_hour, *(one.event for one in asked.places)}
         for name, symbol in (("v_beat", "V"), ("sv_beat", "A")):  # what its own recording shows, where nothing is asked of it
-            if name not in per_hour and host.ectopic.get(symbol) and (host.sinus or symbol == "V"):
+            may_be = symbol == "V" and host.every == 1 or symbol == "A" and host.sinus
+            if name not in named and may_be and host.ectopic.get(symbol):
                 usual[name], possible[name] = 1.6, 3600 / mean_rr_s * min(p.ectopic_factor * host.ectopic[symbol], 0.3)
-        busy = min(sum(rate * usual[name] for name, rate in possible.items()) / 3600, 0.9)
+        taken = asked.placed_s() / duration_s
+        busy = min(sum(rate * usual[name] for name, rate in possible.items()) / 3600 + taken, 0.9)
         self._names = list(possible)
         self._hazard = np.cumsum([rate / 3600 / (1 - busy) for rate in possible.values()])
         self._of_fibrillation = fibrillation or _endless(lambda: fibrillation_cycles(p, mean_rr_s, 512, draws))
 
     def written(self) -> Order:
+        """The whole order, some beats longer than the record."""
         self._add(1.0, Form.OWN)
         self._order.changes.append((0, self._host.rhythm))
         next_at = self._next()
         while self._t < self._until:
-            if self._t < next_at:
-                self._add(self._base(), Form.OWN)
-                continue
-            name = self._names[int(np.searchsorted(self._hazard, self._draws.random() * self._hazard[-1], side="right"))]
-            self._run(name)
-            next_at = self._next()
+            if self._places and self._t + self._room_s() >= self._places[0][1].start_s:
+                if not self._placed():
+                    self._add(self._base(), Form.OWN)
+            elif self._t < next_at:
+                self._own()
+            else:
+                drawn = np.searchsorted(self._hazard, self._draws.random() * self._hazard[-1], side="right")
+                self._by_chance(self._names[int(drawn)])
+                next_at = self._next()
         self._order.seconds = self._t
         return self._order
+
+    def _own(self) -> None:
+        """The next of its own rhythm: a beat, or in bigeminy and trigeminy the beats from one ectopic beat to the next."""
+        if self._host.every == 1:
+            self._add(self._base(), Form.OWN)
+        else:
+            self._ectopic_of = self._ectopic_of or (self._shape(), self._early_v())
+            self._every_so_often(self._host.every, *self._ectopic_of)
 
     def _next(self) -> float:
         return self._t + self._draws.standard_exponential() / self._hazard[-1] if self._names else np.inf
 
-    def _run(self, name: str) -> None:
-        length = self._lengths.get(name)
+    def _room_s(self) -> float:
+        return max(ROOM_S, ROOM_RR * self._now())
+
+    def _by_chance(self, name: str) -> None:
+        """An event, unless it leaves no room for what has its place after it."""
+        held = self._t, self._order.lengths()
+        self._run(name)
+        if self._places and self._t + self._room_s() > self._places[0][1].start_s:
+            self._take_back(*held)
+
+    def _placed(self) -> bool:
+        """Whether the event of the next place begins now: its first beat would not be before it is asked for."""
+        at, place = self._places[0]
+        first_try, self._tried = at != self._tried, at
+        held, own = (self._t, self._order.lengths()), self._draws
+        if first_try and self._t > place.start_s + self._now() and len(self._order.cycle) > 1:
+            raise Crowded(
+                f"{place.event} is to begin at {place.start_s:g} s, and what came before it ends at {self._t:.1f} s. Give "
+                "the events of a record more room between them, or make the earlier one shorter"
+            )
+        self._draws = self._draws_of(at)  # the same however often it is tried
+        self._run(place.event, place.length)
+        self._draws, first = own, held[1]["r_s"]
+        if self._order.r_s[first - (place.event in FROM_BEAT_BEFORE)] < place.start_s:
+            self._take_back(*held)
+            return False
+        del self._places[0]
+        return True
+
+    def _take_back(self, time_s: float, lengths: dict[str, int]) -> None:
+        self._t = time_s
+        self._order.cut(lengths)
+
+    def _run(self, name: str, length: float | None = None) -> None:
+        asked = self._lengths[name]
         first = len(self._order.cycle)
         self._order.events.append((first, name))
-        getattr(self, f"_{name}")(*([] if length is None else [float(quantile(length, self._draws.random(1))[0])]))
+        if asked is not None and length is None:
+            length = float(quantile(asked, self._draws.random(1))[0])
+        getattr(self, f"_{name}")(*([] if length is None else [length]))
         last = len(self._order.cycle)
         if name in RHYTHM_OF_EVENT and (last - first > RUN or KINDS[name].unit == "s"):
             self._order.changes += [(first, RHYTHM_OF_EVENT[name]), (last - 1, self._host.rhythm)]
@@ -162,10 +265,15 @@ class _Writer:
         self._order.cycle.append(cycle)
         self._order.form.append(int(form))
         self._order.pr_s.append(pr_s)
-        self._t += cycle * rr
+        after = self._clock.after(self._t, cycle)
+        if self._limits_s:
+            low, high = self._limits_s
+            after = min(max(after, self._t + low), self._t + high)
+            self._order.r_s.append(after)
+        self._t = after
 
     def _now(self) -> float:
-        return self._rr[min(int(self._t * GRID_HZ), len(self._rr) - 1)]
+        return self._clock.rr_at(self._t)
 
     def _base(self) -> float:
         return next(self._of_fibrillation) if self._host.fibrillation else 1.0
@@ -246,11 +354,14 @@ class _Writer:
     def _every(self, step: int, beats: float) -> None:
         shape, coupling = self._shape(), self._early_v()
         for _ in range(max(round(beats / step), 2)):
-            now = max(coupling * self._normal(1, 0.02), 0.4)
-            self._add(now, shape)
-            self._add(self._after_v(now), Form.OWN)
-            for _ in range(step - 2):
-                self._add(self._base(), Form.OWN)
+            self._every_so_often(step, shape, coupling)
+
+    def _every_so_often(self, step: int, shape: int, coupling: float) -> None:
+        now = max(coupling * self._normal(1, 0.02), 0.4)
+        self._add(now, shape)
+        self._add(self._after_v(now), Form.OWN)
+        for _ in range(step - 2):
+            self._add(self._base(), Form.OWN)
 
     def _idioventricular(self, beats: float) -> None:
         cycle = self._u(0.8, 1.12)
@@ -324,7 +435,7 @@ class _Writer:
             self._add(np.exp(depth * np.sin(2 * np.pi * hz * self._t + phase) + self._normal(0, 0.02)), Form.OWN)
 
     def _pause(self, seconds: float) -> None:
-        self._add(max(seconds / self._now(), 1.3), Form.OWN)
+        self._add(max(self._clock.cycles(self._t, seconds), 1.3), Form.OWN)
 
     def _branch_block(self, seconds: float) -> None:
         self._widened(Form.BRANCH, seconds)

@@ -18,6 +18,7 @@ from ecg_batch.draws import Stream, generator
 from ecg_batch.errors import UserError
 from ecg_batch.request.events import KINDS, LENT, OVERLAYS
 from ecg_batch.request.parse import load_request
+from ecg_batch.synthesis.long import check
 from ecg_batch.synthesis.long.batch import LongBatch
 from ecg_batch.synthesis.long.begin import begin_records
 from ecg_batch.synthesis.long.donor import TooFewBeats, single_beats
@@ -25,7 +26,7 @@ from ecg_batch.synthesis.long.order import Form, Order
 from ecg_batch.synthesis.long.rhythm import DonorRhythm, make_rhythm
 from ecg_batch.synthesis.long.stitch import carried, stitch
 from ecg_batch.synthesis.long.stock import HOST, cell_of, fused, is_clear, p_wave_of, stocked, with_p, without_p
-from ecg_batch.synthesis.long.write_order import RHYTHM_OF_EVENT, Host, drawn_habits, drawn_rates, write_order
+from ecg_batch.synthesis.long.write_order import RHYTHM_OF_EVENT, Asked, Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
 
@@ -65,18 +66,21 @@ def made(plan, synthesizer):
     return make(plan, synthesizer, 0, 16)
 
 
-def ordered(tmp_path, events: dict, record: int, duration_s: int = 4 * 3600, host: Host = SINUS):
+def ordered(tmp_path, events: dict, record: int, duration_s: int = 4 * 3600, host: Host = SINUS, bpm: float = 75.0):
     """The rhythm of a record that has these events."""
     request = load_request(written(tmp_path, events))
     draws = generator(1, record, Stream.EVENTS)
     habits, per_hour = drawn_habits(draws), drawn_rates(request.events, draws)
 
-    def order_of(rr_s):
-        return write_order(request.rhythm, host, habits, request.events, per_hour, rr_s, 0.8, duration_s,
-                           generator(1, record, Stream.EVENTS, 1))  # fmt: skip
+    asked = Asked(request.events, per_hour)
+
+    def order_of(rr_s, first):
+        return write_order(request.rhythm, host, habits, asked, rr_s, 60 / bpm, duration_s,
+                           generator(1, record, Stream.EVENTS, 1), first)  # fmt: skip
 
     draws = generator(1, record, Stream.LONG_RHYTHM)
-    return make_rhythm(request.rhythm, DonorRhythm(75.0, host.fibrillation), 75.0, duration_s, draws, None, order_of)
+    return make_rhythm(request.rhythm, DonorRhythm(bpm, host.fibrillation), bpm, duration_s, draws, None, order_of,
+                       asked.timed_in(host))  # fmt: skip
 
 
 def written(tmp_path, events: dict) -> Path:
@@ -115,17 +119,41 @@ def test_events_do_not_crowd_each_other_out(tmp_path):
 
 
 def test_lengths_are_those_asked(tmp_path):
-    rhythm = ordered(tmp_path, {"pause": {"per_hour": 20, "length": 3}, "v_run": {"per_hour": 20, "length": 7},
-                                "fibrillation": {"per_hour": 3, "length": 120}}, 2)  # fmt: skip
+    events = {"pause": {"per_hour": 20, "length": 3}, "v_run": {"per_hour": 20, "length": 7}}
+    rhythm = ordered(tmp_path, events | {"fibrillation": {"per_hour": 3, "length": 120}}, 2)
     rr, symbol, order = np.diff(rhythm.r_s), rhythm.symbol, rhythm.order
     count = len(rhythm.r_s)
     pauses = [rr[beat - 1] for beat, event in order.events if event == "pause" and 0 < beat < count]
-    assert len(pauses) > 40 and np.abs(np.array(pauses) - 3).max() < 0.3
+    assert len(pauses) > 40 and np.abs(np.array(pauses) - 3).max() < 0.01
     runs = [beat for beat, event in order.events if event == "v_run" and beat + 8 < count]
     assert len(runs) > 40 and all((symbol[beat : beat + 7] == "V").all() and symbol[beat + 7] == "N" for beat in runs)
     lengths = [rhythm.r_s[stop - 1] - rhythm.r_s[first - 1] for first, stop, _ in order.atrial if stop < count]
     assert lengths and np.abs(np.array(lengths) - 120).max() < 4
     assert abs(60 / rr.mean() - 75) < 0.5, "the mean rate stays the asked one"
+
+
+@pytest.mark.parametrize("bpm", [45.0, 60.0, 95.0])
+def test_a_pause_is_as_long_as_asked_however_slow_the_heart(tmp_path, bpm):
+    rhythm = ordered(tmp_path, {"pause": {"per_hour": 60, "length": 2.2}, "v_beat": 60}, 4, 3600, bpm=bpm)
+    rr = np.diff(rhythm.r_s)
+    pauses = np.array([rr[beat - 1] for beat, event in rhythm.order.events if event == "pause" and beat < len(rhythm.r_s)])
+    assert len(pauses) > 30 and abs(60 / rr.mean() - bpm) < 1
+    assert np.mean(np.abs(pauses / 2.2 - 1) < 0.01) > 0.9 and pauses.min() > 2.19, "or 1.3 of a long RR"
+
+
+@pytest.mark.parametrize("name", ["fibrillation", "flutter", "branch_block", "pre_excitation", "av_block_1", "wenckebach", "mobitz",
+                                  "complete_block", "pacing"])  # fmt: skip
+def test_other_lengths_in_seconds_are_met_to_a_beat_or_a_group(tmp_path, name):
+    """Found between the first and the last beat, at 45 bpm, where a beat is longest."""
+    rhythm = ordered(tmp_path, {name: {"per_hour": 10, "length": 60}}, 5, 2 * 3600, bpm=45.0)
+    r_s, order, lengths = rhythm.r_s, rhythm.order, []
+    begun = [beat for beat, _ in order.events if beat < len(r_s)]
+    for first, after in zip(begun, [*begun[1:], len(r_s)], strict=True):
+        forms = np.array(order.form[first:after])
+        last = first + int(np.flatnonzero(forms != Form.OWN).max(initial=0))
+        lengths.append(r_s[last] - r_s[first - 1])
+    usual = np.median(lengths)
+    assert len(lengths) > 8 and 57 < usual < 66, lengths
 
 
 def test_the_share_of_records_that_have_it(tmp_path):
@@ -433,3 +461,37 @@ def sinus_bank(folder: Path) -> Path:
     table = read_bank(BUNDLED).table
     lends = np.any([table.holds(code) for statements, _ in LENT.values() for code in statements], axis=0)
     return write_few_donors(folder, np.flatnonzero(table.holds("NORM") & table.holds("SR") & ~lends & (table.fold < 9))[:40])
+
+
+# The gate -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wide", "wrong"), [(None, True), (np.zeros(60, bool), False)], ids=["without events", "with events"])
+def test_leads_that_see_r_and_leads_that_see_s_agree(monkeypatch, wide, wrong):
+    """Half of the leads put a beat 40 ms early, half 40 ms late, as in left anterior hemiblock; lead II counts P waves as well."""
+    beats = np.arange(50, 6000, 100)
+    monkeypatch.setattr(check, "detect_rows", lambda leads, fs_hz: [beats - 4] * 4 + [beats + 4] * 4)
+    gate = check.MinuteCheck(100, 6000, beats, wide)
+    assert gate.takes(np.full((12, 6000), 100, np.int16) * (np.arange(6000) % 2).astype(np.int16))
+    gate.judge(np.sort(np.concatenate([beats, beats - 25])))
+    assert ("beats" in gate.found(60.0)[1]) == wrong
+
+
+# Donors in bigeminy -------------------------------------------------------------------------------------------------------
+
+
+def test_a_donor_in_bigeminy_stays_in_it_and_is_called_so(tmp_path):
+    """Of donors that state BIGU those whose recording shows it; where ventricular beats are asked otherwise, or by a table alone,
+    the record has these."""
+    mix = {"labels": {"BIGU": 1.0}}
+    for events, stays in (({"posture": 2}, True), ({"v_beat": 20}, False)):
+        plan = plan_of(tmp_path, **{**LONG, "records": 12, "mix": mix, "events": events}, bank="bundled", models="bundled")
+        begun = begin_records(open_synthesizer(plan), query_source(plan.request, Path("unused"))(0, 12))
+        called = 0
+        for each in begun:
+            symbol = "".join(each.donor.symbol[each.placed.source])
+            in_bigeminy = symbol.count("NV") > 0.48 * len(symbol)
+            ((_, word),) = each.changes
+            assert (word == "(B") == in_bigeminy and word in ("(B", "(N", "(AFIB")
+            called += in_bigeminy
+        assert (0 < called < 12) if stays else not called, "some donors do not show it"

@@ -9,6 +9,7 @@ from ecg_batch.leads import twelve_leads
 from ecg_batch.request.events import KINDS, OVERLAYS
 from ecg_batch.request.model import Distribution, Event
 from ecg_batch.synthesis.long.overlays import ST_MV, Overlays, Posture, StEpisode, drawn_overlays
+from ecg_batch.synthesis.long.write_order import Asked
 
 FS, SAMPLES = 100, 60_000
 R = np.arange(40, SAMPLES, 80)
@@ -18,8 +19,12 @@ EVENTS = (Event("st_episode", Distribution(20, 20), Distribution(120, 120), 1.0)
 
 @pytest.fixture(scope="module")
 def drawn():
-    rates = {"st_episode": 20.0, "posture": 60.0}
-    return drawn_overlays(EVENTS, rates, SAMPLES, FS, np.arange(8.0), J, T_END, np.random.default_rng(4))
+    return overlays({"st_episode": 20.0, "posture": 60.0}, np.arange(8.0), seed=4)
+
+
+def overlays(rates: dict[str, float], level: np.ndarray, seed: int, places=()) -> Overlays:
+    draws = np.random.default_rng(seed), np.random.default_rng(99)
+    return drawn_overlays(Asked(EVENTS, rates), tuple(places), SAMPLES, FS, level, J, T_END, *draws)
 
 
 def only(drawn, **parts) -> Overlays:
@@ -29,8 +34,7 @@ def only(drawn, **parts) -> Overlays:
 def test_they_come_as_often_as_asked():
     counts = np.zeros(2)
     for seed in range(40):
-        made = drawn_overlays(EVENTS, {"st_episode": 6.0, "posture": 30.0}, SAMPLES, FS, np.zeros(8), J, T_END,
-                              np.random.default_rng(seed))  # fmt: skip
+        made = overlays({"st_episode": 6.0, "posture": 30.0}, np.zeros(8), seed)
         counts += len(made.st), len(made.postures)
         ends = [(one.start, one.stop) for one in made.st]
         assert all(before[1] <= after[0] for before, after in zip(ends[:-1], ends[1:], strict=True)), "one at a time"

@@ -12,10 +12,10 @@ from ecg_batch.keys import Range
 from ecg_batch.models.checkpoints import best_epoch, refuse_divergence, save_curves, save_report, set_learning_rate
 from ecg_batch.models.corpus import UnitCorpus
 from ecg_batch.models.networks import UnitConfig
-from ecg_batch.models.sequence_network import NO_CODE, UnitNetwork, bits_of, mean_bits, nats, untied
+from ecg_batch.models.sequences.network import NO_CODE, UnitNetwork, bits_of, mean_bits, nats, untied
+from ecg_batch.models.sequences.unit_model import CODE_STEP, nearest, said
 from ecg_batch.models.sizes import refuse
 from ecg_batch.models.train_mamba import optimizer_of
-from ecg_batch.models.unit_model import CODE_STEP, nearest, said
 from ecg_batch.models.weights import FORMAT
 from ecg_batch.signal.noise import counted, has_unit
 

@@ -1,6 +1,6 @@
 """A sequence of codes, one a beat, written by a Mamba whose condition is added at every step, so that it is never forgotten.
 
-Here weights are read and codes drawn, in numpy and a compiled kernel; the network that is trained is in sequence_network.py. What
+Here weights are read and codes drawn, in numpy and a compiled kernel; the network that is trained is in network.py. What
 the codes and the conditions are, say unit_model.py (noise under a beat) and rhythm_codes.py (which beat comes next, and when).
 
 Glossary
@@ -52,7 +52,7 @@ def draw_codes(model: SequenceModel, condition: np.ndarray, uniforms: np.ndarray
     A row depends on its own row of the arguments, and a longer one begins the same.
     """
     if kernel() is None:
-        from ecg_batch.models.sequence_network import plain_codes
+        from ecg_batch.models.sequences.network import plain_codes
 
         return plain_codes(model, condition, uniforms, temperature)
     first, state = np.full(len(condition), model.config.codes), model.mamba.empty_state(len(condition))

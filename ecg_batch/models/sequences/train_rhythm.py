@@ -17,8 +17,8 @@ from ecg_batch.keys import Range
 from ecg_batch.models.checkpoints import best_epoch, refuse_divergence, save_curves, save_report, set_learning_rate
 from ecg_batch.models.corpus import VALIDATION_FOLD, RhythmCorpus
 from ecg_batch.models.networks import RhythmConfig
-from ecg_batch.models.rhythm_codes import ALPHABET, CODES, STATEMENTS, STEPS, SYMBOLS, codes_of, said
-from ecg_batch.models.sequence_network import NO_CODE, SequenceNetwork, bits_of, mean_bits, untied
+from ecg_batch.models.sequences.network import NO_CODE, SequenceNetwork, bits_of, mean_bits, untied
+from ecg_batch.models.sequences.rhythm_codes import ALPHABET, CODES, STATEMENTS, STEPS, SYMBOLS, codes_of, said
 from ecg_batch.models.sizes import refuse
 from ecg_batch.models.train_mamba import optimizer_of
 from ecg_batch.models.weights import FORMAT

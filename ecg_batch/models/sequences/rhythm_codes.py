@@ -1,4 +1,4 @@
-"""The codes in which a Mamba writes which beat comes next, and when (sequence_model.py).
+"""The codes in which a Mamba writes which beat comes next, and when (model.py).
 
 A code stands for the type of a beat and for the RR before it, over the mean RR: steps of 1 % where most lie, wider ones beyond. The
 condition of a sequence is which statements of rhythm its record holds, its mean RR and its patient's age. What is slow, as the day

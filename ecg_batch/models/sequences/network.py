@@ -1,4 +1,4 @@
-"""The networks of sequence_model.py as they are trained, in torch, and the plain loop that draws from them where no kernel runs."""
+"""The networks of model.py as they are trained, in torch, and the plain loop that draws from them where no kernel runs."""
 
 from functools import lru_cache
 
@@ -71,7 +71,7 @@ def untied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @lru_cache(maxsize=2)
-def network_of(model: "sequence_model.SequenceModel") -> SequenceNetwork:  # noqa: F821
+def network_of(model: "SequenceModel") -> SequenceNetwork:  # noqa: F821
     """The network of these weights, frozen."""
     network = (UnitNetwork if isinstance(model.config, UnitConfig) else SequenceNetwork)(model.config)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in model.tensors.items()})
@@ -80,7 +80,7 @@ def network_of(model: "sequence_model.SequenceModel") -> SequenceNetwork:  # noq
 
 @torch.inference_mode()
 def plain_codes(model, condition: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
-    """sequence_model.draw_codes in torch, where no kernel runs: the reference. Record by record: torch's sums know neighbours."""
+    """model.draw_codes in torch, where no kernel runs: the reference. Record by record: torch's sums know neighbours."""
     mamba, first = network_of(model).mamba, torch.tensor([model.config.codes])
     each = zip(torch.from_numpy(condition).split(1), torch.from_numpy(uniforms).split(1), strict=True)
     return np.concatenate([plain_tokens(mamba, first, mamba.empty_state(1), some, temperature, of).numpy() for of, some in each])

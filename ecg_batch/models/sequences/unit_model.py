@@ -6,7 +6,7 @@ decoder of the codebook are the identity: it is the vector quantisation of a VQ-
 
 The condition of a sequence is the mean level of the donor's own noise, and which kinds of noise a reader saw in which of its leads.
 
-Glossary, beside that of sequence_model.py
+Glossary, beside that of model.py
     level   lead times band
     kind    kind of noise times lead
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecg_batch.models.sequence_model import SequenceModel
+from ecg_batch.models.sequences.model import SequenceModel
 from ecg_batch.models.weights import load_arrays
 from ecg_batch.signal.noise import counted
 
@@ -23,7 +23,7 @@ CODE_STEP = 1 / 16  # of a step of levels: a codebook holds multiples, so that d
 
 
 class UnitModel(SequenceModel):
-    """The weights of a file, of sequence_network.UnitNetwork."""
+    """The weights of a file, of network.UnitNetwork."""
 
     @property
     def codebook(self) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Models that write a sequence of codes, one a beat: of noise, and of which beat comes next."""
