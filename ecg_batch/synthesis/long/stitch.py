@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecg_batch.dataset.beats import WAVES
-from ecg_batch.donors.loop import SEAM_S
 from ecg_batch.kernels import stitch as stitch_kernel
 from ecg_batch.signal.interpolate import catmull_rom
 from ecg_batch.synthesis.long.atrial import NO_PIECES, pieces_at, placed_pieces
@@ -141,7 +140,7 @@ def stitch(donor: LongDonor, placed: Placed, start: int, stop: int) -> np.ndarra
     interval = intervals(donor, placed, np.arange(first, last + 1))
     k = np.searchsorted(placed.r, time, side="right") - 1 - first
     half = np.minimum(
-        round(SEAM_S * donor.fs_hz), np.minimum(interval.splice - interval.qrs_off, interval.qrs_on - interval.splice)
+        round(donor.fade_s * donor.fs_hz), np.minimum(interval.splice - interval.qrs_off, interval.qrs_on - interval.splice)
     )
     since_splice = time - (interval.start + interval.splice)[k]
     fade = np.clip(since_splice / (2 * np.maximum(half[k], 0.5)) + 0.5, 0.0, 1.0)
