@@ -5,14 +5,17 @@ same donor where nothing was joined, in an interval alike (as in benchmarks.spli
 TP). For ventricular and premature beats that is beside the donor's own ectopic beats, which bring their own neighbours in its
 records without events: as recorded, but for time. For the others it is between the donor's own beats that did follow each other.
 
+unchanged: the same without what is done to a lent beat's shape (width, axis, versions), which is no matter of joints.
 skeletons: without texture, nothing hides anything. records: as they are delivered. recordings: the rival is the donor's recording
 of ten seconds itself, noise and all, with its own ectopic beats.
 """
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from tqdm import tqdm
@@ -23,6 +26,7 @@ from ecg_batch.bundled import BUNDLED
 from ecg_batch.leads import to_uv, twelve_leads
 from ecg_batch.signal.filters import low_pass
 from ecg_batch.synthesis.compose import compose
+from ecg_batch.synthesis.long import stock
 from ecg_batch.synthesis.long.begin import LongRecord, _with_donor
 from ecg_batch.synthesis.long.donor import TooFewBeats, single_beats
 from ecg_batch.synthesis.long.stitch import Interval, intervals
@@ -34,9 +38,11 @@ from ecg_batch.synthesis.synthesizer import Synthesizer
 ENDS, FEWEST, MOST = 1000, 3, 12  # samples at a record's ends that are left out; pairs of a donor
 KEYS, SECONDS, DRAWN = 3, 600, 500  # records of a donor, with others' beats each; resamplings of the donors
 SIDES = [(side, what) for side in ("before", "after") for what in ("skeletons", "records")]
+UNCHANGED = {"GAIN_SD": 0.0, "WIDTH_SD": 0.0, "TURN_SD_DEG": 0.0, "TURN_LIMIT_DEG": 0.0, "WIDTH_LIMITS": (1.0, 1.0)}
 OFTEN = {"per_hour": 300, "share": 1.0}
 ASKED = {  # symbol of the beats, of the rival's, and the events
     "ventricular": ("V", "V", {"v_beat": OFTEN}),
+    "ventricular, unchanged": ("V", "V", {"v_beat": OFTEN}),
     "premature": ("A", "A", {"sv_beat": OFTEN}),
     "fusion": ("F", "N", {"fusion_beat": OFTEN}),
     "paced": ("/", "N", {"pacing": {"per_hour": 60, "share": 1.0, "length": 3}}),
@@ -131,7 +137,8 @@ def of_donors(bank: Path, kind: str, most: int, seconds: int):
         if not fit or donor.atrial is not None or found >= most:
             continue
         found += 1
-        joined = [made(synthesizer, row, KEYS * row + key) for key in range(KEYS)]
+        with patch.multiple(stock, **UNCHANGED) if "unchanged" in kind else nullcontext():
+            joined = [made(synthesizer, row, KEYS * row + key) for key in range(KEYS)]
         yield windows(joined, made(without, row, KEYS * row), (ours, theirs), donor.fs_hz)
 
 

@@ -42,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> None:
     print("|---|---|---|---|---|---|---|")
     for whose, pieces in found.items():
         count, *values = np.array(pieces, float).reshape(-1, 5).T
-        cells = [f"{np.nanmin(each):.3f}, {np.nanmedian(each):.3f}, {np.nanmax(each):.3f}" for each in values]
+        cells = [f"{np.nanmin(each):.3f}, {np.nanmedian(each):.3f}, {np.nanmax(each):.4f}" for each in values]
         print(f"| {whose} | {len(count)} | {count.sum():,.0f} | {' | '.join(cells)} |", flush=True)
     if arguments.figure:
         draw(found, arguments.figure)

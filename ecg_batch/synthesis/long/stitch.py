@@ -9,7 +9,7 @@ side (less by B where it has no room, as before an early V), smoothly between QR
 interval depends on its two beats alone, so any stretch of the record comes out the same whatever was made before it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ecg_batch.synthesis.long.order import Form
 from ecg_batch.synthesis.long.stock import Stock
 
 BEFORE_R = WAVES.index("qrs_on") + 1  # marks that lie before R
+VENTRICULAR_QT_SD = 0.04  # of log QT of ventricular beats, from one to the next
 ROOM_S = 0.1  # from splice to QRS: with less, a side takes up less than half of what is missing at the splice
 
 
@@ -85,6 +86,13 @@ def place_forms(stock: Stock, r_s: np.ndarray, form: list[int], qt_rr_s: np.ndar
     qt_rr = np.concatenate([qt_rr_s[:1], qt_rr_s, qt_rr_s[-1:]])
     pieces = placed_pieces(donor.atrial, samples, donor.fs_hz, generator) if donor.atrial is not None else NO_PIECES
     return Placed(r.astype(np.int32), source.astype(np.uint8), (qt_rr * donor.fs_hz).astype(np.float16), *pieces)
+
+
+def with_varied_qt(placed: Placed, which: np.ndarray, draws: np.random.Generator) -> Placed:
+    """The same where QT of each of these beats, bool (beat,), differs a little from what the rate makes of it."""
+    qt_rr = placed.qt_rr.astype(np.float64)
+    qt_rr[which] *= np.exp(3 * VENTRICULAR_QT_SD * draws.standard_normal(which.sum()))  # QT goes with its cube root
+    return replace(placed, qt_rr=qt_rr.astype(np.float16))
 
 
 def _with_outer(r_s: np.ndarray, fs_hz: int, samples: int) -> np.ndarray:

@@ -3,7 +3,7 @@ beats of other patients, brought to this one.
 
 A beat that is lent is turned by the vectorcardiogram to the axis of this patient's QRS and scaled to its voltage, both within
 limits, its width and repolarisation changed a little. It brings the TP that it has beside it in its own recording, and within that
-stitch.py joins it as it joins any other; a flat stretch instead shows (AUC 1.00 without noise, 0.67 with it). So do premature beats, which are the donor's own with another P wave, junctional ones, whose P wave runs
+stitch.py joins it; a flat stretch instead shows. So do premature beats, which are the donor's own with another P wave, junctional ones, whose P wave runs
 backwards or is hidden, and fusion beats, which are both at once.
 """
 
@@ -25,7 +25,7 @@ from ecg_batch.synthesis.long.order import SHAPES, SYMBOL_OF, Form
 
 OWN_CELLS = 4  # of the donor's beats that others are made of
 # Where beats of two recordings meet, each has noise of its own. The place where both happen to be still would show, and so would
-# a long crossfade, in which less is left of either: AUC 0.62, with these two 0.52 (docs/evidence/events.md).
+# a long crossfade, in which less is left of either: docs/evidence/events.md. So they meet in the middle, whatever it costs.
 CLOSE_UV2, FADE_S = 1e6, 0.02
 VERSIONS = 4  # of each shape of a lent beat: no two beats of a heart are the same
 GAIN_SD, WIDTH_SD, TURN_SD_DEG = 0.04, 0.03, 3.0  # between these
