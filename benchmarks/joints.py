@@ -24,10 +24,9 @@ from benchmarks.noise import opened
 from benchmarks.splices import features, held_out, matched
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.leads import to_uv, twelve_leads
-from ecg_batch.signal.filters import low_pass
 from ecg_batch.synthesis.compose import compose
 from ecg_batch.synthesis.long import stock
-from ecg_batch.synthesis.long.begin import LongRecord, _with_donor
+from ecg_batch.synthesis.long.begin import _with_donor
 from ecg_batch.synthesis.long.donor import TooFewBeats, single_beats
 from ecg_batch.synthesis.long.stitch import Interval, intervals
 from ecg_batch.synthesis.long.stock import HOST
@@ -66,8 +65,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
 @dataclass
 class Made:
-    """A record's skeleton alone and as delivered, int (12, time) uV; its intervals, of which beats each joins symbols (2, interval),
-    and which of them are lent: bool (2, interval).
+    """A record's skeleton alone and as delivered, int (12, time) uV; its intervals; of the two beats of each the symbols and which
+    are lent, (2, interval).
     """
 
     ecg: dict[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""How much ventricular beats repeat themselves, beside those of MIT-BIH: python -m benchmarks.wide MITDB [--records 24] [--figure PNG].
+"""How much ventricular beats repeat themselves, beside those of MIT-BIH: python -m benchmarks.wide MITDB [--figure PNG].
 
 Pieces of 25 minutes, one lead (theirs: the first of each recording; ours: II). Two measures: the highest correlation of two windows
 of 10 s, as in benchmarks.repetition, of those that begin with a ventricular beat; and how alike each ventricular beat by itself is
@@ -103,7 +103,8 @@ def draw(found: dict, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, at, title in zip(figure.subplots(1, 2), (1, 3), ("two windows of 10 s", "a beat and the one most like it, median"), strict=True):
+    titles = ("two windows of 10 s", "a beat and the one most like it, median")
+    for axes, at, title in zip(figure.subplots(1, 2), (1, 3), titles, strict=True):
         for (whose, pieces), colour in zip(found.items(), ("#1f4e79", "#c65b1c", "#e5b48f"), strict=True):
             each = np.array(pieces)
             axes.scatter(each[:, 0], each[:, at], s=16, c=colour, label=f"{whose} ({len(each)})")

@@ -1,4 +1,4 @@
-"""Respiration and slow drift change a patient's amplitude and heart axis a little, all leads together; ventricular beats by themselves too.
+"""Respiration and slow drift change a patient's amplitude and heart axis a little, all leads together; some beats do by themselves.
 
 The heart lies on the diaphragm. With each breath its electrical axis swings by some degrees and its R wave by some percent (Moody
 et al. 1985, Derivation of respiratory signals from multi-lead ECGs, Computers in Cardiology 12:113); posture does so for minutes

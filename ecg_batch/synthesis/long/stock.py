@@ -2,9 +2,9 @@
 beats of other patients, brought to this one.
 
 A beat that is lent is turned by the vectorcardiogram to the axis of this patient's QRS and scaled to its voltage, both within
-limits, its width and repolarisation changed a little. It brings the TP that it has beside it in its own recording, and within that
-stitch.py joins it; a flat stretch instead shows. So do premature beats, which are the donor's own with another P wave, junctional ones, whose P wave runs
-backwards or is hidden, and fusion beats, which are both at once.
+limits, its width and repolarisation changed a little. It brings the TP that it has beside it in its own recording, within which
+stitch.py joins it; a flat stretch instead shows. So do premature beats, which are the donor's own with another P wave, junctional
+ones, whose P wave runs backwards or is hidden, and fusion beats, which are both at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator
