@@ -2,8 +2,8 @@
 
 Records with events: each joint beside a beat that another patient lent, or that got another P wave, is held against a place of the
 same donor where nothing was joined, in an interval alike (as in benchmarks.splices: TP and ST-T as long within 20 ms, as far along
-TP). For ventricular and premature beats that is beside the donor's own ectopic beats, which bring their own neighbours in its
-records without events: as recorded, but for time. For the others it is between the donor's own beats that did follow each other.
+TP). For ventricular beats that is beside the donor's own ventricular beats, which bring their own neighbours in its records without
+events: as recorded, but for time. For the others it is between the donor's own beats that did follow each other.
 
 unchanged: the same without what is done to a lent beat's shape (width, axis, versions), which is no matter of joints.
 skeletons: without texture, nothing hides anything. records: as they are delivered. recordings: the rival is the donor's recording
@@ -42,7 +42,7 @@ OFTEN = {"per_hour": 300, "share": 1.0}
 ASKED = {  # symbol of the beats, of the rival's, and the events
     "ventricular": ("V", "V", {"v_beat": OFTEN}),
     "ventricular, unchanged": ("V", "V", {"v_beat": OFTEN}),
-    "premature": ("A", "A", {"sv_beat": OFTEN}),
+    "premature": ("A", "N", {"sv_beat": OFTEN}),
     "fusion": ("F", "N", {"fusion_beat": OFTEN}),
     "paced": ("/", "N", {"pacing": {"per_hour": 60, "share": 1.0, "length": 3}}),
     "bundle branch block": ("B", "N", {"branch_block": {"per_hour": 60, "share": 1.0, "length": 2}}),

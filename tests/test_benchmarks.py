@@ -41,7 +41,8 @@ from ecg_batch.models.vqvae import VqVaeConfig
 from ecg_batch.reading.synthetic import open_dataset
 from ecg_batch.synthesis.long.donor import long_donor
 
-COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise", "events", "joints", "wide")  # beside python -m benchmarks
+# beside python -m benchmarks itself
+COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise", "events", "joints", "wide")
 NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 
 

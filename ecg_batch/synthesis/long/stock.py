@@ -320,14 +320,14 @@ def with_p(cell: Cell, wave: PWave | None, fs_hz: int) -> Cell:
 
 
 def fused(one: Cell, other: Cell, share: float) -> Cell:
-    """Both beats at once, R on R: the P wave of the first, and so much of the second's QRS and T."""
+    """Both beats at once, R on R: the P wave of the first, and so much of the second's QRS and T, which comes in until R."""
     r, after = max(one.r, other.r), max(one.x.shape[1] - one.r, other.x.shape[1] - other.r)
-    x = np.zeros((len(one.x), r + after))
-    for cell, part in ((one, 1 - share), (other, share)):
-        x[:, r - cell.r : r - cell.r + cell.x.shape[1]] += part * cell.x
     offset, waves = r - one.r, one.waves.copy()
     at = {name: pick(getattr(one, name) - one.r, getattr(other, name) - other.r) + r
           for name, pick in (("qrs_on", min), ("qrs_off", max), ("t_end", max))}  # fmt: skip
+    first, second = (np.pad(cell.x, ((0, 0), (r - cell.r, after - cell.x.shape[1] + cell.r))) for cell in (one, other))
+    come = np.clip((np.arange(r + after) - at["qrs_on"]) / max(r - at["qrs_on"], 1), 0, 1)
+    x = first + share * come * (second - first)
     bounds = np.stack([one.waves, other.waves])
     for name, pick in (("qrs_on", np.fmin), ("qrs_end", np.fmax), ("t_on", np.fmin), ("t_end", np.fmax)):
         waves[WAVES.index(name)] = pick.reduce(bounds[:, WAVES.index(name)])
