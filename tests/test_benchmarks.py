@@ -418,7 +418,7 @@ def test_the_command_says_what_there_is(words):
 
 @pytest.mark.slow
 def test_joints_of_lent_beats_against_own_ones(capsys):
-    joints.main(["--only", "ventricular", "--donors", "12", "--seconds", "120"])
+    joints.main(["--only", "ventricular", "--donors", "7", "--seconds", "120"])
     rows = [row for row in table(capsys.readouterr().out) if row[0] == "ventricular"]
     assert {(side, what) for _, side, what, *_ in rows} == set(joints.SIDES)
 
