@@ -113,19 +113,25 @@ def alike(one: Skeleton, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(splices, places without one in intervals alike, as far along TP), samples, in pairs."""
     i, ends = one.interval, ENDS_S * one.fs_hz
     clear = beside & (i.start > ends) & (i.start < one.ecg.shape[1] - ends)
-    joined, plain = (np.flatnonzero(clear & kind) for kind in (one.is_seam, ~one.is_seam))
-    lengths = np.stack([i.p_on - i.t_end, i.t_end - i.qrs_off], axis=1)
-    apart = np.abs(lengths[joined][:, None] - lengths[plain]).max(axis=-1) if len(plain) else np.full((len(joined), 1), np.inf)
+    return matched(i, np.flatnonzero(clear & one.is_seam), i, np.flatnonzero(clear & ~one.is_seam), one.fs_hz)
+
+
+def matched(
+    i: Interval, joined: np.ndarray, other: Interval, plain: np.ndarray, fs_hz: int, most: int = MOST
+) -> tuple[np.ndarray, np.ndarray]:
+    """(splices of these intervals, places as far along TP in intervals of the other that are alike), samples, in pairs."""
+    lengths, others = (np.stack([one.p_on - one.t_end, one.t_end - one.qrs_off], axis=1) for one in (i, other))
+    apart = np.abs(lengths[joined][:, None] - others[plain]).max(axis=-1) if len(plain) else np.full((len(joined), 1), np.inf)
     pairs = []
     for row in np.argsort(apart.min(axis=1), kind="stable"):
         at = int(apart[row].argmin())
-        if apart[row, at] <= ALIKE_S * one.fs_hz and len(pairs) < MOST:
+        if apart[row, at] <= ALIKE_S * fs_hz and len(pairs) < most:
             pairs.append((joined[row], plain[at]))
             apart[:, at] = np.inf  # each place once
     first, second = np.array(pairs, int).reshape(-1, 2).T
     along = (i.splice - i.t_end)[first] / np.maximum(i.p_on - i.t_end, 1e-6)[first]
     splices = i.start[first] + i.splice[first]
-    return np.rint(splices).astype(int), np.rint(i.start[second] + i.t_end[second] + along * lengths[second, 0]).astype(int)
+    return np.rint(splices).astype(int), np.rint(other.start[second] + other.t_end[second] + along * others[second, 0]).astype(int)
 
 
 # Any splices -----------------------------------------------------------------------------------------------------------
@@ -159,15 +165,21 @@ def told_apart(places: list, chance: np.random.Generator, most: int = 400) -> tu
 
 def cross_validated(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> float:
     """AUC of gradient boosting, five folds by record."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
+
+    return roc_auc_score(y, held_out(x, y, group))
+
+
+def held_out(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """What gradient boosting that has not seen a record says of its windows, five folds by record."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import GroupKFold
 
     score = np.empty(len(y))
     for train, test in GroupKFold(min(5, len(np.unique(group)))).split(x, y, group):
         model = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.05, random_state=0).fit(x[train], y[train])
         score[test] = model.predict_proba(x[test])[:, 1]
-    return roc_auc_score(y, score)
+    return score
 
 
 def features(ecg: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from benchmarks import (
     detect,
     events,
     holter,
+    joints,
     noise,
     reader,
     repetition,
@@ -30,6 +31,7 @@ from benchmarks import (
     stages,
     texture,
     turns,
+    wide,
 )
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.dataset.verify import verify
@@ -42,7 +44,7 @@ from ecg_batch.reading.synthetic import open_dataset
 from ecg_batch.synthesis.long.donor import long_donor
 
 # Beside python -m benchmarks itself
-COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise", "events", "beat_order")
+COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise", "events", "joints", "wide", "beat_order")
 NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 
 
@@ -417,6 +419,32 @@ def test_the_command_says_what_there_is(words):
 
 
 @pytest.mark.slow
+def test_joints_of_lent_beats_against_own_ones(capsys):
+    joints.main(["--only", "ventricular", "--donors", "7", "--seconds", "120"])
+    rows = [row for row in table(capsys.readouterr().out) if row[0] == "ventricular"]
+    assert {(side, what) for _, side, what, *_ in rows} == set(joints.SIDES)
+
+
+def test_two_beats_are_most_alike_where_one_is_a_copy():
+    """Moved by a sample as well; noise tells the others apart."""
+    lead, r = np.random.default_rng(0).standard_normal(4000), np.arange(200, 3600, 100)
+    lead[r[3] - 40 : r[3] + 60] = lead[r[7] - 41 : r[7] + 59]
+    found = wide.most_like(lead, r)
+    assert found[[3, 7]] == pytest.approx(1) and np.delete(found, [3, 7]).max() < 0.6
+    assert wide.measured([(lead, r[: wide.FEWEST - 1])]) == []
+    assert len(wide.measured([(lead, r)])[0]) == 5
+
+
+def test_repetition_of_ventricular_beats(tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    r = np.arange(400, 36_000, 360)
+    wfdb.wrsamp("beats", 360, ["mV"], ["MLII"], rng.standard_normal((36_000, 1)), write_dir=str(tmp_path))
+    wfdb.wrann("beats", "atr", r, ["V"] * len(r), write_dir=str(tmp_path))
+    wide.main([str(tmp_path), "--records", "2", "--seconds", "120", "--figure", str(tmp_path / "wide.png")])
+    assert any(row[:2] == ["MIT-BIH", "1"] for row in table(capsys.readouterr().out))
+    assert (tmp_path / "wide.png").stat().st_size > 5_000
+
+
 def test_events_are_drawn_and_counted(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(events, "KINDS", {name: events.KINDS[name] for name in ("v_run", "pause", "sv_blocked")})
     events.main(["figure", "--out", str(tmp_path / "events.png")])

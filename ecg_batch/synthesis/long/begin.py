@@ -27,9 +27,9 @@ from ecg_batch.synthesis.long.beat_writer import remembered
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor, single_beats
 from ecg_batch.synthesis.long.overlays import Overlays, drawn_overlays
-from ecg_batch.synthesis.long.respiration import Respiration, respiration_of, with_respiration
+from ecg_batch.synthesis.long.respiration import Respiration, respiration_of, with_respiration, with_wandering
 from ecg_batch.synthesis.long.rhythm import VARIABILITY, DonorRhythm, make_rhythm
-from ecg_batch.synthesis.long.stitch import Placed, carried, place, place_forms, stitch
+from ecg_batch.synthesis.long.stitch import Placed, carried, place, place_forms, stitch, with_varied_qt
 from ecg_batch.synthesis.long.stock import HOST, own_p_wave, stocked
 from ecg_batch.synthesis.long.write_order import Asked, Crowded, Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.queries import Queries
@@ -39,6 +39,8 @@ from ecg_batch.synthesis.synthesizer import Synthesizer
 NARROW = ("N", "A", "J", "j")  # of the beats of a record with events, those with the QRS of its main rhythm
 BEFORE_BEAT_S = 0.12  # a rhythm is annotated so long before its first R, or before that beat's P wave
 EVERY, SHOWN_OF = {"(B": 2, "(T": 3}, 0.7  # rhythms in which every so many beats are ectopic; so much of that share is it
+FROM_VENTRICLE = ("V", "E", "F")  # of which no two are the same
+OF_EACH_BEAT = 50  # part of the draws of lent beats; those below are stock.py's
 SHORTEST_PR_S = 0.1  # of a donor whose P wave can be laid apart
 
 
@@ -77,7 +79,7 @@ class LongRecord:
         if self.atrial:
             self.atrial.add_to(beats_uv, start)
             beats_uv = self.overlays.put_over(beats_uv, start)
-        return MV_PER_UV * with_respiration(beats_uv, self.donor.level, self.respiration, start)
+        return MV_PER_UV * with_respiration(beats_uv, self.donor.level, self.respiration, start, self.donor.fs_hz)
 
 
 def lenders_in(made: LongRecord) -> tuple[int, ...]:
@@ -213,6 +215,9 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     beat_draws = generator(request.seed, key, Stream.LONG_BEATS)
     placed = place_forms(stock, rhythm.r_s, forms, rhythm.qt_rr_s, request.samples, beat_draws)
     atrial = atrial_of(order, stock, placed.r.astype(np.int64), placed.source, placed.qt_rr, request.samples, beat_draws)
+    from_ventricle = np.isin(stock.donor.symbol[placed.source], FROM_VENTRICLE)
+    of_each = generator(request.seed, key, Stream.LENT_BEATS, OF_EACH_BEAT)
+    placed = with_varied_qt(placed, from_ventricle, of_each)
     marks = carried(stock.donor, placed)[1:-1]
     j, t_end = marks[:, WAVES.index("qrs_end")], marks[:, WAVES.index("t_end")]
     over_draws = generator(request.seed, key, Stream.EVENTS, 2), generator(request.seed, key, Stream.PLACES)
@@ -221,7 +226,7 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     p_on_s = np.where(np.isnan(atrial.p_marks[1:-1, 0]), marks[:, WAVES.index("p_on")], atrial.p_marks[1:-1, 0]) / fs_hz
     begins_s = np.maximum(np.fmin(rhythm.r_s - BEFORE_BEAT_S, p_on_s - 2 / fs_hz), 0.0)
     changes = [(begins_s[beat] if beat else 0.0, aux) for beat, aux in order.rhythms(rhythm.r_s)]
-    respiration = respiration_of(rhythm, placed.r[1:-1])
+    respiration = with_wandering(respiration_of(rhythm, placed.r[1:-1]), placed.r[from_ventricle], of_each)
     return LongRecord(row, stock.donor, changes, placed, respiration, hr_bpm, [], atrial, overlays, stock.row)
 
 

@@ -37,7 +37,7 @@ class LongDonor:
     NaN is absent. splice_out, splice_in: (beat, beat) samples of x; after beat i comes beat j: x is left at splice_out[i, j] and
     entered at splice_in[i, j]. atrial: None or (lead, time), what goes on whatever the beats do. ectopic: share of each ectopic
     type among all usable beats. ectopic_spliced: whether one of these types has no beat whose neighbours are usable too, so that it
-    is joined where TP is short. beat_to_beat: see _beat_to_beat.
+    is joined where TP is short. beat_to_beat: see _beat_to_beat. fade_s: over which, to either side of a splice, A becomes B.
     """
 
     x: np.ndarray
@@ -60,6 +60,7 @@ class LongDonor:
     ectopic_spliced: bool
     codes: frozenset[str]
     fs_hz: int
+    fade_s: float = SEAM_S
 
 
 def long_donor(bank: Bank, donor: int) -> LongDonor:
@@ -150,8 +151,8 @@ def _cells(bank: Bank, donor: int, r: np.ndarray, symbol: np.ndarray, unlocked: 
     return {"p_on": p_on, "qrs_on": qrs_on, "qrs_off": qrs_off, "t_end": t_end, "first": np.minimum(first, p_on), "last": last}
 
 
-def with_splices(donor: LongDonor) -> LongDonor:
-    """The donor with the best splice of each pair of its beats.
+def with_splices(donor: LongDonor, close_uv2: float = CLOSE_UV2) -> LongDonor:
+    """The donor with the best splice of each pair of its beats. close_uv2: costs below make no difference.
 
     The published cost decides; where it says next to nothing, since beats of a type share their P and T, the middle of TP is best:
     there is room on both sides then.
@@ -165,7 +166,7 @@ def with_splices(donor: LongDonor) -> LongDonor:
     after, before = (np.empty((beats, beats), np.int64) for _ in range(2))
     for i, out in enumerate(ways_out):
         cost = seam_cost(x, ways_in.ravel(), out, seam).reshape(beats, POINTS, POINTS)  # (beat after, way in, way out)
-        cost = (cost + CLOSE_UV2) * far
+        cost = (cost + close_uv2) * far
         best = cost.reshape(beats, -1).argmin(axis=1)
         before[i], after[i] = ways_in[np.arange(beats), best // POINTS], out[best % POINTS]
     return replace(donor, splice_out=after, splice_in=before)

@@ -9,12 +9,11 @@ side (less by B where it has no room, as before an early V), smoothly between QR
 interval depends on its two beats alone, so any stretch of the record comes out the same whatever was made before it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ecg_batch.dataset.beats import WAVES
-from ecg_batch.donors.loop import SEAM_S
 from ecg_batch.kernels import stitch as stitch_kernel
 from ecg_batch.signal.interpolate import catmull_rom
 from ecg_batch.synthesis.long.atrial import NO_PIECES, pieces_at, placed_pieces
@@ -23,6 +22,7 @@ from ecg_batch.synthesis.long.order import Form
 from ecg_batch.synthesis.long.stock import Stock
 
 BEFORE_R = WAVES.index("qrs_on") + 1  # marks that lie before R
+VENTRICULAR_QT_SD = 0.04  # of log QT of ventricular beats, from one to the next
 ROOM_S = 0.1  # from splice to QRS: with less, a side takes up less than half of what is missing at the splice
 
 
@@ -88,6 +88,13 @@ def place_forms(stock: Stock, r_s: np.ndarray, form: list[int], qt_rr_s: np.ndar
     return Placed(r.astype(np.int32), source.astype(np.uint8), (qt_rr * donor.fs_hz).astype(np.float16), *pieces)
 
 
+def with_varied_qt(placed: Placed, which: np.ndarray, draws: np.random.Generator) -> Placed:
+    """The same where QT of each of these beats, bool (beat,), differs a little from what the rate makes of it."""
+    qt_rr = placed.qt_rr.astype(np.float64)
+    qt_rr[which] *= np.exp(3 * VENTRICULAR_QT_SD * draws.standard_normal(which.sum()))  # QT goes with its cube root
+    return replace(placed, qt_rr=qt_rr.astype(np.float16))
+
+
 def _with_outer(r_s: np.ndarray, fs_hz: int, samples: int) -> np.ndarray:
     """R samples (beat,), with a beat before the record and one after it."""
     r = np.floor(r_s * fs_hz).astype(np.int64)  # never beyond the last sample
@@ -144,7 +151,7 @@ def stitch(donor: LongDonor, placed: Placed, start: int, stop: int) -> np.ndarra
     interval = intervals(donor, placed, np.arange(first, last + 1))
     k = np.searchsorted(placed.r, time, side="right") - 1 - first
     half = np.minimum(
-        round(SEAM_S * donor.fs_hz), np.minimum(interval.splice - interval.qrs_off, interval.qrs_on - interval.splice)
+        round(donor.fade_s * donor.fs_hz), np.minimum(interval.splice - interval.qrs_off, interval.qrs_on - interval.splice)
     )
     since_splice = time - (interval.start + interval.splice)[k]
     fade = np.clip(since_splice / (2 * np.maximum(half[k], 0.5)) + 0.5, 0.0, 1.0)

@@ -2,9 +2,9 @@
 beats of other patients, brought to this one.
 
 A beat that is lent is turned by the vectorcardiogram to the axis of this patient's QRS and scaled to its voltage, both within
-limits, its width and repolarisation changed a little, and stands between two flat stretches of TP, so that stitch.py joins it as
-it joins any other. So do premature beats, which are the donor's own with another P wave, junctional ones, whose P wave runs
-backwards or is hidden, and fusion beats, which are both at once.
+limits, its width and repolarisation changed a little. It brings the TP that it has beside it in its own recording, within which
+stitch.py joins it; a flat stretch instead shows. So do premature beats, which are the donor's own with another P wave, junctional
+ones, whose P wave runs backwards or is hidden, and fusion beats, which are both at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -24,11 +24,14 @@ from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, single_beats,
 from ecg_batch.synthesis.long.order import SHAPES, SYMBOL_OF, Form
 
 OWN_CELLS = 4  # of the donor's beats that others are made of
+# Where beats of two recordings meet, each has noise of its own. The place where both happen to be still would show, and so would
+# a long crossfade, in which less is left of either: docs/evidence/events.md. So they meet in the middle, whatever it costs.
+CLOSE_UV2, FADE_S = 1e6, 0.02
 VERSIONS = 4  # of each shape of a lent beat: no two beats of a heart are the same
 GAIN_SD, WIDTH_SD, TURN_SD_DEG = 0.04, 0.03, 3.0  # between these
 GAIN_LIMITS, TURN_LIMIT_DEG, WIDTH_LIMITS = (0.5, 2.0), 60.0, (0.85, 1.3)
 P_UV = 60.0  # of a P wave that is lent to a donor whose own is lower
-TP_S = 0.3  # flat, on either side of a beat that is brought here
+TP_S = 0.6  # at most, that a beat brings with it on either side
 QRS_AT_R_S, LOWEST_QRS = 0.07, 0.6  # see is_clear
 TRIES = 8  # donors of a kind that are drawn; most have a usable beat
 WIDE = frozenset({"CLBBB", "CRBBB"})
@@ -39,8 +42,8 @@ OF_CELL = ("p_on", "qrs_on", "r", "qrs_off", "t_end")
 
 @dataclass(frozen=True)
 class Cell:
-    """A beat by itself, P to T, its ends at zero: x (lead, time) in steps; the rest in samples of it, waves from R, NaN is absent.
-    row: of the bank, HOST of the donor's own.
+    """A beat by itself, with its TP on either side, its ends at zero: x (lead, time) in steps; the rest in samples of it, waves
+    from R, NaN is absent. row: of the bank, HOST of the donor's own.
     """
 
     x: np.ndarray
@@ -157,7 +160,7 @@ class _Builder:
         donor = _joined(self._host, [cell for _, cell in lent], [_symbol(form) for form, _ in lent])
         rows = np.concatenate([np.full(len(self._host.r), HOST), np.array([cell.row for _, cell in lent], np.int64)])
         waves = {aux: self._atrial(kind, self._draws_of(part)) for aux, (kind, part) in ATRIAL_KINDS.items() if aux in atrial}
-        return Stock(with_splices(donor), pools, rows, (own_p, other_p), waves)
+        return Stock(with_splices(donor, CLOSE_UV2), pools, rows, (own_p, other_p), waves)
 
     def _cells(self, form: int, other_p: PWave | None) -> tuple[list[Cell], np.ndarray]:
         """(new beats of a form, those of the donor that are of it)."""
@@ -256,8 +259,10 @@ def _symbol(form: int) -> str:
 
 
 def cell_of(donor: LongDonor, beat: int, row: int) -> Cell:
-    """One beat of a donor, the straight line between its ends taken away."""
-    start, stop = int(donor.p_on[beat]), int(donor.t_end[beat]) + 1
+    """One beat of a donor with the TP beside it, the straight line between its ends taken away."""
+    most = round(TP_S * donor.fs_hz)
+    start = int(max(donor.first[beat], donor.p_on[beat] - most))
+    stop = int(min(donor.last[beat], donor.t_end[beat] + most)) + 1
     piece = donor.x[:, start:stop]
     straight = np.linspace(0, 1, piece.shape[1])
     x = piece - piece[:, :1] - (piece[:, -1:] - piece[:, :1]) * straight
@@ -292,9 +297,9 @@ def own_p_wave(donor: LongDonor) -> PWave | None:
 
 
 def without_p(cell: Cell) -> Cell:
-    """A beat whose PR segment is a straight line; its TP may be joined up to the QRS."""
+    """A beat with a straight line from the onset of P to the QRS; its TP may be joined up to there."""
     x, waves = cell.x.copy(), cell.waves.copy()
-    x[:, : cell.qrs_on + 1] = np.linspace(np.zeros(len(x)), x[:, cell.qrs_on], cell.qrs_on + 1, axis=1)
+    x[:, cell.p_on : cell.qrs_on + 1] = np.linspace(x[:, cell.p_on], x[:, cell.qrs_on], cell.qrs_on - cell.p_on + 1, axis=1)
     waves[: WAVES.index("p_end") + 1] = np.nan
     return replace(cell, x=x, p_on=max(cell.qrs_on - 1, 0), waves=waves)
 
@@ -315,14 +320,14 @@ def with_p(cell: Cell, wave: PWave | None, fs_hz: int) -> Cell:
 
 
 def fused(one: Cell, other: Cell, share: float) -> Cell:
-    """Both beats at once, R on R: the P wave of the first, and so much of the second's QRS and T."""
+    """Both beats at once, R on R: the P wave of the first, and so much of the second's QRS and T, which comes in until R."""
     r, after = max(one.r, other.r), max(one.x.shape[1] - one.r, other.x.shape[1] - other.r)
-    x = np.zeros((len(one.x), r + after))
-    for cell, part in ((one, 1 - share), (other, share)):
-        x[:, r - cell.r : r - cell.r + cell.x.shape[1]] += part * cell.x
     offset, waves = r - one.r, one.waves.copy()
     at = {name: pick(getattr(one, name) - one.r, getattr(other, name) - other.r) + r
           for name, pick in (("qrs_on", min), ("qrs_off", max), ("t_end", max))}  # fmt: skip
+    first, second = (np.pad(cell.x, ((0, 0), (r - cell.r, after - cell.x.shape[1] + cell.r))) for cell in (one, other))
+    come = np.clip((np.arange(r + after) - at["qrs_on"]) / max(r - at["qrs_on"], 1), 0, 1)
+    x = first + share * come * (second - first)
     bounds = np.stack([one.waves, other.waves])
     for name, pick in (("qrs_on", np.fmin), ("qrs_end", np.fmax), ("t_on", np.fmin), ("t_end", np.fmax)):
         waves[WAVES.index(name)] = pick.reduce(bounds[:, WAVES.index(name)])
@@ -345,11 +350,12 @@ def _timed(cell: Cell, width: float, longer: float) -> Cell:
     qrs_on, qrs_off = (round((at - cell.r) * width) for at in (cell.qrs_on, cell.qrs_off))
     p_on, t_end = qrs_on - (cell.qrs_on - cell.p_on), qrs_off + max(round((cell.t_end - cell.qrs_off) * longer), 3)
     lead = cell.p_on  # what lies before P
-    old = np.array([0, cell.p_on, cell.qrs_on, cell.r, cell.qrs_off, cell.t_end], float)
-    new = np.array([p_on - lead, p_on, qrs_on, 0, qrs_off, t_end], float) + lead - p_on
-    old, new = (np.maximum.accumulate(corners + 1e-6 * np.arange(6)) for corners in (old, new))
+    tail = cell.x.shape[1] - 1 - cell.t_end
+    old = np.array([0, cell.p_on, cell.qrs_on, cell.r, cell.qrs_off, cell.t_end, cell.t_end + tail], float)
+    new = np.array([p_on - lead, p_on, qrs_on, 0, qrs_off, t_end, t_end + tail], float) + lead - p_on
+    old, new = (np.maximum.accumulate(corners + 1e-6 * np.arange(7)) for corners in (old, new))
     r = lead - p_on
-    x = catmull_rom(_edged(cell.x), 1 + np.interp(np.arange(r + t_end + 1), new, old)).T
+    x = catmull_rom(_edged(cell.x), 1 + np.interp(np.arange(r + t_end + tail + 1), new, old)).T
     waves = np.interp(cell.waves + cell.r, old, new) - r
     waves[np.isnan(cell.waves)] = np.nan
     return Cell(x, p_on + r, qrs_on + r, r, qrs_off + r, t_end + r, waves, cell.row)
@@ -361,21 +367,21 @@ def _edged(x: np.ndarray) -> np.ndarray:
 
 
 def _joined(host: LongDonor, cells: list[Cell], symbols: list[str]) -> LongDonor:
-    """The donor with these beats behind its own, each between flat stretches."""
-    pad, seam, at = round(TP_S * host.fs_hz), round(SEAM_S * host.fs_hz) + 2, host.x.shape[1]
+    """The donor with these beats behind its own, each between flat stretches, which are read only where it has faded."""
+    pad, at = 2 * round(SEAM_S * host.fs_hz) + 2, host.x.shape[1]
     pieces, columns = [host.x], {name: [getattr(host, name)] for name in (*OF_CELL, "first", "last")}
     for cell in cells:
         pieces.append(host.level[:, None] + np.pad(cell.x, ((0, 0), (pad, pad))))
         begins = at + pad
         for name in OF_CELL:
             columns[name].append([begins + getattr(cell, name)])
-        columns["first"].append([min(at + seam, begins + cell.p_on)])
-        columns["last"].append([begins + cell.x.shape[1] + pad - seam])
+        columns["first"].append([begins])
+        columns["last"].append([begins + cell.x.shape[1] - 1])
         at += pieces[-1].shape[1]
     arrays = {name: np.concatenate(values).astype(np.int64) for name, values in columns.items()}
     waves = np.concatenate([host.waves, *(cell.waves[None] for cell in cells)])
     symbol = np.concatenate([host.symbol, np.array(symbols, host.symbol.dtype)])
-    return replace(host, x=np.concatenate(pieces, axis=1), symbol=symbol, waves=waves, **arrays)
+    return replace(host, x=np.concatenate(pieces, axis=1), symbol=symbol, waves=waves, fade_s=FADE_S, **arrays)
 
 
 # Axis and voltage of a QRS ----------------------------------------------------------------------------------------------

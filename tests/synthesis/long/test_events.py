@@ -23,6 +23,7 @@ from ecg_batch.synthesis.long.batch import LongBatch
 from ecg_batch.synthesis.long.begin import begin_records
 from ecg_batch.synthesis.long.donor import TooFewBeats, single_beats
 from ecg_batch.synthesis.long.order import Form, Order
+from ecg_batch.synthesis.long.respiration import wandering
 from ecg_batch.synthesis.long.rhythm import DonorRhythm, make_rhythm
 from ecg_batch.synthesis.long.stitch import carried, stitch
 from ecg_batch.synthesis.long.stock import HOST, cell_of, fused, is_clear, p_wave_of, stocked, with_p, without_p
@@ -190,7 +191,7 @@ def test_each_event_has_the_beats_of_its_name(made, begun):
         in_run = rows[(rhythm == "(VT") & rows.symbol.isin(BEAT_SYMBOLS)]
         assert (in_run.symbol == "V").all()
         fibrillation = rows[rhythm.isin(["(AFIB", "(AFL"]) & (rows.symbol == "N")]
-        assert fibrillation.p_on_ms.isna().mean() > 0.98
+        assert not len(fibrillation) or fibrillation.p_on_ms.isna().mean() > 0.98
 
 
 def test_a_ventricular_beat_stands_where_its_mark_is(begun):
@@ -264,8 +265,10 @@ def test_forms_are_what_they_say(synthesizer):
         if wave is None:
             continue
         bare = without_p(cell)
-        assert np.abs(np.diff(bare.x[:, : bare.qrs_on + 1], 2, axis=1)).max() < 1e-6 and np.isnan(bare.waves[:3]).all()
-        np.testing.assert_array_equal(bare.x[:, cell.qrs_on :], cell.x[:, cell.qrs_on :])
+        straight = np.abs(np.diff(bare.x[:, cell.p_on : bare.qrs_on + 1], 2, axis=1))
+        assert straight.max() < 1e-6 and np.isnan(bare.waves[:3]).all()
+        for beside in (slice(cell.p_on + 1), slice(cell.qrs_on, None)):
+            np.testing.assert_array_equal(bare.x[:, beside], cell.x[:, beside])
         back = with_p(cell, wave, donor.fs_hz)
         np.testing.assert_allclose(back.x, cell.x, atol=1e-6)
         np.testing.assert_allclose(back.waves, cell.waves, atol=3.0)  # not before the beat's own P onset
@@ -273,6 +276,29 @@ def test_forms_are_what_they_say(synthesizer):
         np.testing.assert_allclose(both.x, cell.x, atol=1e-6)
         checked += 1
     assert checked > 20
+
+
+def test_a_lent_beat_is_joined_within_the_tp_of_its_own_recording(begun):
+    """And not in a flat stretch, which shows: as with_splices finds them, all joints lie inside what was recorded."""
+    for each in begun:
+        donor, own = each.donor, int((each.lent == HOST).argmin() or len(each.lent))
+        lent = np.flatnonzero(np.arange(len(each.lent)) >= own)
+        assert (donor.splice_in[:, lent] >= donor.first[lent]).all() and (donor.splice_in[:, lent] <= donor.p_on[lent]).all()
+        assert (donor.splice_out[lent] <= donor.last[lent][:, None]).all()
+        assert (donor.splice_out[lent] >= donor.t_end[lent][:, None]).all()
+        np.testing.assert_allclose(donor.x[:, donor.first[lent]], donor.level[:, None] + np.zeros(len(lent)), atol=1e-6)
+        np.testing.assert_allclose(donor.x[:, donor.last[lent]], donor.level[:, None] + np.zeros(len(lent)), atol=1e-6)
+
+
+def test_ventricular_beats_wander_by_themselves_and_the_same_in_pieces(begun):
+    each = next(one for one in begun if (one.donor.symbol[one.placed.source] == "V").sum() > 20)
+    moved = wandering(each.respiration, 0, 18_000, 100)
+    pieces = [wandering(each.respiration, start, 1000, 100) for start in range(0, 18_000, 1000)]
+    np.testing.assert_allclose(np.concatenate(pieces, axis=1), moved, atol=1e-12)
+    own = np.zeros(18_000, bool)
+    for r in each.placed.r[np.isin(each.donor.symbol[each.placed.source], ("V", "E", "F"))]:
+        own[max(r - 20, 0) : max(r + 51, 0)] = True
+    assert not moved[:, ~own].any() and np.abs(moved[:, own]).mean() > 0.3
 
 
 def test_a_beat_that_is_none_is_not_lent(synthesizer):
