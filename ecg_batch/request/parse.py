@@ -70,7 +70,7 @@ class AskedCohort(Cohort):
 class AskedRhythm(RhythmParameters):
     """The rhythm model of long records. Depths are relative: SD of log RR, at a mean RR of 0.8 s and 50 years of age."""
 
-    order: Order = "mamba"
+    order: Order | None = None
     start_hour: Annotated[float, Range(0, 24, "time of day at which the record begins; left out: drawn from 8 to 18")] | None = None
 
 
@@ -151,6 +151,7 @@ def parse_request(written: Written, folder: Path) -> Request:
     long = asked.is_long
     rhythm = {**vars(asked.rhythm or AskedRhythm())}
     start_hour = rhythm.pop("start_hour")
+    rhythm["order"] = rhythm["order"] or ("rules" if asked.events else "mamba")
     options = {key: value if value and any(vars(value).values()) else None
                for key, value in (("variation", asked.variation), ("judge", asked.judge))}  # fmt: skip
     request = Request(
@@ -245,6 +246,12 @@ def _refuse_in_long_records(request: Request, written: Written) -> None:
             f"fibrillation_long_refractory_s, {rhythm.fibrillation_long_refractory_s:g}; exchange them",
         )
     differing = [name for name in OF_RULES if getattr(rhythm, name) != getattr(RhythmParameters(), name)]
+    if rhythm.order == "mamba" and request.has_events:
+        raise written.error(
+            ("rhythm", "order"),
+            "rhythm.order is mamba, but with events rules say which beat comes, so that patients differ as widely as events do. "
+            "Leave order out, or events",
+        )
     if rhythm.order == "mamba" and differing:
         raise written.error(
             ("rhythm", differing[0]),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from making import plan_of
 
-from ecg_batch.synthesis.long.beat_writer import WrittenBeats, beats_for, remembered, taken
+from ecg_batch.synthesis.long.beat_writer import WrittenBeats, beats_for, taken
 from ecg_batch.synthesis.long.donor import long_donor
 from ecg_batch.synthesis.long.rhythm import DonorRhythm, RhythmParameters, make_rhythm
 from ecg_batch.synthesis.synthesizer import open_synthesizer
@@ -57,12 +57,6 @@ def test_a_sequence_is_the_same_alone_and_among_others(synthesizer):
         again = next(writer.sequences(row, key, rate, 600))
         assert len(one.cycle) == beats_for(600, rate)
         assert np.array_equal(again.cycle, one.cycle) and np.array_equal(again.symbol, one.symbol)
-
-
-def test_numbers_are_remembered():
-    again = remembered(iter(np.arange(5.0)))
-    first, second = again(), again()
-    assert [next(first), next(first), next(second), next(second), next(second)] == [0, 1, 0, 1, 2]
 
 
 @pytest.mark.slow
