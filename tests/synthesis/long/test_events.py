@@ -94,7 +94,7 @@ def written(tmp_path, events: dict) -> Path:
 
 def test_beats_reach_the_end_of_the_record_whatever_slow_rhythms_took(tmp_path):
     """An escape rhythm keeps its own rate, so beside it the mean rate asks for many more beats than were planned."""
-    events = {"complete_block": {"per_hour": 20, "length": 120}}
+    events = {"complete_block": {"per_hour": 10, "length": 300}}
     for record in range(12):
         for bpm in (64.0, 100.0):
             rhythm = ordered(tmp_path, events, record, 480, bpm=bpm)
