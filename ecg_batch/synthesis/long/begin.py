@@ -193,7 +193,8 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     writer, cycles = synthesizer.beat_writer, None
     if writer and host.fibrillation:
         whole = writer.sequences(row, key, hr_bpm, request.duration_s)
-        cycles = remembered(chain.from_iterable(one.cycle.tolist() for one in whole))
+        of_record = chain.from_iterable(one.cycle.tolist() for one in whole)
+        cycles = remembered(chain(of_record, writer.fibrillation(row, key, hr_bpm)))  # an event may go on far beyond the record
     elif writer:
         cycles = remembered(writer.fibrillation(row, key, hr_bpm / habits.fibrillation))
 
