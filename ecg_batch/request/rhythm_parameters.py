@@ -41,7 +41,7 @@ class RhythmParameters:
         0.24
     )
     fibrillation_slow_share: Annotated[float, Range(0, 1, "how much of the slow parts is left in fibrillation")] = 0.6
-    ectopic_factor: Annotated[float, Range(0, 1, "factor on the share of ectopic beats that the donor shows")] = 1.0
+    ectopic_factor: Annotated[float, Range(0, 1, "factor on how many of the donor's ectopic beats come")] = 1.0
     ectopic_burst_spread: Annotated[float, Range(0, 2, "how much that share rises and falls within a record")] = 0.6
     ventricular_coupling_ratio: Annotated[float, Range(0.4, 0.85, "how early a ventricular beat comes, in RR")] = 0.62
     atrial_coupling_ratio: Annotated[float, Range(0.4, 0.85, "how early an atrial beat comes, in RR")] = 0.70

@@ -65,9 +65,8 @@ class Habits:
 @dataclass(frozen=True)
 class Host:
     """What the donor and its bank allow. sinus: whether atrial events can come to it; fibrillation: whether it is in it; pr_s: from
-    P to QRS; rhythm: WFDB's word for its own; ectopic: share of "V" and "A" among its beats; has_p: whether its P wave can be laid
-    apart from its beats; lent: which kinds of beats other patients have for it; every: 2 in its own bigeminy, 3 in trigeminy,
-    else 1.
+    P to QRS; rhythm: WFDB's word for its own, in "(B" every other beat is ventricular; ectopic: share of "V" and "A" among its
+    beats; has_p: whether its P wave can be laid apart from its beats; lent: which kinds of beats other patients have for it.
     """
 
     sinus: bool
@@ -77,7 +76,10 @@ class Host:
     ectopic: dict[str, float]
     has_p: bool = True
     lent: frozenset[str] = frozenset(LENT)
-    every: int = 1
+
+    @property
+    def bigeminy(self) -> bool:
+        return self.rhythm == RHYTHM_OF_EVENT["v_bigeminy"]
 
     def can_have(self, name: str) -> bool:
         """Whether an event can come to it."""
@@ -174,7 +176,7 @@ class _Writer:
         possible = {name: rate for name, rate in per_hour.items() if name not in OVERLAYS and host.can_have(name)}
         named = {*per_hour, *(one.event for one in asked.places)}
         for name, symbol in (("v_beat", "V"), ("sv_beat", "A")):  # what its own recording shows, where nothing is asked of it
-            may_be = symbol == "V" and host.every == 1 or symbol == "A" and host.sinus
+            may_be = symbol == "V" and not host.bigeminy or symbol == "A" and host.sinus
             if name not in named and may_be and host.ectopic.get(symbol):
                 usual[name], possible[name] = 1.6, 3600 / mean_rr_s * min(p.ectopic_factor * host.ectopic[symbol], 0.3)
         taken = asked.placed_s() / duration_s
@@ -202,12 +204,12 @@ class _Writer:
         return self._order
 
     def _own(self) -> None:
-        """The next of its own rhythm: a beat, or in bigeminy and trigeminy the beats from one ectopic beat to the next."""
-        if self._host.every == 1:
-            self._add(self._base(), Form.OWN)
-        else:
+        """The next of its own rhythm: a beat, or in bigeminy two."""
+        if self._host.bigeminy:
             self._ectopic_of = self._ectopic_of or (self._shape(), self._early_v())
-            self._every_so_often(self._host.every, *self._ectopic_of)
+            self._every_so_often(2, *self._ectopic_of)
+        else:
+            self._add(self._base(), Form.OWN)
 
     def _next(self) -> float:
         return self._t + self._draws.standard_exponential() / self._hazard[-1] if self._names else np.inf
