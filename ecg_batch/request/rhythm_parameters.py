@@ -52,9 +52,10 @@ class RhythmParameters:
     rr_high_s: Annotated[float, Range(1.5, 4, "longest RR, s")] = 2.5
 
 
+OF_ECTOPIC = ("ectopic_burst_spread", "ventricular_coupling_ratio", "atrial_coupling_ratio", "coupling_spread_ratio",
+              "atrial_return_ratio")  # not where there are events  # fmt: skip
 OF_RULES = ("fibrillation_impulses_per_s", "fibrillation_short_refractory_s", "fibrillation_long_refractory_s",
-            "fibrillation_short_share", "fibrillation_prolongation_s", "ectopic_burst_spread", "ventricular_coupling_ratio",
-            "atrial_coupling_ratio", "coupling_spread_ratio", "atrial_return_ratio")  # not of order: mamba  # fmt: skip
+            "fibrillation_short_share", "fibrillation_prolongation_s", *OF_ECTOPIC)  # not of order: mamba  # fmt: skip
 
 
 def rate_limits_bpm(p: RhythmParameters) -> tuple[float, float]:
