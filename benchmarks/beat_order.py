@@ -36,7 +36,7 @@ STRETCH_S, RULED_S = 10.0, 60.0
 AS_STATED = {"(AFIB": "AFIB", "(AFL": "AFLT", "(B": "BIGU", "(T": "TRIGU", "(SVTA": "SVTAC", "(SBR": "SBRAD", "(BII": "2AVB"}
 AS_WRITTEN = {"N": "N", "V": "V", "F": "V", "S": "A", "Q": "Q"}  # AAMI's classes
 TAUGHT = RhythmTraining()
-FURTHER = RhythmTraining(epochs=2, learning_rate=1e-3)
+FURTHER = RhythmTraining(epochs=1, learning_rate=1e-3)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -200,6 +200,11 @@ class Request:
         return bool(self.events or self.places)
 
     @property
+    def has_beats_by_model(self) -> bool:
+        """Whether the model of rhythm says which beat comes, where donors are in fibrillation or have ectopic beats."""
+        return self.is_long and self.rhythm.order == "mamba"
+
+    @property
     def samples(self) -> int:
         """Samples of a record."""
         return self.duration_s * self.fs_hz

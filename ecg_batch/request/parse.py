@@ -70,7 +70,7 @@ class AskedCohort(Cohort):
 class AskedRhythm(RhythmParameters):
     """The rhythm model of long records. Depths are relative: SD of log RR, at a mean RR of 0.8 s and 50 years of age."""
 
-    order: Order = "mamba"
+    order: Order | None = None
     start_hour: Annotated[float, Range(0, 24, "time of day at which the record begins; left out: drawn from 8 to 18")] | None = None
 
 
@@ -151,6 +151,7 @@ def parse_request(written: Written, folder: Path) -> Request:
     long = asked.is_long
     rhythm = {**vars(asked.rhythm or AskedRhythm())}
     start_hour = rhythm.pop("start_hour")
+    rhythm["order"] = rhythm["order"] or ("rules" if asked.events else "mamba")
     options = {key: value if value and any(vars(value).values()) else None
                for key, value in (("variation", asked.variation), ("judge", asked.judge))}  # fmt: skip
     request = Request(
@@ -245,13 +246,20 @@ def _refuse_in_long_records(request: Request, written: Written) -> None:
             f"fibrillation_long_refractory_s, {rhythm.fibrillation_long_refractory_s:g}; exchange them",
         )
     differing = [name for name in OF_RULES if getattr(rhythm, name) != getattr(RhythmParameters(), name)]
+    with_events = request.events or request.places_table
+    if rhythm.order == "mamba" and with_events:
+        raise written.error(
+            ("rhythm", "order"),
+            "rhythm.order is mamba, but with events rules say which beat comes, so that patients differ as widely as events do. "
+            "Leave order out, or events",
+        )
     if rhythm.order == "mamba" and differing:
         raise written.error(
             ("rhythm", differing[0]),
             f"rhythm.{differing[0]} is of the rules that say which beat comes, but rhythm.order is mamba, a model that has learnt "
             "it from recordings. Leave the key out, or say order: rules",
         )
-    if (request.events or request.places_table) and (idle := [name for name in differing if name in OF_ECTOPIC]):
+    if with_events and (idle := [name for name in differing if name in OF_ECTOPIC]):
         raise written.error(
             ("rhythm", idle[0]),
             f"rhythm.{idle[0]} says how a donor's ectopic beats come, but where there are events the habits of a patient do, which "

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from ecg_batch.keys import Meaning, Range
 
 Order = Annotated[
-    Literal["mamba", "rules"], Meaning("who says which beat comes next, and when, in fibrillation and in donors with ectopic beats")
+    Literal["mamba", "rules"],
+    Meaning("who says which beat comes, in fibrillation and in donors with ectopic beats; left out: mamba, with events rules"),
 ]
 
 
@@ -16,7 +17,7 @@ class RhythmParameters:
     the current RR. Sources: docs/evidence/rhythm.md.
     """
 
-    order: Order = "rules"  # a request that says nothing has mamba: parse.AskedRhythm
+    order: Order = "rules"  # a request that says nothing has mamba, but with events: parse.parse_request
     variability: Annotated[float, Range(0, 2, "factor on all depths; below 1 for patients whose rate varies less")] = 1.0
     rate_exponent: Annotated[float, Range(0, 3, "depths grow as RR ** rate_exponent, for a fast heart varies less")] = 1.0
     person_spread: Annotated[float, Range(0, 0.5, "SD of the log of each depth between records")] = 0.15

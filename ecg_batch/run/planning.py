@@ -160,7 +160,7 @@ def _check_models(request: Request) -> dict[str, str]:
     """sha256 of the weight files that are needed, after a look at what they say they are. No torch: their headers are JSON."""
     folder = Path(request.models)
     names = ("units",) if request.texture == "units" else ("vqvae", "mamba", "judge") if request.judge else ("vqvae", "mamba")
-    names += ("rhythm",) if request.is_long and request.rhythm.order == "mamba" else ()
+    names += ("rhythm",) if request.has_beats_by_model else ()
     paths = {name: folder / f"{name}.safetensors" for name in names}
     try:
         headers = {name: read_header(path) for name, path in paths.items()}

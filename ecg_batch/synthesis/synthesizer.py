@@ -52,7 +52,7 @@ class Synthesizer:
     @cached_property
     def beat_writer(self) -> "BeatWriter | None":  # noqa: F821
         """The model of rhythm, ready for the bank's donors, where the request asks for it."""
-        if not (self.request.is_long and self.request.rhythm.order == "mamba"):
+        if not self.request.has_beats_by_model:
             return None
         from ecg_batch.models.sequences.model import SequenceModel
         from ecg_batch.models.weights import load_arrays

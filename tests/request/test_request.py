@@ -42,6 +42,7 @@ def refusal(path, *overrides) -> str:
         ({"duration_s": 60, "rhythm": {"fibrillation_short_refractory_s": 0.9}}, ["exchange them"]),
         ({"duration_s": 60, "rhythm": {"order": "chance"}}, ["rhythm.order is 'chance'", "mamba", "rules"]),
         ({"duration_s": 60, "rhythm": {"atrial_coupling_ratio": 0.6}}, ["is of the rules", "order: rules"]),
+        ({"duration_s": 60, "rhythm": {"order": "mamba"}, "events": {"v_beat": 9}}, ["with events rules say", "Leave order out"]),
         ({"duration_s": 60, "events": {}, "rhythm": {"order": "rules", "atrial_coupling_ratio": 0.6}}, ["habits of a patient"]),
         ({"duration_s": 60, "rhythm": [1]}, ["rhythm is [1]; needed keys below it: atrial_coupling_ratio"]),
         ({"duration_s": 60, "rhythm": {"start_hour": 25}}, ["rhythm.start_hour is 25; needed a number from 0 to 24"]),
@@ -160,6 +161,7 @@ def test_who_says_which_beat_comes(write_request):
     ruled = load_request(write_request(**long, rhythm={"order": "rules", "atrial_coupling_ratio": 0.6}))
     assert asked.rhythm.order == "mamba" == asked.resolved()["rhythm"]["order"]
     assert ruled.rhythm.order == "rules" and "order" not in ruled.resolved()["rhythm"]
+    assert load_request(write_request(**long, events={})).rhythm.order == "rules"
     for request in (asked, ruled):
         resolved = json.loads(json.dumps(request.resolved()))
         assert request_from_resolved(resolved, request.bank, request.models).rhythm == request.rhythm

@@ -2,9 +2,8 @@
 with ectopic beats. Sinus rhythm stays with rhythm.py, which ties it to breathing and to the donor's own variability.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 
@@ -14,9 +13,7 @@ from ecg_batch.models.sequences.model import SequenceModel, conditions, draw_cod
 from ecg_batch.models.sequences.rhythm_codes import STATEMENTS, SYMBOLS, beats_of, said
 
 WRITTEN = frozenset({"AFIB", "PVC", "PAC", "BIGU", "TRIGU"})  # donors of which one of these is stated
-FIBRILLATION = "AFIB"
 PLAIN = 0.12  # a normal beat after a normal one, no further from the mean RR: how it varies is breathing's
-PIECE = 256  # beats of a paroxysm that are drawn at a time
 TRIES = 4  # sequences until one shows what the record's label says
 
 
@@ -58,12 +55,6 @@ class BeatWriter:
             found = ready or self._drawn(self._held[rows], rows, keys, rates, beats, part)[0]
             yield WrittenBeats(found.symbol[:beats], found.cycle[:beats])
 
-    def fibrillation(self, row: int, key: int, hr_bpm: float) -> Iterator[float]:
-        """Cycles of paroxysms of fibrillation in a patient at this rate, without end."""
-        held = np.array([[code == FIBRILLATION for code in STATEMENTS]])
-        for part in count(TRIES):
-            yield from self._drawn(held, np.array([row]), np.array([key]), np.array([hr_bpm]), PIECE, part)[0].cycle.tolist()
-
     def _drawn(self, held, rows, keys, hr_bpm, beats: int, part: int = 0) -> list[WrittenBeats]:
         numbers = np.stack([generator(self._seed, int(key), Stream.BEAT_ORDER, part).random((beats, 2)) for key in keys])
         condition = conditions(self._model, said(held, 60 / hr_bpm, self._table.age[rows].astype(np.float64)))
@@ -98,16 +89,3 @@ def taken(
         plain = (symbol == "N") & np.append(True, symbol[:-1] == "N") & (np.abs(np.log(cycle)) <= PLAIN)
         cycle[gone | after_gone | plain] = 1.0
     return WrittenBeats(symbol, cycle)
-
-
-def remembered(numbers: Iterator[float]) -> Callable[[], Iterator[float]]:
-    """The same numbers from their beginning at every call, each drawn once."""
-    held: list[float] = []
-
-    def again() -> Iterator[float]:
-        for at in count():
-            if at == len(held):
-                held.append(next(numbers))
-            yield held[at]
-
-    return again

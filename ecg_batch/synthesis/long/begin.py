@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from ecg_batch.synthesis.check import check
 from ecg_batch.synthesis.donor_marks import rhythms_of
 from ecg_batch.synthesis.long.activity import drawn_activity, most_surge, quickened
 from ecg_batch.synthesis.long.atrial import Atrial, atrial_of
-from ecg_batch.synthesis.long.beat_writer import remembered
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor, single_beats
 from ecg_batch.synthesis.long.overlays import Overlays, drawn_overlays
@@ -189,18 +187,9 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     of_beats, over = _placed(request, key, host)
     asked = Asked(request.events or (), per_hour, of_beats, lambda at: generator(request.seed, key, Stream.PLACES, 1 + at))
 
-    writer, cycles = synthesizer.beat_writer, None
-    if writer and host.fibrillation:
-        whole = writer.sequences(row, key, hr_bpm, request.duration_s)
-        of_record = chain.from_iterable(one.cycle.tolist() for one in whole)
-        cycles = remembered(chain(of_record, writer.fibrillation(row, key, hr_bpm)))  # an event may go on far beyond the record
-    elif writer:
-        cycles = remembered(writer.fibrillation(row, key, hr_bpm / habits.fibrillation))
-
     def order_of(rr_s: np.ndarray, first: float | None):
         numbers = generator(request.seed, key, Stream.EVENTS, 1)
-        return write_order(request.rhythm, host, habits, asked, rr_s, 60 / hr_bpm, request.duration_s, numbers, first,
-                           cycles and cycles())  # fmt: skip
+        return write_order(request.rhythm, host, habits, asked, rr_s, 60 / hr_bpm, request.duration_s, numbers, first)
 
     activities = drawn_activity(asked, over, request.duration_s, most_surge(allowed.age, hr_bpm),
                                 *(generator(request.seed, key, Stream.ACTIVITY, part) for part in (0, 1)))  # fmt: skip

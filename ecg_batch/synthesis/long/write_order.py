@@ -9,7 +9,7 @@ Cycles are in units of the current RR, as in rhythm.py, which makes times of the
 beat from a little before on, until its first beat is not before its time; an event by chance that would run into it is taken back.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,21 +148,19 @@ def write_order(
     duration_s: float,
     draws: np.random.Generator,
     first: float | None = None,
-    fibrillation: Iterator[float] | None = None,
 ) -> Order:
-    """The order of beats of a record. rr_s: the current RR on rhythm.py's grid. fibrillation: its cycles, without end; None takes
-    rhythm.py's.
+    """The order of beats of a record. rr_s: the current RR on rhythm.py's grid.
 
     first: where the order is to have the record's own times (Order.r_s), how much of a cycle lies before its first beat; places
     need it. Raises Crowded where one place's event is not over when the next one's is to begin.
     """
-    return _Writer(p, host, habits, asked, rr_s, mean_rr_s, duration_s, draws, first, fibrillation).written()
+    return _Writer(p, host, habits, asked, rr_s, mean_rr_s, duration_s, draws, first).written()
 
 
 class _Writer:
     """The order in the making. A method for each event, of its name."""
 
-    def __init__(self, p, host, habits, asked, rr_s, mean_rr_s, duration_s, draws, first, fibrillation):
+    def __init__(self, p, host, habits, asked, rr_s, mean_rr_s, duration_s, draws, first):
         self._p, self._host, self._habits, self._draws = p, host, habits, draws
         self._clock, self._mean_rr_s = RoughClock(rr_s) if first is None else ExactClock(rr_s), mean_rr_s
         self._until, self._t, self._order = 1.2 * duration_s + 20, 0.0, Order(fixed=bool(asked.places))
@@ -183,7 +181,7 @@ class _Writer:
         busy = min(sum(rate * usual[name] for name, rate in possible.items()) / 3600 + taken, 0.9)
         self._names = list(possible)
         self._hazard = np.cumsum([rate / 3600 / (1 - busy) for rate in possible.values()])
-        self._of_fibrillation = fibrillation or _endless(lambda: fibrillation_cycles(p, mean_rr_s, 512, draws))
+        self._of_fibrillation = _endless(lambda: fibrillation_cycles(p, mean_rr_s, 512, draws))
 
     def written(self) -> Order:
         """The whole order, some beats longer than the record."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from making import plan_of
 
-from ecg_batch.synthesis.long.beat_writer import WrittenBeats, beats_for, remembered, taken
+from ecg_batch.synthesis.long.beat_writer import WrittenBeats, beats_for, taken
 from ecg_batch.synthesis.long.donor import long_donor
 from ecg_batch.synthesis.long.rhythm import DonorRhythm, RhythmParameters, make_rhythm
 from ecg_batch.synthesis.synthesizer import open_synthesizer
@@ -67,12 +67,6 @@ def test_a_sequence_without_what_the_donor_states_is_not_taken(fibrillation):
         rhythm = make_rhythm(RhythmParameters(), donor, 60.0, 20, np.random.default_rng(0), 12.0, written=written)
         assert "V" in rhythm.symbol, "by the rules, if by no sequence"
         assert not shows or "".join(rhythm.symbol[:4]) == "NNVN"
-
-
-def test_numbers_are_remembered():
-    again = remembered(iter(np.arange(5.0)))
-    first, second = again(), again()
-    assert [next(first), next(first), next(second), next(second), next(second)] == [0, 1, 0, 1, 2]
 
 
 @pytest.mark.slow

@@ -178,10 +178,9 @@ def test_events_that_run_into_each_other_are_refused_by_their_record(tmp_path):
 
 
 def test_an_event_in_fibrillation_may_go_on_far_beyond_the_record(tmp_path):
-    """It takes more cycles than the model of rhythm writes for a record at once."""
     table = "event,start_s,length\nv_trigeminy,50,4000\n"
     mix = {"labels": {"AFIB": 1.0}, "hr_bpm": 150}
-    plan = planned(tmp_path, table, records=2, duration_s=61, batch=2, shard=2, mix=mix, rhythm={"order": "mamba"})
+    plan = planned(tmp_path, table, records=2, duration_s=61, batch=2, shard=2, mix=mix)
     for one in begin_records(open_synthesizer(plan), query_source(plan.request, Path("unused"))(0, 2)):
         assert "(T" in [aux for _, aux in one.changes]
 
