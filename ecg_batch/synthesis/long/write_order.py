@@ -38,6 +38,7 @@ RHYTHM_OF_EVENT = {
 }  # fmt: skip
 RUN = 3  # beats that make a run
 FROM_BEAT_BEFORE = frozenset({"pause", "sv_blocked"})  # events that begin with the beat before their first
+LEAST_OF_DRAWN = 0.01  # of a drawn length, where the next event has its place before; then it is said that there is no room
 ROOM_S, ROOM_RR = 2.0, 3.5  # before a place: longer than the first cycle of any event but a pause, blocks too
 
 
@@ -227,13 +228,20 @@ class _Writer:
         at, place = self._places[0]
         first_try, self._tried = at != self._tried, at
         held, own = (self._t, self._order.lengths()), self._draws
-        if first_try and self._t > place.start_s + self._now() and len(self._order.cycle) > 1:
+        if first_try and self._is_late(place.start_s) and len(self._order.cycle) > 1:
             raise Crowded(
                 f"{place.event} is to begin at {place.start_s:g} s, and what came before it ends at {self._t:.1f} s. Give "
                 "the events of a record more room between them, or make the earlier one shorter"
             )
         self._draws = self._draws_of(at)  # the same however often it is tried
         self._run(place.event, place.length)
+        drawn, share = place.length is None and self._lengths[place.event] is not None, 1.0
+        until_s = self._places[1][1].start_s if drawn and len(self._places) > 1 else np.inf
+        while self._is_late(until_s) and share > LEAST_OF_DRAWN:
+            share *= max((until_s - self._room_s() - held[0]) / (self._t - held[0]), 0.0)
+            self._take_back(*held)
+            self._draws = self._draws_of(at)
+            self._run(place.event, share=share)
         self._draws, first = own, held[1]["r_s"]
         if self._order.r_s[first - (place.event in FROM_BEAT_BEFORE)] < place.start_s:
             self._take_back(*held)
@@ -241,16 +249,21 @@ class _Writer:
         del self._places[0]
         return True
 
+    def _is_late(self, start_s: float) -> bool:
+        """Whether what is to begin then has no beat left to begin with."""
+        return self._t > start_s + self._now()
+
     def _take_back(self, time_s: float, lengths: dict[str, int]) -> None:
         self._t = time_s
         self._order.cut(lengths)
 
-    def _run(self, name: str, length: float | None = None) -> None:
+    def _run(self, name: str, length: float | None = None, share: float = 1.0) -> None:
+        """share: of a length that is drawn, so much."""
         asked = self._lengths[name]
         first = len(self._order.cycle)
         self._order.events.append((first, name))
         if asked is not None and length is None:
-            length = float(quantile(asked, self._draws.random(1))[0])
+            length = max(share * float(quantile(asked, self._draws.random(1))[0]), KINDS[name].limits[0])
         getattr(self, f"_{name}")(*([] if length is None else [length]))
         last = len(self._order.cycle)
         if name in RHYTHM_OF_EVENT and (last - first > RUN or KINDS[name].unit == "s"):

@@ -102,6 +102,16 @@ def test_an_event_that_is_not_over_is_said():
         rhythm_with(places, 0, 60.0, 120)
 
 
+@pytest.mark.parametrize("name", ["fibrillation", "v_bigeminy", "sv_run", "junctional", "wenckebach", "pacing"])
+def test_a_drawn_length_leaves_room_for_the_next_place(name):
+    """Else of many records with one table some could not be made."""
+    places = [Place(None, name, 30.0, None), Place(None, "v_beat", 75.0, None)]
+    for record in range(12):
+        rhythm = rhythm_with(places, record, 50.0 + 5 * record, 200)
+        (first, _), (beat, _) = rhythm.order.events
+        assert rhythm.r_s[first] >= 30 and 75 <= rhythm.r_s[beat] < 75 + 1.5 * (rhythm.r_s[beat] - rhythm.r_s[beat - 1] + 1)
+
+
 # Whole records ------------------------------------------------------------------------------------------------------------
 
 TABLE = """record,event,start_s,length
