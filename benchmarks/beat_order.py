@@ -1,6 +1,7 @@
 """The model of rhythm beside the rules: bits a beat on recordings that neither has seen.
 
 python -m benchmarks.beat_order ptbxl --bank BANK --models MODELS --out FOLDER                of fold 9, by rhythm
+python -m benchmarks.beat_order beats --bank BANK --models MODELS --out FOLDER                what both make, beside fold 9
 python -m benchmarks.beat_order mitdb --bank BANK --models MODELS --out FOLDER --mitdb DIR    leaving one recording out
 
 Rules give no probabilities. So the same network is taught by what they make: a minute for each donor that could have been, with the
@@ -20,10 +21,19 @@ import torch
 
 from ecg_batch.models.corpus import RhythmCorpus, load_rhythm_corpus
 from ecg_batch.models.networks import RhythmConfig
-from ecg_batch.models.sequences.model import SequenceModel
+from ecg_batch.models.sequences.model import SequenceModel, conditions, draw_codes
 from ecg_batch.models.sequences.network import SequenceNetwork, bits_of, mean_bits, network_of
-from ecg_batch.models.sequences.rhythm_codes import STATEMENTS
-from ecg_batch.models.sequences.train_rhythm import RHYTHMS, Beats, RhythmTraining, alike, beats_of_corpus, difference, train_epoch
+from ecg_batch.models.sequences.rhythm_codes import STATEMENTS, SYMBOLS, beats_of, said
+from ecg_batch.models.sequences.train_rhythm import (
+    RHYTHMS,
+    Beats,
+    RhythmTraining,
+    alike,
+    beats_of_corpus,
+    difference,
+    rhythms_of,
+    train_epoch,
+)
 from ecg_batch.models.train_mamba import optimizer_of
 from ecg_batch.models.weights import load_arrays
 from ecg_batch.progress import track
@@ -33,6 +43,7 @@ from ecg_batch.synthesis.long.donor import _beat_to_beat
 from ecg_batch.synthesis.long.rhythm import DonorRhythm, make_rhythm
 
 STRETCH_S, RULED_S = 10.0, 60.0
+BEFORE = 300  # beats: longer than anything that was learnt from
 AS_STATED = {"(AFIB": "AFIB", "(AFL": "AFLT", "(B": "BIGU", "(T": "TRIGU", "(SVTA": "SVTAC", "(SBR": "SBRAD", "(BII": "2AVB"}
 AS_WRITTEN = {"N": "N", "V": "V", "F": "V", "S": "A", "Q": "Q"}  # AAMI's classes
 TAUGHT = RhythmTraining()
@@ -41,14 +52,19 @@ FURTHER = RhythmTraining(epochs=1, learning_rate=1e-3)
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("ptbxl", "mitdb"))
+    parser.add_argument("what", choices=("ptbxl", "beats", "mitdb"))
     for name in ("bank", "models", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR")
     parser.add_argument("--mitdb", type=Path, metavar="DIR")
     arguments = parser.parse_args(words)
     arguments.out.mkdir(parents=True, exist_ok=True)
     corpus = load_rhythm_corpus(arguments.bank)
-    mamba = network_of(SequenceModel(*load_arrays(arguments.models / "rhythm.safetensors", "rhythm")))
+    model = SequenceModel(*load_arrays(arguments.models / "rhythm.safetensors", "rhythm"))
+    if arguments.what == "beats":
+        ninth = corpus.fold == 9
+        described({"recordings": corpus, "rules": by_rules(corpus, ninth), "Mamba": by_mamba(corpus, model, ninth)})
+        return
+    mamba = network_of(model)
     torch.manual_seed(TAUGHT.seed)
     untaught = SequenceNetwork(RhythmConfig())
     ruled = kept(arguments.out / "rules.pt", untaught, lambda: all_of(by_rules(corpus, corpus.fold < 9)), TAUGHT)
@@ -56,7 +72,7 @@ def main(words: Sequence[str] | None = None) -> None:
         check = beats_of_corpus(corpus, corpus.fold == 9)
         other = check.said[torch.from_numpy(np.random.default_rng(0).permutation(len(check)))]
         rows = {"Mamba": (mamba, check.said), "Mamba, conditions of other records": (mamba, other), "rules": (ruled, check.said)}
-        shown({name: bits_of(network, check.codes, said) for name, (network, said) in rows.items()}, check)
+        shown({name: bits_of(network, check.codes, of) for name, (network, of) in rows.items()}, check)
         return
     stretches = stretches_of(arguments.mitdb)
     shown(one_left_out(stretches, mamba, ruled, arguments.out), all_of(stretches))
@@ -102,6 +118,49 @@ def _ruled(corpus: RhythmCorpus, row: int) -> Iterable[tuple[np.ndarray, np.ndar
         yield np.floor(rhythm.r_s[inside] * corpus.fs_hz).astype(np.int64), rhythm.symbol[inside]
 
 
+def by_mamba(corpus: RhythmCorpus, model: SequenceModel, wanted: np.ndarray) -> RhythmCorpus:
+    """A minute by the model under the condition of each wanted record, after BEFORE beats, cut and rounded likewise."""
+    rows = np.flatnonzero(wanted & ((corpus.r_sample >= 0).sum(axis=1) >= 5) & ~(corpus.symbol == "Q").any(axis=1))
+    mean_s = np.array([np.diff(r[r >= 0]).mean() for r in corpus.r_sample[rows]]) / corpus.fs_hz
+    numbers = np.random.default_rng(0).random((len(rows), BEFORE + int(2 * RULED_S / mean_s.min()), 2))
+    codes = draw_codes(model, conditions(model, said(corpus.held[rows], mean_s, corpus.age[rows])), numbers[..., 0].copy())
+    stretches = []
+    for row, rr_s, of, own in zip(rows.tolist(), mean_s, codes, numbers, strict=True):
+        symbol, ratio = beats_of(of[BEFORE:], own[BEFORE:, 1])
+        r_s = np.cumsum(ratio * rr_s)
+        for begin in np.arange(0, RULED_S, STRETCH_S):
+            inside = (r_s >= begin) & (r_s < begin + STRETCH_S)
+            stretches.append((row, np.floor(r_s[inside] * corpus.fs_hz).astype(np.int64), np.array(SYMBOLS)[symbol[inside]]))
+    return corpus_of(stretches, corpus)
+
+
+def described(made: dict[str, RhythmCorpus]) -> None:
+    """Beats of ten seconds of fold 9's patients, by rhythm: medians over stretches of what varies, and shares of beats."""
+    print("| rhythm | beats | CV of RR: quartiles | V, A of 100 beats | V after V | coupling of V, of A | the RR after it |")
+    print("|---" * 7 + "|")
+    for rhythm in RHYTHMS[:3]:
+        for name, corpus in made.items() if (rhythms_of(made["recordings"].held) == rhythm).any() else ():
+            print(f"| {rhythm} | {name} | {' | '.join(_words_of(corpus, rhythm))} |")
+
+
+def _words_of(corpus: RhythmCorpus, rhythm: str) -> list[str]:
+    of = (rhythms_of(corpus.held) == rhythm) & (corpus.fold == 9) & ((corpus.r_sample >= 0).sum(axis=1) >= 5)
+    cv, symbols, near = [], [], {"V": [], "A": []}
+    for r, symbol in zip(corpus.r_sample[of], corpus.symbol[of], strict=True):
+        r, symbol = r[r >= 0], symbol[r >= 0]
+        ratio = np.diff(r) / np.diff(r).mean()
+        cv.append(ratio.std()), symbols.append("".join(symbol))
+        for at in range(1, len(symbol) - 1):
+            if symbol[at] in near and symbol[at - 1] == symbol[at + 1] == "N":
+                near[symbol[at]].append((ratio[at - 1], ratio[at]))
+    beats, pairs = "".join(symbols), sum(one.count("VV") for one in symbols)
+    middle = {name: np.median(each, axis=0) if len(each) > 9 else (np.nan, np.nan) for name, each in near.items()}
+    return [", ".join(f"{value:.3f}" for value in np.percentile(cv, (25, 50, 75))),
+            ", ".join(f"{100 * beats.count(name) / len(beats):.1f}" for name in "VA"),
+            f"{100 * pairs / max(beats.count('V'), 1):.1f} %",
+            *(", ".join("-" if np.isnan(one[at]) else f"{one[at]:.2f}" for one in middle.values()) for at in (0, 1))]  # fmt: skip
+
+
 def corpus_of(stretches: Iterable[tuple[int, np.ndarray, np.ndarray]], like: RhythmCorpus) -> RhythmCorpus:
     """Stretches (the record of `like` that says what is said of it, R samples, symbols) as a corpus."""
     row, r, symbol = zip(*stretches, strict=True)
@@ -121,8 +180,8 @@ def stretches_of(folder: Path) -> RhythmCorpus:
         header, found = wfdb.rdheader(str(folder / name)), wfdb.rdann(str(folder / name), "atr")
         beat = np.array([one in AAMI for one in found.symbol])
         at, kind = found.sample[beat], np.array([AS_WRITTEN[AAMI[one]] for one in np.array(found.symbol)[beat]])
-        said = zip(found.sample, found.aux_note, strict=True)
-        words = [(sample, text.strip("\0 ")) for sample, text in said if text.startswith("(")]
+        notes = zip(found.sample, found.aux_note, strict=True)
+        words = [(sample, text.strip("\0 ")) for sample, text in notes if text.startswith("(")]
         begins, rhythm = np.array([sample for sample, _ in words]), ["", *(text for _, text in words)]
         stated = {code for code, one in (("PVC", "V"), ("PAC", "A")) if (kind == one).any()}
         years = re.match(r"\s*(\d+)", " ".join(header.comments))

@@ -476,6 +476,10 @@ def test_the_order_of_beats(tmp_path, capsys, monkeypatch, few_threads):
     assert head[2:5] == ["Mamba", "Mamba, conditions of other records", "rules"]
     assert [row[0] for row in rows] == ["fibrillation", "sinus", "all"]
     assert all(float(row[2]) < float(row[3]) for row in rows) and numbers(rows[0][5])[1] > 0
+    beat_order.main(["beats", *where])
+    head, *rows = table(capsys.readouterr().out)
+    assert [row[:2] for row in rows[:3]] == [["fibrillation", name] for name in ("recordings", "rules", "Mamba")] and len(rows) == 6
+    assert all(0.1 < numbers(row[2])[1] < 0.4 for row in rows[:3]) and numbers(rows[3][2])[1] < 0.05
     mitdb, at = str(tmp_path / "mitdb"), np.insert(100 + np.arange(60) * 288, 0, 10)
     Path(mitdb).mkdir()
     for name in ("1", "2"):

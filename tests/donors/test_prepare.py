@@ -24,6 +24,7 @@ from ecg_batch.donors.measure import Usable, longest_run
 from ecg_batch.donors.prepare import prepare
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED_INDEX
+from ecg_batch.models.corpus import load_rhythm_corpus
 
 DONORS = list(range(0, 480, 12))
 
@@ -92,6 +93,22 @@ def test_donors_are_of_training_folds_and_fold_10_is_nowhere(release, prepared):
     assert release[2][1] not in textures["ecg_id"][...]  # the record of fold 10
     assert release[2][0] in textures["ecg_id"][...]  # the one of fold 9, to validate on
     assert release[2][0] not in made.ecg_id
+
+
+@pytest.mark.slow
+def test_textures_say_where_all_beats_lie_and_which_they_are(prepared):
+    """As the donors' columns and their statements say of those that are donors."""
+    import zarr
+
+    textures = zarr.open_group(prepared[0] / "textures.zarr", mode="r")
+    r, letter, donors = textures["r_sample"][...], textures["beat_symbol"][...], bank.read_bank(prepared[0])
+    assert (letter > 0).sum() > 100 and np.array_equal(letter > 0, r >= 0) and set(np.unique(letter).tolist()) <= {0, *b"NVAQ"}
+    row = np.searchsorted(textures["ecg_id"][...], donors.table.ecg_id)
+    assert np.array_equal(r[row], donors.r_sample)
+    normal = (donors.beat_type == 0) & ~donors.table.holds("PAC")[:, None]
+    assert (letter[row][normal] == ord("N")).all()
+    corpus = load_rhythm_corpus(prepared[0])
+    assert set(np.unique(corpus.symbol)) <= {"", "N", "V", "A", "Q"} and (corpus.symbol == "N").sum() == (letter == ord("N")).sum()
 
 
 @pytest.mark.slow

@@ -391,10 +391,16 @@ def _beats(
     """R times: where the integrated rate reaches the summed cycles, the rate scaled until the mean rate is the asked one."""
     integral, low = summed_rate(rr_s), shortest_rr_s(p, mean_hr_bpm)
     scale, best, least = mean_hr_bpm / 60 * duration_s / np.interp(duration_s, grid_s, integral), None, (np.inf, np.inf)
+    longest = 0.999 * high * mean_hr_bpm / 60  # cycle
     for _ in range(ROUNDS):
         marks = np.cumsum(cycles) - cycles[0] * (1 - first)
         r_s = np.interp(marks[marks < scale * integral[-1]], scale * integral, grid_s)
         r_s = r_s[r_s < duration_s]
+        if (len(r_s) < 2 or r_s[0] > high) and cycles.max() > longest:  # a pause before the first beat, which no RR shows
+            cycles = np.minimum(cycles, longest)
+            continue
+        if len(r_s) < 2:
+            break
         rr = np.diff(r_s)
         over = (rr < low) | (rr > high)
         measured = 60 / rr.mean()
@@ -406,6 +412,8 @@ def _beats(
         cycles = cycles.copy()
         cycles[1 : len(r_s)] *= np.where(over, np.clip(rr, 1.001 * low, 0.999 * high) / rr, 1)
         scale *= mean_hr_bpm / measured
+    if best is None:
+        best = np.arange(first * 60 / mean_hr_bpm, duration_s, 60 / mean_hr_bpm)
     return _between_rails(best, low, high, 60 / mean_hr_bpm, duration_s)
 
 

@@ -79,6 +79,8 @@ def place_forms(stock: Stock, r_s: np.ndarray, form: list[int], qt_rr_s: np.ndar
     """
     donor = stock.donor
     r, form = _with_outer(r_s, donor.fs_hz, samples), np.array([Form.OWN, *form])
+    if len(form) != len(r):
+        raise ValueError(f"{len(form)} forms of {len(r)} beats: the order ended before the record")
     source = np.empty(len(r), np.int64)
     for name in np.unique(form).tolist():
         at = np.flatnonzero(form == name)

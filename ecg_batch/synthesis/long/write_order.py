@@ -165,9 +165,11 @@ class _Writer:
         self._p, self._host, self._habits, self._draws = p, host, habits, draws
         self._clock, self._mean_rr_s = RoughClock(rr_s) if first is None else ExactClock(rr_s), mean_rr_s
         self._until, self._t, self._order = 1.2 * duration_s + 20, 0.0, Order(fixed=bool(asked.places))
+        self._fewest = 1.05 * duration_s / mean_rr_s + 8  # the mean rate is brought to the asked one, whatever slow rhythms took
         self._limits_s, self._ectopic_of = None, None
         if first is not None:
             self._until, self._t = 1.02 * duration_s + 20, (first - 1) * self._clock.rr_at(0.0)
+            self._fewest = 0
             self._limits_s = 1.001 * shortest_rr_s(p, 60 / mean_rr_s), LONGEST_PAUSE_S
         self._places, self._draws_of, self._tried = list(enumerate(asked.places)), asked.draws_of, -1
         self._lengths, per_hour = asked.lengths(), asked.per_hour
@@ -189,7 +191,7 @@ class _Writer:
         self._add(1.0, Form.OWN)
         self._order.changes.append((0, self._host.rhythm))
         next_at = self._next()
-        while self._t < self._until:
+        while self._t < self._until or len(self._order.cycle) < self._fewest:
             if self._places and self._t + self._room_s() >= self._places[0][1].start_s:
                 if not self._placed():
                     self._add(self._base(), Form.OWN)

@@ -92,6 +92,15 @@ def written(tmp_path, events: dict) -> Path:
     return path
 
 
+def test_beats_reach_the_end_of_the_record_whatever_slow_rhythms_took(tmp_path):
+    """An escape rhythm keeps its own rate, so beside it the mean rate asks for many more beats than were planned."""
+    events = {"complete_block": {"per_hour": 10, "length": 300}}
+    for record in range(12):
+        for bpm in (64.0, 100.0):
+            rhythm = ordered(tmp_path, events, record, 480, bpm=bpm)
+            assert len(rhythm.order.form) > len(rhythm.r_s) and rhythm.r_s[-1] > 480 - 3
+
+
 # How often, how long ----------------------------------------------------------------------------------------------------
 
 
