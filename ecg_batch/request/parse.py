@@ -25,7 +25,7 @@ from ecg_batch.request.model import (
     Noise,
     Request,
 )
-from ecg_batch.request.rhythm_parameters import OF_RULES, Order, RhythmParameters, rate_limits_bpm
+from ecg_batch.request.rhythm_parameters import OF_ECTOPIC, OF_RULES, Order, RhythmParameters, rate_limits_bpm
 from ecg_batch.request.spread import distribution, drawn
 from ecg_batch.request.vary import AskedVary, refuse_with_vary, vary_of
 from ecg_batch.settings import Written, read_settings
@@ -246,7 +246,8 @@ def _refuse_in_long_records(request: Request, written: Written) -> None:
             f"fibrillation_long_refractory_s, {rhythm.fibrillation_long_refractory_s:g}; exchange them",
         )
     differing = [name for name in OF_RULES if getattr(rhythm, name) != getattr(RhythmParameters(), name)]
-    if rhythm.order == "mamba" and request.has_events:
+    with_events = request.events or request.places_table
+    if rhythm.order == "mamba" and with_events:
         raise written.error(
             ("rhythm", "order"),
             "rhythm.order is mamba, but with events rules say which beat comes, so that patients differ as widely as events do. "
@@ -257,6 +258,12 @@ def _refuse_in_long_records(request: Request, written: Written) -> None:
             ("rhythm", differing[0]),
             f"rhythm.{differing[0]} is of the rules that say which beat comes, but rhythm.order is mamba, a model that has learnt "
             "it from recordings. Leave the key out, or say order: rules",
+        )
+    if with_events and (idle := [name for name in differing if name in OF_ECTOPIC]):
+        raise written.error(
+            ("rhythm", idle[0]),
+            f"rhythm.{idle[0]} says how a donor's ectopic beats come, but where there are events the habits of a patient do, which "
+            "are drawn. Leave the key out, or events",
         )
     if request.mix and request.mix.hr_bpm:
         _refuse_rate(request, written)

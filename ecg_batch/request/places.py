@@ -5,7 +5,7 @@ text, a CSV by itself, with the rows by record and time: of 100,000 places as va
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -78,6 +78,12 @@ def places_of(request: Request, key: int) -> list[Place]:
     return sorted((*each.get(None, ()), *each.get(key, ())), key=lambda one: one.start_s)
 
 
+def until_next(places: Sequence[Place], name: str, end_s: float) -> list[tuple[Place, float]]:
+    """Those of an overlay, by time, each with when the next one of them begins, or the record ends: it lasts no longer."""
+    those = [one for one in places if one.event == name]
+    return list(zip(those, [*(one.start_s for one in those[1:]), end_s], strict=False))
+
+
 def all_places(request: Request) -> list[Place]:
     """As they stand in the request."""
     return [one for each in _by_record(request.places or "").values() for one in each]
@@ -129,11 +135,13 @@ def _lengths(column, event: list[str], bad: dict[int, str]) -> np.ndarray:
 
 def _check_overlaps(places: list[Place], request: Request, bad: dict[int, str]) -> None:
     """Events that must run into the next, as short as they can be. The writer refuses those that do so in their record."""
+    shortest = {name: kind.length[0] for name, kind in KINDS.items() if kind.length}
+    shortest |= {event.name: event.length.low for event in request.events or () if event.length}
     for rows in _of_each_record(places):
         before = None
         for row in rows:
             one = places[row]
-            if before is not None and one.start_s < (until := _least_end_s(places[before], request)):
+            if before is not None and one.start_s < (until := _least_end_s(places[before], shortest, request)):
                 said = f"{one.event} at {one.start_s:g} s begins before {places[before].event} of row {before + 1} ends, at "
                 bad.setdefault(row, said + f"{until:g} s at the earliest; events follow one another")
             before = row
@@ -151,7 +159,8 @@ def _of_each_record(places: list[Place]) -> Iterator[list[int]]:
             yield sorted([*every, *rows], key=lambda row: places[row].start_s)
 
 
-def _least_end_s(one: Place, request: Request) -> float:
+def _least_end_s(one: Place, shortest: dict[str, float], request: Request) -> float:
+    """shortest: how long an event may be whose length is drawn."""
     kind, shortest_rr_s = KINDS[one.event], request.rhythm.rr_low_s
-    least = one.length or (kind.length[0] if kind.length else 1.0)
+    least = one.length or shortest.get(one.event, 1.0)
     return one.start_s + (least if kind.unit == "s" else least * shortest_rr_s)

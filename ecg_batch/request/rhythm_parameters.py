@@ -42,7 +42,7 @@ class RhythmParameters:
         0.24
     )
     fibrillation_slow_share: Annotated[float, Range(0, 1, "how much of the slow parts is left in fibrillation")] = 0.6
-    ectopic_factor: Annotated[float, Range(0, 1, "factor on the share of ectopic beats that the donor shows")] = 1.0
+    ectopic_factor: Annotated[float, Range(0, 1, "factor on how many of the donor's ectopic beats come")] = 1.0
     ectopic_burst_spread: Annotated[float, Range(0, 2, "how much that share rises and falls within a record")] = 0.6
     ventricular_coupling_ratio: Annotated[float, Range(0.4, 0.85, "how early a ventricular beat comes, in RR")] = 0.62
     atrial_coupling_ratio: Annotated[float, Range(0.4, 0.85, "how early an atrial beat comes, in RR")] = 0.70
@@ -53,9 +53,10 @@ class RhythmParameters:
     rr_high_s: Annotated[float, Range(1.5, 4, "longest RR, s")] = 2.5
 
 
+OF_ECTOPIC = ("ectopic_burst_spread", "ventricular_coupling_ratio", "atrial_coupling_ratio", "coupling_spread_ratio",
+              "atrial_return_ratio")  # not where there are events  # fmt: skip
 OF_RULES = ("fibrillation_impulses_per_s", "fibrillation_short_refractory_s", "fibrillation_long_refractory_s",
-            "fibrillation_short_share", "fibrillation_prolongation_s", "ectopic_burst_spread", "ventricular_coupling_ratio",
-            "atrial_coupling_ratio", "coupling_spread_ratio", "atrial_return_ratio")  # not of order: mamba  # fmt: skip
+            "fibrillation_short_share", "fibrillation_prolongation_s", *OF_ECTOPIC)  # not of order: mamba  # fmt: skip
 
 
 def rate_limits_bpm(p: RhythmParameters) -> tuple[float, float]:

@@ -166,9 +166,11 @@ def _check_models(request: Request) -> dict[str, str]:
         headers = {name: read_header(path) for name, path in paths.items()}
         inputs = {name: sha256_file(path) for name, path in paths.items()}
     except (OSError, ValueError) as error:
+        without = "rhythm" in paths and not paths["rhythm"].exists()  # as folders of models from before 0.5.0
         raise UserError(
             f"{request.source}: cannot read the models in {folder}: {error}. Give a folder with "
             f"{' and '.join(path.name for path in paths.values())} made by ecg-batch train, or 'bundled'"
+            + ". Without a model of rhythm say rhythm: {order: rules}" * without
         ) from None
     for name, (metadata, _) in headers.items():
         _check_weights(request, paths[name], metadata, FORMAT[name])

@@ -150,8 +150,10 @@ def same_options(value, said: dict, folder=None) -> bool:
         names = {field.name for field in fields(Variation)} | {"steps", "below"}
         return set(said) <= names and not any(number(text) for text in said.values())
     if is_null(said):  # long records have a rhythm, said or not
-        return value == RhythmParameters()
-    return all(getattr(value, key) == number(text) for key, text in said.items() if key != "start_hour")
+        return value in (RhythmParameters(), RhythmParameters(order="mamba"))  # without events
+    order = said.get("order")
+    same = order is None or is_null(order) or value.order == order
+    return same and all(getattr(value, key) == number(text) for key, text in said.items() if key not in ("start_hour", "order"))
 
 
 def same_noise(value, said: dict, folder=None) -> bool:

@@ -88,6 +88,19 @@ def test_what_the_table_holds_is_the_request_and_not_its_path_nor_its_order(tmp_
     assert plan.run_id == same.run_id == parquet.run_id != other.run_id
 
 
+def test_a_length_that_is_drawn_may_be_as_short_as_the_request_says(tmp_path):
+    rows = "0,fibrillation,20,\n0,v_beat,45,\n"
+    assert read_places(asked(tmp_path, rows, {"fibrillation": {"length": {"uniform": [10, 20]}}}))
+    with pytest.raises(UserError, match="row 2: v_beat at 45 s begins before fibrillation of row 1 ends, at 50 s"):
+        read_places(asked(tmp_path, rows))
+
+
+def test_rules_say_which_beat_comes_with_a_table_too(tmp_path):
+    assert asked(tmp_path, "0,v_beat,45,\n").rhythm.order == "rules"
+    with pytest.raises(UserError, match="rhythm.order is mamba, but with events rules say which beat comes"):
+        asked(tmp_path, "0,v_beat,45,\n", rhythm={"order": "mamba"})
+
+
 def test_a_table_may_stand_beside_rates_and_is_no_event(tmp_path):
     request = asked(tmp_path, "0,v_beat,5,\n", {"sv_beat": 20})
     assert [event.name for event in request.events] == ["sv_beat"]

@@ -43,6 +43,7 @@ def refusal(path, *overrides) -> str:
         ({"duration_s": 60, "rhythm": {"order": "chance"}}, ["rhythm.order is 'chance'", "mamba", "rules"]),
         ({"duration_s": 60, "rhythm": {"atrial_coupling_ratio": 0.6}}, ["is of the rules", "order: rules"]),
         ({"duration_s": 60, "rhythm": {"order": "mamba"}, "events": {"v_beat": 9}}, ["with events rules say", "Leave order out"]),
+        ({"duration_s": 60, "events": {}, "rhythm": {"order": "rules", "atrial_coupling_ratio": 0.6}}, ["habits of a patient"]),
         ({"duration_s": 60, "rhythm": [1]}, ["rhythm is [1]; needed keys below it: atrial_coupling_ratio"]),
         ({"duration_s": 60, "rhythm": {"start_hour": 25}}, ["rhythm.start_hour is 25; needed a number from 0 to 24"]),
         ({"duration_s": 60, "mix": {"labels": {"NORM": 1}, "hr_bpm": 240}}, ["mix.hr_bpm", "25 to 229 bpm"]),

@@ -70,6 +70,16 @@ def test_a_label_needs_donors_in_the_allowed_folds(write_request):
     plan_of(write_request(mix={"labels": {"WPW": 1}}, donor_folds=[9]))
 
 
+def test_models_without_one_of_rhythm_make_long_records_by_rules(write_request, tmp_path):
+    """As folders of models that were made before there was one."""
+    write_fake_models(tmp_path / "older")
+    (tmp_path / "older" / "rhythm.safetensors").unlink()
+    asked = {"models": "older", "texture": "decoded", "duration_s": 60, "bank": "bundled", "mix": {"labels": {"NORM": 1}}}
+    message = refusal(write_request(**asked))
+    assert "rhythm.safetensors" in message and message.endswith("say rhythm: {order: rules}")
+    assert "rhythm" not in plan_of(write_request(**asked, rhythm={"order": "rules"}))[0].inputs
+
+
 def test_inputs_that_do_not_fit_are_refused(write_request, tmp_path):
     assert "no bank here" in refusal(write_request(bank="nowhere"))
     assert "cannot read the models" in refusal(write_request(texture="decoded", models="nowhere"))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ecg_batch.request.events import usual_s
 from ecg_batch.request.model import Distribution, Noise, Request
-from ecg_batch.request.places import Place
+from ecg_batch.request.places import Place, until_next
 from ecg_batch.synthesis.ask import quantile
 from ecg_batch.synthesis.long.write_order import Asked
 
@@ -45,7 +45,8 @@ def drawn_activity(
     rises.
     """
     length = asked.lengths()[NAME]
-    placed = [_drawn(one.start_s, one.length, length, duration_s, most, draws_of_places) for one in places if one.event == NAME]
+    placed = [_drawn(one.start_s, one.length, length, until_s, most, draws_of_places)
+              for one, until_s in until_next(places, NAME, duration_s)]  # fmt: skip
     found, gap_s = list(placed), np.inf
     if rate := asked.per_hour.get(NAME):
         (event,) = (event for event in asked.events if event.name == NAME)
@@ -59,10 +60,10 @@ def drawn_activity(
     return sorted((one for one in found if one.stop_s - one.start_s > 1), key=lambda one: one.start_s)
 
 
-def _drawn(start_s: float, seconds: float | None, length: Distribution, duration_s: float, most: float, draws) -> Activity:
+def _drawn(start_s: float, seconds: float | None, length: Distribution, until_s: float, most: float, draws) -> Activity:
     drawn_s = float(quantile(length, draws.random(1))[0])
     by, rises_s, falls_s = draws.uniform(*zip(RISE_BY, RISES_S, FALLS_S, strict=True))
-    return Activity(start_s, min(start_s + (seconds or drawn_s), duration_s), min(by, most), rises_s, falls_s)
+    return Activity(start_s, min(start_s + (seconds or drawn_s), until_s), min(by, most), rises_s, falls_s)
 
 
 def most_surge(age: float, mean_hr_bpm: float) -> float:

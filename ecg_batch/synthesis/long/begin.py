@@ -36,7 +36,7 @@ from ecg_batch.synthesis.synthesizer import Synthesizer
 
 NARROW = ("N", "A", "J", "j")  # of the beats of a record with events, those with the QRS of its main rhythm
 BEFORE_BEAT_S = 0.12  # a rhythm is annotated so long before its first R, or before that beat's P wave
-EVERY, SHOWN_OF = {"(B": 2, "(T": 3}, 0.7  # rhythms in which every so many beats are ectopic; so much of that share is it
+BIGEMINY, SHOWN_FROM = "(B", 0.35  # which a donor states; from this share of ventricular beats on it shows
 FROM_VENTRICLE = ("V", "E", "F")  # of which no two are the same
 OF_EACH_BEAT = 50  # part of the draws of lent beats; those below are stock.py's
 SHORTEST_PR_S = 0.1  # of a donor whose P wave can be laid apart
@@ -167,8 +167,8 @@ def _as_recorded(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     rhythm = make_rhythm(request.rhythm, allowed, hr_bpm, request.duration_s, rhythm_draws, request.start_hour, written=written)
     beat_draws = generator(request.seed, key, Stream.LONG_BEATS)
     placed = place(donor, rhythm.r_s, rhythm.symbol, rhythm.qt_rr_s, request.samples, beat_draws)
-    return LongRecord(row, donor, [(0.0, aux)], placed, respiration_of(rhythm, placed.r[1:-1]), hr_bpm, [],
-                      written=written is not None)  # fmt: skip
+    changes = [(0.0, _as_shown(aux, float(np.mean(rhythm.symbol == "V"))))]
+    return LongRecord(row, donor, changes, placed, respiration_of(rhythm, placed.r[1:-1]), hr_bpm, [], written=written is not None)
 
 
 def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, donor: LongDonor, allowed: DonorRhythm, aux: str):
@@ -182,9 +182,8 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     has_p = own_p_wave(donor) is not None and pr_s >= SHORTEST_PR_S
     shown = {} if request.places and not request.events else donor.ectopic  # a table by itself says all that comes
     named = "v_beat" in per_hour or any(one.event == "v_beat" for one in places_of(request, key))
-    every = 1 if named else _every(aux, request.rhythm.ectopic_factor * shown.get("V", 0.0))
-    aux = "(N" if aux in EVERY and every == 1 else aux  # its ectopic beats come one by one here
-    host = Host(sinus, allowed.fibrillation, pr_s, aux, shown, has_p, synthesizer.beat_lenders.kinds_for(row), every)
+    aux = _as_shown(aux, 0.0 if named else request.rhythm.ectopic_factor * shown.get("V", 0.0))
+    host = Host(sinus, allowed.fibrillation, pr_s, aux, shown, has_p, synthesizer.beat_lenders.kinds_for(row))
     of_beats, over = _placed(request, key, host)
     asked = Asked(request.events or (), per_hour, of_beats, lambda at: generator(request.seed, key, Stream.PLACES, 1 + at))
 
@@ -220,10 +219,9 @@ def _with_events(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float, do
     return LongRecord(row, stock.donor, changes, placed, respiration, hr_bpm, [], atrial, overlays, stock.row)
 
 
-def _every(aux: str, share: float) -> int:
-    """2 or 3 where a donor that states bigeminy or trigeminy, with this share of ventricular beats, shows it; else 1."""
-    every = EVERY.get(aux, 1)
-    return every if share >= SHOWN_OF / every else 1
+def _as_shown(aux: str, share: float) -> str:
+    """WFDB's word for the rhythm that a donor states, where this share of beats is ventricular: one by one they are no bigeminy."""
+    return "(N" if aux == BIGEMINY and share < SHOWN_FROM else aux
 
 
 def _placed(request: Request, key: int, host: Host) -> tuple[tuple[Place, ...], tuple[Place, ...]]:

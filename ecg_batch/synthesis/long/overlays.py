@@ -13,7 +13,7 @@ import numpy as np
 
 from ecg_batch.leads import MV_PER_UV, twelve_leads
 from ecg_batch.request.events import usual_s
-from ecg_batch.request.places import Place
+from ecg_batch.request.places import Place, until_next
 from ecg_batch.signal.vcg import DOWER, rotation_of_leads
 from ecg_batch.synthesis.ask import quantile
 from ecg_batch.synthesis.long.write_order import Asked
@@ -128,7 +128,7 @@ def drawn_overlays(
         while at * fs_hz < samples:
             postures.append(Posture(round(at * fs_hz), _turned(draws)))
             at += TAKES_S + draws.exponential(3600 / rate)
-    placed = []
+    placed, until = [], {one: round(until_s * fs_hz) for one, until_s in until_next(places, "st_episode", samples / fs_hz)}
     for one in places:
         start = round(one.start_s * fs_hz)
         if one.event == "posture":
@@ -136,7 +136,7 @@ def drawn_overlays(
         elif one.event == "st_episode":
             drawn = float(quantile(lengths[one.event], draws_of_places.random(1))[0])
             stop = start + round(fs_hz * (one.length or drawn))
-            placed.append(StEpisode(start, min(stop, samples), _st_leads(draws_of_places)))
+            placed.append(StEpisode(start, min(stop, until[one]), _st_leads(draws_of_places)))
     st = [one for one in st if one.stop - one.start > fs_hz and not any(one.meets(other) for other in placed)] + placed
     by_time = [sorted(them, key=lambda one: one.start) for them in (st, postures)]
     return Overlays(fs_hz, level, *by_time, j, t_end)

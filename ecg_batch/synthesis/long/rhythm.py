@@ -259,7 +259,7 @@ def _as_written(p: RhythmParameters, donor: DonorRhythm, expected: float, writte
     from ecg_batch.synthesis.long.beat_writer import taken
 
     shown = frozenset(donor.ectopic) - ({"A"} if donor.fibrillation else set())
-    needed = shown if p.ectopic_factor and not donor.fibrillation else frozenset()
+    needed = shown if p.ectopic_factor else frozenset()
     for one in written:
         beats = taken(one, donor.fibrillation, shown, donor.couplets, p.ectopic_factor, generator.random(len(one.cycle)))
         if needed <= set(beats.symbol[: int(expected) - 2]):

@@ -38,6 +38,7 @@ RHYTHM_OF_EVENT = {
 }  # fmt: skip
 RUN = 3  # beats that make a run
 FROM_BEAT_BEFORE = frozenset({"pause", "sv_blocked"})  # events that begin with the beat before their first
+LEAST_OF_DRAWN = 0.01  # of a drawn length, where the next event has its place before; then it is said that there is no room
 ROOM_S, ROOM_RR = 2.0, 3.5  # before a place: longer than the first cycle of any event but a pause, blocks too
 
 
@@ -65,9 +66,8 @@ class Habits:
 @dataclass(frozen=True)
 class Host:
     """What the donor and its bank allow. sinus: whether atrial events can come to it; fibrillation: whether it is in it; pr_s: from
-    P to QRS; rhythm: WFDB's word for its own; ectopic: share of "V" and "A" among its beats; has_p: whether its P wave can be laid
-    apart from its beats; lent: which kinds of beats other patients have for it; every: 2 in its own bigeminy, 3 in trigeminy,
-    else 1.
+    P to QRS; rhythm: WFDB's word for its own, in "(B" every other beat is ventricular; ectopic: share of "V" and "A" among its
+    beats; has_p: whether its P wave can be laid apart from its beats; lent: which kinds of beats other patients have for it.
     """
 
     sinus: bool
@@ -77,7 +77,10 @@ class Host:
     ectopic: dict[str, float]
     has_p: bool = True
     lent: frozenset[str] = frozenset(LENT)
-    every: int = 1
+
+    @property
+    def bigeminy(self) -> bool:
+        return self.rhythm == RHYTHM_OF_EVENT["v_bigeminy"]
 
     def can_have(self, name: str) -> bool:
         """Whether an event can come to it."""
@@ -174,7 +177,7 @@ class _Writer:
         possible = {name: rate for name, rate in per_hour.items() if name not in OVERLAYS and host.can_have(name)}
         named = {*per_hour, *(one.event for one in asked.places)}
         for name, symbol in (("v_beat", "V"), ("sv_beat", "A")):  # what its own recording shows, where nothing is asked of it
-            may_be = symbol == "V" and host.every == 1 or symbol == "A" and host.sinus
+            may_be = symbol == "V" and not host.bigeminy or symbol == "A" and host.sinus
             if name not in named and may_be and host.ectopic.get(symbol):
                 usual[name], possible[name] = 1.6, 3600 / mean_rr_s * min(p.ectopic_factor * host.ectopic[symbol], 0.3)
         taken = asked.placed_s() / duration_s
@@ -202,12 +205,12 @@ class _Writer:
         return self._order
 
     def _own(self) -> None:
-        """The next of its own rhythm: a beat, or in bigeminy and trigeminy the beats from one ectopic beat to the next."""
-        if self._host.every == 1:
-            self._add(self._base(), Form.OWN)
-        else:
+        """The next of its own rhythm: a beat, or in bigeminy two."""
+        if self._host.bigeminy:
             self._ectopic_of = self._ectopic_of or (self._shape(), self._early_v())
-            self._every_so_often(self._host.every, *self._ectopic_of)
+            self._every_so_often(2, *self._ectopic_of)
+        else:
+            self._add(self._base(), Form.OWN)
 
     def _next(self) -> float:
         return self._t + self._draws.standard_exponential() / self._hazard[-1] if self._names else np.inf
@@ -227,13 +230,20 @@ class _Writer:
         at, place = self._places[0]
         first_try, self._tried = at != self._tried, at
         held, own = (self._t, self._order.lengths()), self._draws
-        if first_try and self._t > place.start_s + self._now() and len(self._order.cycle) > 1:
+        if first_try and self._is_late(place.start_s) and len(self._order.cycle) > 1:
             raise Crowded(
                 f"{place.event} is to begin at {place.start_s:g} s, and what came before it ends at {self._t:.1f} s. Give "
                 "the events of a record more room between them, or make the earlier one shorter"
             )
         self._draws = self._draws_of(at)  # the same however often it is tried
         self._run(place.event, place.length)
+        drawn, share = place.length is None and self._lengths[place.event] is not None, 1.0
+        until_s = self._places[1][1].start_s if drawn and len(self._places) > 1 else np.inf
+        while self._is_late(until_s) and share > LEAST_OF_DRAWN:
+            share *= max((until_s - self._room_s() - held[0]) / (self._t - held[0]), 0.0)
+            self._take_back(*held)
+            self._draws = self._draws_of(at)
+            self._run(place.event, share=share)
         self._draws, first = own, held[1]["r_s"]
         if self._order.r_s[first - (place.event in FROM_BEAT_BEFORE)] < place.start_s:
             self._take_back(*held)
@@ -241,16 +251,21 @@ class _Writer:
         del self._places[0]
         return True
 
+    def _is_late(self, start_s: float) -> bool:
+        """Whether what is to begin then has no beat left to begin with."""
+        return self._t > start_s + self._now()
+
     def _take_back(self, time_s: float, lengths: dict[str, int]) -> None:
         self._t = time_s
         self._order.cut(lengths)
 
-    def _run(self, name: str, length: float | None = None) -> None:
+    def _run(self, name: str, length: float | None = None, share: float = 1.0) -> None:
+        """share: of a length that is drawn, so much."""
         asked = self._lengths[name]
         first = len(self._order.cycle)
         self._order.events.append((first, name))
         if asked is not None and length is None:
-            length = float(quantile(asked, self._draws.random(1))[0])
+            length = max(share * float(quantile(asked, self._draws.random(1))[0]), KINDS[name].limits[0])
         getattr(self, f"_{name}")(*([] if length is None else [length]))
         last = len(self._order.cycle)
         if name in RHYTHM_OF_EVENT and (last - first > RUN or KINDS[name].unit == "s"):

@@ -99,6 +99,14 @@ def test_it_comes_as_often_as_asked_and_one_at_a_time():
     assert (100.0, 1000.0) in [(each.start_s, each.stop_s) for each in one]
 
 
+def test_one_of_drawn_length_ends_where_the_next_has_its_place(tmp_path):
+    """Its noise is made in one piece, and two at once put it over samples that are not there."""
+    (tmp_path / "p.csv").write_text("event,start_s,length\nactivity,50,\nactivity,85,5\n")
+    batch, _, _, beats = batch_of(tmp_path, records=2, duration_s=300, batch=2, shard=2, events={"table": "p.csv"})
+    assert all(record.overlays.active == ((5000, 8500), (8500, 9000)) for record in batch._records)
+    assert beats["sample"][beats.aux == "noise ends"].tolist() == [9000] * len(batch._records)
+
+
 def test_the_rate_has_no_step_and_stays_below_what_age_allows():
     time_s, one = np.arange(0, 1000, 0.25), Activity(100, 300, 0.8, 10, 30)
     rr_s = quickened(np.full(4000, 0.8), time_s, [one, Activity(320, 400, 0.2, 30, 60)])

@@ -59,6 +59,16 @@ def test_a_sequence_is_the_same_alone_and_among_others(synthesizer):
         assert np.array_equal(again.cycle, one.cycle) and np.array_equal(again.symbol, one.symbol)
 
 
+@pytest.mark.parametrize("fibrillation", [False, True], ids=["sinus", "fibrillation"])
+def test_a_sequence_without_what_the_donor_states_is_not_taken(fibrillation):
+    donor = DonorRhythm(60.0, fibrillation, {"V": 0.1}, couplets=ALL)
+    none, one = (WrittenBeats(np.array(symbol), np.ones(40)) for symbol in (["N"] * 40, [*"NNV", *"N" * 37]))
+    for written, shows in ((iter([none, one]), 1), (iter([none] * 4), 0)):
+        rhythm = make_rhythm(RhythmParameters(), donor, 60.0, 20, np.random.default_rng(0), 12.0, written=written)
+        assert "V" in rhythm.symbol, "by the rules, if by no sequence"
+        assert not shows or "".join(rhythm.symbol[:4]) == "NNVN"
+
+
 @pytest.mark.slow
 def test_fibrillation_is_as_irregular_as_the_recordings_of_those_who_have_it(synthesizer):
     """CV of RR within 10 s: the mean over records within a tenth of what the donors in fibrillation show."""

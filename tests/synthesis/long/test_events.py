@@ -515,6 +515,19 @@ def test_leads_that_see_r_and_leads_that_see_s_agree(monkeypatch, wide, wrong):
 # Donors in bigeminy -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("order", ["mamba", "rules"])
+def test_without_events_too_a_record_is_called_bigeminy_where_it_shows_it(tmp_path, order):
+    changes = {**LONG, "duration_s": 120, "records": 24, "mix": {"labels": {"BIGU": 1.0}}, "rhythm": {"order": order}}
+    plan = plan_of(tmp_path, **{name: value for name, value in changes.items() if name != "events"})
+    called = 0
+    for each in begin_records(open_synthesizer(plan), query_source(plan.request, Path("unused"))(0, 24)):
+        share = np.mean(each.donor.symbol[each.placed.source[1:-1]] == "V")
+        ((_, word),) = each.changes
+        assert word == "(AFIB" or (word == "(B") == (share >= 0.35) and word in ("(B", "(N")
+        called += word == "(B"
+    assert 0 < called < 24
+
+
 def test_a_donor_in_bigeminy_stays_in_it_and_is_called_so(tmp_path):
     """Of donors that state BIGU those whose recording shows it; where ventricular beats are asked otherwise, or by a table alone,
     the record has these."""

@@ -8,6 +8,7 @@ import pytest
 from ecg_batch.leads import twelve_leads
 from ecg_batch.request.events import KINDS, OVERLAYS
 from ecg_batch.request.model import Distribution, Event
+from ecg_batch.request.places import Place
 from ecg_batch.synthesis.long.overlays import ST_MV, Overlays, Posture, StEpisode, drawn_overlays
 from ecg_batch.synthesis.long.write_order import Asked
 
@@ -40,6 +41,12 @@ def test_they_come_as_often_as_asked():
         assert all(before[1] <= after[0] for before, after in zip(ends[:-1], ends[1:], strict=True)), "one at a time"
     asked = 40 * SAMPLES / FS / 3600 * np.array([6, 30])
     assert (np.abs(counts - asked) < 4 * np.sqrt(asked)).all() and set(OVERLAYS) <= set(KINDS)
+
+
+def test_one_of_drawn_length_ends_where_the_next_has_its_place():
+    places = [Place(None, "st_episode", 5.0, None), Place(None, "posture", 10.0, None), Place(None, "st_episode", 20.0, 30.0)]
+    made = overlays({}, np.zeros(8), 3, places)
+    assert [(one.start, one.stop) for one in made.st] == [(5 * FS, 20 * FS), (20 * FS, 50 * FS)]
 
 
 def test_an_st_episode_is_as_high_as_its_annotation_says(drawn):

@@ -102,6 +102,16 @@ def test_an_event_that_is_not_over_is_said():
         rhythm_with(places, 0, 60.0, 120)
 
 
+@pytest.mark.parametrize("name", ["fibrillation", "v_bigeminy", "sv_run", "junctional", "wenckebach", "pacing"])
+def test_a_drawn_length_leaves_room_for_the_next_place(name):
+    """Else of many records with one table some could not be made."""
+    places = [Place(None, name, 30.0, None), Place(None, "v_beat", 75.0, None)]
+    for record in range(12):
+        rhythm = rhythm_with(places, record, 50.0 + 5 * record, 200)
+        (first, _), (beat, _) = rhythm.order.events
+        assert rhythm.r_s[first] >= 30 and 75 <= rhythm.r_s[beat] < 75 + 1.5 * (rhythm.r_s[beat] - rhythm.r_s[beat - 1] + 1)
+
+
 # Whole records ------------------------------------------------------------------------------------------------------------
 
 TABLE = """record,event,start_s,length
@@ -175,6 +185,14 @@ def test_events_that_run_into_each_other_are_refused_by_their_record(tmp_path):
     plan = planned(tmp_path, "record,event,start_s,length\n3,v_bigeminy,30,40\n3,sv_run,41,5\n")
     with pytest.raises(UserError, match="record 3: sv_run is to begin at 41 s, and what came before it ends at"):
         begin_records(open_synthesizer(plan), query_source(plan.request, Path("unused"))(3, 4))
+
+
+def test_an_event_in_fibrillation_may_go_on_far_beyond_the_record(tmp_path):
+    table = "event,start_s,length\nv_trigeminy,50,4000\n"
+    mix = {"labels": {"AFIB": 1.0}, "hr_bpm": 150}
+    plan = planned(tmp_path, table, records=2, duration_s=61, batch=2, shard=2, mix=mix)
+    for one in begin_records(open_synthesizer(plan), query_source(plan.request, Path("unused"))(0, 2)):
+        assert "(T" in [aux for _, aux in one.changes]
 
 
 def test_av_blocks_are_among_them():
