@@ -1,5 +1,6 @@
 """Which beats come and when, as the model of rhythm writes them (rhythm_codes.py): for records in fibrillation and of donors
-with ectopic beats. Sinus rhythm stays with rhythm.py, which ties it to breathing and to the donor's own variability.
+with single ectopic beats. Sinus rhythm stays with rhythm.py, which ties it to breathing and to the donor's own variability, and
+bigeminy and trigeminy do.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from ecg_batch.draws import Stream, generator
 from ecg_batch.models.sequences.model import SequenceModel, conditions, draw_codes
 from ecg_batch.models.sequences.rhythm_codes import STATEMENTS, SYMBOLS, beats_of, said
 
-WRITTEN = frozenset({"AFIB", "PVC", "PAC", "BIGU", "TRIGU"})  # donors of which one of these is stated
+WRITTEN = ("AFIB", "PVC", "PAC")  # donors of which one of these is stated ...
+IN_TURN = ("BIGU", "TRIGU")  # ... and none of these: over hours the model falls out of every second or third beat, rules keep it
 PLAIN = 0.12  # a normal beat after a normal one, no further from the mean RR: how it varies is breathing's
 TRIES = 4  # sequences until one shows what the record's label says
 
@@ -33,7 +35,8 @@ class BeatWriter:
         self._held = np.zeros((len(table), len(STATEMENTS)), bool)
         for at, code in enumerate(STATEMENTS):
             self._held[:, at] = table.holds(code) if code in table.codes else False
-        self._writes = self._held[:, [STATEMENTS.index(code) for code in sorted(WRITTEN)]].any(axis=1)
+        written, in_turn = (self._held[:, [STATEMENTS.index(code) for code in codes]].any(axis=1) for codes in (WRITTEN, IN_TURN))
+        self._writes = written & ~in_turn
         self._ready: dict[tuple[int, int, float], WrittenBeats] = {}
 
     def prepare(self, rows: np.ndarray, keys: np.ndarray, hr_bpm: np.ndarray, duration_s: float) -> None:

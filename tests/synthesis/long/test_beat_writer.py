@@ -37,6 +37,14 @@ def test_ectopic_beats_that_the_donor_lacks_become_normal_ones_in_their_time():
     assert set(taken(WRITTEN, False, ALL, ALL, 0.0, np.zeros(11)).symbol) == {"N"}
 
 
+def test_bigeminy_stays_with_the_rules(synthesizer):
+    writer, table = synthesizer.beat_writer, synthesizer.bank.table
+    others = ~np.any([table.holds(code) for code in ("AFIB", "PVC", "PAC")], axis=0)
+    left = np.flatnonzero(table.holds("BIGU") | table.holds("TRIGU") | others)
+    assert len(left) > 1000 and all(writer.sequences(int(row), 0, 70.0, 60) is None for row in left)
+    assert all(writer.sequences(int(row), 0, 70.0, 60) for row in rows_of(synthesizer, "PVC", 5))
+
+
 def test_two_in_a_row_come_only_to_donors_that_have_two():
     found = taken(WRITTEN, False, ALL, frozenset("A"), 1.0, np.zeros(11))
     assert "".join(found.symbol) == "NNVNNANNVNN" and found.cycle[9:].tolist() == [1, 1]
