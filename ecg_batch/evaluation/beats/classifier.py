@@ -21,6 +21,7 @@ from ecg_batch.rhythm_words import AAMI, BEAT_CLASSES
 
 SAID = BEAT_CLASSES[:3]  # N, S, V
 SHARES = (0.5, 0.2, 0.3)  # of the beats of each step
+RARER = (0.0, 1.0, 1.0)  # log odds by which S and V are taken to be rarer in recordings than in a step: docs/evidence/beats.md
 WIDTHS, KERNEL, STRIDES = (24, 32, 48, 48), 7, (2, 2, 2, 1)
 HIDDEN, DROPPED = 48, 0.3
 TURNED = 0.15  # of beats in training: electrodes may be anywhere
@@ -122,9 +123,10 @@ def varied(shapes: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
 
 @torch.inference_mode()
 def said_of(model: BeatClassifier, seen: Seen) -> np.ndarray:
-    """How probable N, S and V are: (beat, 3)."""
+    """How probable N, S and V are in a recording: (beat, 3)."""
     parts = zip(*(torch.from_numpy(x).split(4096) for x in (seen.shapes, seen.numbers)), strict=True)
-    return torch.cat([torch.softmax(model(*part), dim=1) for part in parts]).numpy()
+    rarer = torch.tensor(RARER)
+    return torch.cat([torch.softmax(model(*part) - rarer, dim=1) for part in parts]).numpy()
 
 
 def save(path: Path, model: BeatClassifier, says: dict[str, str]) -> None:
