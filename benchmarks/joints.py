@@ -142,7 +142,7 @@ def of_donors(bank: Path, kind: str, most: int, seconds: int):
 
 
 def made(synthesizer: Synthesizer, row: int, key: int) -> Made:
-    record, request = _with_donor(synthesizer, row, key, float("nan")), synthesizer.request
+    record, request = _with_donor(synthesizer, row, key, float(synthesizer.bank.table.hr_bpm[row])), synthesizer.request
     stream = UnitStreams(synthesizer.units, request, np.array([key]), [record])
     skeleton, texture = filtered_with(next(iter(stream.windows(request.samples))), record.skeleton, 0, request.samples, request)
     whole = compose(skeleton[None], texture[None], request.alpha, request.prd_limit_pct).ecg_uv[0]

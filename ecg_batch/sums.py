@@ -61,23 +61,26 @@ def open_whole(path: Path, needed: tuple[str, ...], remedy: str):
         group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
         arrays = {name: group.get(name) for name in needed}
         absent = [name for name, array in arrays.items() if not isinstance(array, zarr.Array)]
-        holes = [] if absent else [hole for _, array in group.arrays() for hole in _holes(path, array, listed)]
+        found = [] if absent else [_held(path, array) for _, array in group.arrays()]
+        strays = [file for there, needed in found for file in there - needed]
+        holes = [file for there, needed in found if there or not listed for file in sorted(needed - there)]
     except Exception as error:  # Zarr raises what it likes of a damaged folder; the user needs one advice
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error!s:.200}). {remedy}") from error
     if absent:
         raise UserError(f"{path}: has no {', '.join(absent)}; this program needs it. {remedy}")
+    if strays:
+        raise UserError(f"{strays[0]}: is no part of its array, as the zarr.json beside it states it ({len(strays)} such). {remedy}")
     if holes:
         raise UserError(f"{holes[0]}: is missing ({len(holes)} such); it would be read as zeros. {remedy}")
     return group
 
 
-def _holes(path: Path, array, listed: bool) -> list[Path]:
-    """The files that an array lacks."""
-    size = array.shards or array.chunks
+def _held(path: Path, array) -> tuple[set[Path], set[Path]]:
+    """(the chunk files that an array has, those that its shape needs where no part of it is left out)."""
+    size, folder = array.shards or array.chunks, path / array.basename
     grid = product(*(range(-(-length // part)) for length, part in zip(array.shape, size, strict=True)))
-    files = [path / array.basename / array.metadata.encode_chunk_key(at) for at in grid]
-    holes = [file for file in files if not file.is_file()]
-    return [] if listed and len(holes) == len(files) else holes
+    needed = {folder / array.metadata.encode_chunk_key(at) for at in grid}
+    return {file for file in folder.rglob("*") if file.is_file() and file.relative_to(folder).parts[0].startswith("c")}, needed
 
 
 def _files(target: Path) -> list[Path]:
