@@ -69,7 +69,7 @@ def open_whole(path: Path, needed: tuple[str, ...], remedy: str):
     if absent:
         raise UserError(f"{path}: has no {', '.join(absent)}; this program needs it. {remedy}")
     if strays:
-        raise UserError(f"{strays[0]}: is no part of its array, as the zarr.json beside it states it ({len(strays)} such). {remedy}")
+        raise UserError(f"{strays[0]}: is no part of its array, as its zarr.json states it ({len(strays)} such). {remedy}")
     if holes:
         raise UserError(f"{holes[0]}: is missing ({len(holes)} such); it would be read as zeros. {remedy}")
     return group
