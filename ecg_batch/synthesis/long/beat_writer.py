@@ -15,7 +15,8 @@ from ecg_batch.models.sequences.rhythm_codes import STATEMENTS, SYMBOLS, beats_o
 
 WRITTEN = ("AFIB", "PVC", "PAC")  # donors of which one of these is stated ...
 IN_TURN = ("BIGU", "TRIGU")  # ... and none of these: over hours the model falls out of every second or third beat, rules keep it
-PLAIN = 0.12  # a normal beat after a normal one, no further from the mean RR: how it varies is breathing's
+LATEST = 1.0  # cycle of an ectopic beat: what comes later is an escape, which nobody asked for
+AFTER_ECTOPIC = (0.5, 1.7)  # cycle of the beat that follows one: from interpolated to a long compensatory pause
 TRIES = 4  # sequences until one shows what the record's label says
 
 
@@ -77,18 +78,20 @@ def taken(
     """The beats as a record can show them. shown: the types of ectopic beats that its donor has, couplets: those of which it has
     two; factor: the share of them that is to come, by chance (beat,) in [0, 1).
 
-    In fibrillation all cycles are the model's. Else it says of ectopic beats and of what follows them when they come, and an
-    ectopic beat that cannot come is a normal one, in its time.
+    In fibrillation all cycles are the model's. Else it says of ectopic beats, one or two in a row, and of what follows them when
+    they come; all other normal beats are breathing's. An ectopic beat that cannot come, or is late, is a normal one, in its time.
     """
     symbol, cycle = beats.symbol.copy(), beats.cycle.copy()
-    ectopic = symbol != "N"
-    gone = ectopic & (~np.isin(symbol, sorted(shown)) | (chance >= factor))
-    gone[0] |= ectopic[0]
-    for at in np.flatnonzero(ectopic[1:] & (symbol[1:] == symbol[:-1]) & ~np.isin(symbol[1:], sorted(couplets))) + 1:
-        gone[at] |= not gone[at - 1]  # of three in a row the first and the third are left
+    gone = (symbol != "N") & (~np.isin(symbol, sorted(shown)) | (chance >= factor) | ((cycle > LATEST) & (not fibrillation)))
+    gone[0] |= symbol[0] != "N"
+    in_a_row = 0
+    for at in np.flatnonzero((symbol != "N") & ~gone).tolist():
+        again = at > 0 and symbol[at - 1] == symbol[at] and not gone[at - 1]
+        in_a_row = in_a_row + 1 if again else 1
+        gone[at] |= in_a_row > (2 if symbol[at] in couplets else 1)
     symbol[gone] = "N"
     if not fibrillation:
-        after_gone = np.append(False, gone[:-1]) & (symbol == "N")
-        plain = (symbol == "N") & np.append(True, symbol[:-1] == "N") & (np.abs(np.log(cycle)) <= PLAIN)
-        cycle[gone | after_gone | plain] = 1.0
+        follows = (symbol == "N") & ~gone & np.append(False, symbol[:-1] != "N")
+        cycle[follows] = np.clip(cycle[follows], *AFTER_ECTOPIC)
+        cycle[(symbol == "N") & ~follows] = 1.0
     return WrittenBeats(symbol, cycle)

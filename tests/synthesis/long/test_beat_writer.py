@@ -25,10 +25,17 @@ def rows_of(synthesizer, code, count):
     return np.flatnonzero(alone)[:count]
 
 
-def test_outside_fibrillation_only_ectopic_beats_and_what_is_far_from_the_mean_are_taken():
+def test_outside_fibrillation_only_ectopic_beats_and_what_follows_them_are_taken():
     found = taken(WRITTEN, False, ALL, ALL, 1.0, np.zeros(11))
     assert "".join(found.symbol) == "NNVNNANNVVN"
-    assert found.cycle.tolist() == [1, 1, 0.6, 1.4, 1, 0.7, 1.2, 1.3, 0.5, 0.5, 1.6]
+    assert found.cycle.tolist() == [1, 1, 0.6, 1.4, 1, 0.7, 1.2, 1, 0.5, 0.5, 1.6]
+
+
+def test_what_a_donor_of_single_ectopic_beats_cannot_show_does_not_come():
+    """An early narrow beat that is called normal, an escape after a pause, three in a row, a beat on top of the T wave before."""
+    beats = WrittenBeats(np.array(list("NNNVNVVVN")), np.array([1, 0.4, 1.8, 1.3, 1.0, 0.6, 0.5, 0.5, 0.3]))
+    found = taken(beats, False, ALL, ALL, 1.0, np.zeros(9))
+    assert "".join(found.symbol) == "NNNNNVVNN" and found.cycle.tolist() == [1, 1, 1, 1, 1, 0.6, 0.5, 1, 1]
 
 
 def test_ectopic_beats_that_the_donor_lacks_become_normal_ones_in_their_time():
