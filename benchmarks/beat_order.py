@@ -200,7 +200,7 @@ def stretches_of(folder: Path) -> RhythmCorpus:
 def one_left_out(stretches: RhythmCorpus, mamba: SequenceNetwork, ruled: SequenceNetwork, out: Path) -> dict[str, np.ndarray]:
     """Bits of each stretch, by networks that have not seen its recording: (stretch, 2) of each."""
     check, rules = all_of(stretches), by_rules(stretches, stretches.fold == 0)
-    found = {"Mamba of PTB-XL alone": bits_of(mamba, check.codes, check.said)}
+    found = {}
     for name, start, of in (("Mamba, and the other recordings", mamba, stretches), ("rules", ruled, rules)):
         found[name] = np.zeros((len(check), 2))
         for number in np.unique(check.patient_id):
@@ -209,7 +209,7 @@ def one_left_out(stretches: RhythmCorpus, mamba: SequenceNetwork, ruled: Sequenc
             own = np.flatnonzero(check.patient_id == number)
             of_own = check.take(own)
             found[name][own] = bits_of(network, of_own.codes, of_own.said)
-    return found
+    return found | {"Mamba of PTB-XL alone": bits_of(mamba, check.codes, check.said)}
 
 
 def shown(found: dict[str, np.ndarray], check: Beats) -> None:
