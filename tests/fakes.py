@@ -162,3 +162,13 @@ if __name__ == "__main__":
     where = Path(cluster) if cluster else None
     log_from(logging.INFO)
     sys.exit(exit_status(lambda: synthesize_job(Path(request), [], Path(out), int(workers), open_generator, where)))
+
+
+def killed_in_epoch(last: int):
+    """What stands in for checkpoints.refuse_divergence, which every step of a training passes: a kill in this epoch."""
+
+    def check(name, epoch, value, learning_rate):
+        if epoch == last:
+            raise KeyboardInterrupt
+
+    return check

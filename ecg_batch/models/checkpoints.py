@@ -8,7 +8,7 @@ import io
 import json
 import math
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -179,6 +179,21 @@ def best_epoch(
         model.load_state_dict(best)
     save_weights(out / f"{name}.safetensors", untied(best), stated)
     return curves, None
+
+
+def taught(name: str, model, optimizer, training, epoch: int, batches: Sequence, loss_of: Callable) -> float:
+    """One pass over these batches; mean bits of loss_of(batch), which is in nats."""
+    losses = []
+    for index, batch in enumerate(batches):
+        set_learning_rate(optimizer, training.learning_rate, (epoch + index / len(batches)) / training.epochs)
+        loss = loss_of(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        refuse_divergence(name, epoch, losses[-1], training.learning_rate)
+    return float(np.mean(losses) / np.log(2))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, done: float) -> None:

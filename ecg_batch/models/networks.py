@@ -61,8 +61,26 @@ class MambaConfig:
         return json.dumps(asdict(self))
 
 
+class SequenceSizes:
+    """What follows from the sizes of a model that writes sequences (sequences/model.py)."""
+
+    @property
+    def mamba(self) -> MambaConfig:
+        """One condition token, which begins each sequence."""
+        return MambaConfig(self.codes, 1, self.d_model, self.n_layer, self.expand, self.d_state, self.d_conv)
+
+    def shapes(self) -> Shapes:
+        """Of each tensor of a SequenceNetwork."""
+        first, last = (self.hidden, self.said), (self.d_model, self.hidden)
+        layers = {"inner.weight": first, "inner.bias": first[:1], "outer.weight": last, "outer.bias": last[:1]}
+        return layers | {f"mamba.{name}": shape for name, shape in self.mamba.shapes().items()}
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
 @dataclass(frozen=True)
-class UnitConfig:
+class UnitConfig(SequenceSizes):
     """Sizes of the model of noise, beat by beat (sequences/unit_model.py). Codes and Mamba have the published sizes."""
 
     codes: Annotated[int, Range(2, 65_536)] = 512
@@ -80,22 +98,14 @@ class UnitConfig:
         """Numbers that a condition is made of."""
         return self.levels + self.kinds
 
-    @property
-    def mamba(self) -> MambaConfig:
-        """One condition token, which begins each sequence."""
-        return MambaConfig(self.codes, 1, self.d_model, self.n_layer, self.expand, self.d_state, self.d_conv)
-
     def shapes(self) -> Shapes:
         """Of each tensor of a UnitNetwork."""
         per_level = {name: (self.levels,) for name in ("mean", "scale")}
-        return {"codebook": (self.codes, self.levels), **per_level, **_of_sequences(self)}
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return {"codebook": (self.codes, self.levels), **per_level, **super().shapes()}
 
 
 @dataclass(frozen=True)
-class RhythmConfig:
+class RhythmConfig(SequenceSizes):
     """Sizes of the model of rhythm (sequences/rhythm_codes.py)."""
 
     codes: Annotated[int, Range(2, 65_536, "types of beats times steps of RR")] = 198
@@ -106,25 +116,6 @@ class RhythmConfig:
     expand: Annotated[int, Range(1, 16)] = 2
     d_state: Annotated[int, Range(1, 1024)] = 16
     d_conv: Annotated[int, Range(1, 64)] = 4
-
-    @property
-    def mamba(self) -> MambaConfig:
-        """One condition token, which begins each sequence."""
-        return MambaConfig(self.codes, 1, self.d_model, self.n_layer, self.expand, self.d_state, self.d_conv)
-
-    def shapes(self) -> Shapes:
-        """Of each tensor of a SequenceNetwork."""
-        return _of_sequences(self)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-
-def _of_sequences(of: UnitConfig | RhythmConfig) -> Shapes:
-    """Of each tensor of a SequenceNetwork."""
-    first, last = (of.hidden, of.said), (of.d_model, of.hidden)
-    layers = {"inner.weight": first, "inner.bias": first[:1], "outer.weight": last, "outer.bias": last[:1]}
-    return layers | {f"mamba.{name}": shape for name, shape in of.mamba.shapes().items()}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
 from ecg_batch.keys import Range
-from ecg_batch.models.checkpoints import best_epoch, refuse_divergence, save_curves, save_report, set_learning_rate
+from ecg_batch.models.checkpoints import best_epoch, save_curves, save_report, taught
 from ecg_batch.models.conditions import choose_conditions, labels_of
 from ecg_batch.models.corpus import Corpus, split
 from ecg_batch.models.decode import load_vqvae
@@ -132,18 +132,9 @@ def train_epoch(model: MambaLM, optimizer: torch.optim.Optimizer, learn: TokenSe
     phases, records, _ = learn.tokens.shape
     conditions = draw_conditions(learn.held, rng)  # (record,)
     phase = torch.from_numpy(rng.integers(phases, size=records))  # (record,)
-    batches = np.array_split(rng.permutation(records), max(1, records // training.batch))
-    losses = []
-    for index, rows in enumerate(map(torch.from_numpy, batches)):
-        set_learning_rate(optimizer, training.learning_rate, (epoch + index / len(batches)) / training.epochs)
-        loss = nats(model, learn.tokens[phase[rows], rows], conditions[rows]).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.item())
-        refuse_divergence("mamba", epoch, losses[-1], training.learning_rate)
-    return float(np.mean(losses) / np.log(2))
+    batches = [torch.from_numpy(rows) for rows in np.array_split(rng.permutation(records), max(1, records // training.batch))]
+    return taught("mamba", model, optimizer, training, epoch, batches,
+                  lambda rows: nats(model, learn.tokens[phase[rows], rows], conditions[rows]).mean())  # fmt: skip
 
 
 def nats(model: MambaLM, tokens: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:

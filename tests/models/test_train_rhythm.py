@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from fakes import killed_in_epoch
 
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors import bank as banks
@@ -88,20 +89,12 @@ def test_what_is_learnt_follows_the_statement_for_hours_and_a_killed_training_go
     assert np.median(early) == pytest.approx(0.625, abs=0.05)
     half = tmp_path / "two"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ecg_batch.models.sequences.train_rhythm.refuse_divergence", killed_in_epoch(3))
+        patch.setattr("ecg_batch.models.checkpoints.refuse_divergence", killed_in_epoch(3))
         with pytest.raises(KeyboardInterrupt):
             train_rhythm(corpus, half, TINY, TRAINING, CPU)
     assert load_checkpoint(half / "rhythm.checkpoint.pt", json.loads((tmp_path / "one" / "rhythm.json").read_bytes())["settings"])
     train_rhythm(corpus, half, TINY, TRAINING, CPU)
     assert (half / "rhythm.safetensors").read_bytes() == (tmp_path / "one" / "rhythm.safetensors").read_bytes()
-
-
-def killed_in_epoch(last: int):
-    def check(name, epoch, value, learning_rate):
-        if epoch == last:
-            raise KeyboardInterrupt
-
-    return check
 
 
 def test_the_kernel_and_plain_torch_draw_the_same_beats():

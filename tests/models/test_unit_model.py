@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from fakes import killed_in_epoch
 from torch.nn import functional as F
 
 from ecg_batch.bundled import BUNDLED
@@ -95,21 +96,13 @@ def test_what_is_learnt_follows_the_condition_and_a_killed_training_goes_on(corp
     assert report["condition_gain_bits_a_beat"]["low"] > 0 and report["explained"] > 0.5
     half = tmp_path / "two"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ecg_batch.models.sequences.train_units.refuse_divergence", killed_in_epoch(3))
+        patch.setattr("ecg_batch.models.checkpoints.refuse_divergence", killed_in_epoch(3))
         with pytest.raises(KeyboardInterrupt):
             train_units(corpus, half, TINY, TRAINING, CPU)
     assert load_checkpoint(half / "units.checkpoint.pt", json.loads((tmp_path / "one" / "units.json").read_bytes())["settings"])
     train_units(corpus, half, TINY, TRAINING, CPU)
     assert (half / "units.safetensors").read_bytes() == (tmp_path / "one" / "units.safetensors").read_bytes()
     assert load_unit_model(half / "units.safetensors").config == TINY
-
-
-def killed_in_epoch(last: int):
-    def check(name, epoch, value, learning_rate):
-        if epoch == last:
-            raise KeyboardInterrupt
-
-    return check
 
 
 def test_sequences_are_the_units_in_order(model, corpus):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from ecg_batch.errors import UserError
 from ecg_batch.keys import Range
-from ecg_batch.models.checkpoints import best_epoch, refuse_divergence, save_curves, save_report, set_learning_rate
+from ecg_batch.models.checkpoints import best_epoch, save_curves, save_report, taught
 from ecg_batch.models.corpus import VALIDATION_FOLD, RhythmCorpus
 from ecg_batch.models.networks import RhythmConfig
 from ecg_batch.models.sequences.network import NO_CODE, SequenceNetwork, bits_of, mean_bits, untied
@@ -150,21 +150,15 @@ def train_epoch(
     alone = alone[np.argsort(np.minimum(length[alone], LONGEST) // 4, kind="stable")]  # like lengths together: less padding
     batches = [(rows, False) for rows in np.array_split(alone, max(1, len(alone) // training.batch))]
     batches += [(rows, True) for rows in np.array_split(first, max(1, 3 * len(first) // training.batch))]
-    losses = []
-    for index, at in enumerate(draws.permutation(len(batches))):
-        rows, chained = batches[at]
+    device = model.inner.weight.device
+
+    def loss_of(batch: tuple[np.ndarray, bool]) -> torch.Tensor:
+        rows, chained = batch
         codes, wanted = chains(learn, followers, rows, draws) if chained else _alone(learn, rows)
-        set_learning_rate(optimizer, training.learning_rate, (epoch + index / len(batches)) / training.epochs)
-        device = model.inner.weight.device
         logits = model(codes.to(device), learn.said[torch.from_numpy(rows)].to(device))
-        loss = F.cross_entropy(logits.transpose(1, 2), wanted.to(device), ignore_index=NO_CODE)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.item())
-        refuse_divergence("rhythm", epoch, losses[-1], training.learning_rate)
-    return float(np.mean(losses) / np.log(2))
+        return F.cross_entropy(logits.transpose(1, 2), wanted.to(device), ignore_index=NO_CODE)
+
+    return taught("rhythm", model, optimizer, training, epoch, [batches[at] for at in draws.permutation(len(batches))], loss_of)
 
 
 def _alone(learn: Beats, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ import torch
 
 from ecg_batch.errors import UserError
 from ecg_batch.keys import Range
-from ecg_batch.models.checkpoints import best_epoch, refuse_divergence, save_curves, save_report, set_learning_rate
+from ecg_batch.models.checkpoints import best_epoch, save_curves, save_report, taught
 from ecg_batch.models.corpus import UnitCorpus
 from ecg_batch.models.networks import UnitConfig
 from ecg_batch.models.sequences.network import NO_CODE, UnitNetwork, bits_of, mean_bits, nats, untied
@@ -107,17 +107,9 @@ def train_epoch(
 ) -> float:
     """Every training record once; mean bits a beat."""
     order = np.random.default_rng([training.seed, epoch]).permutation(len(learn))
-    batches, losses = np.array_split(order, max(1, len(learn) // training.batch)), []
-    for index, rows in enumerate(map(torch.from_numpy, batches)):
-        set_learning_rate(optimizer, training.learning_rate, (epoch + index / len(batches)) / training.epochs)
-        loss = nats(model, learn.codes[rows], learn.said[rows], "mean")
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.item())
-        refuse_divergence("units", epoch, losses[-1], training.learning_rate)
-    return float(np.mean(losses) / np.log(2))
+    batches = [torch.from_numpy(rows) for rows in np.array_split(order, max(1, len(learn) // training.batch))]
+    return taught("units", model, optimizer, training, epoch, batches,
+                  lambda rows: nats(model, learn.codes[rows], learn.said[rows], "mean"))  # fmt: skip
 
 
 # What it is worth -----------------------------------------------------------------------------------------------------
