@@ -23,15 +23,10 @@ from ecg_batch.request.model import Distribution, Event
 from ecg_batch.request.places import Place
 from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.synthesis.long.batch import LongBatch
-from ecg_batch.synthesis.long.rhythm import WITHIN_BPM, DonorRhythm, make_rhythm
-from ecg_batch.synthesis.long.write_order import (
-    FROM_BEAT_BEFORE,
-    RHYTHM_OF_EVENT,
-    Asked,
-    Host,
-    drawn_habits,
-    write_order,
-)
+from ecg_batch.synthesis.long.beat_times import WITHIN_BPM
+from ecg_batch.synthesis.long.events.patient import RHYTHM_OF_EVENT, Asked, Host, drawn_habits
+from ecg_batch.synthesis.long.events.write_order import FROM_BEAT_BEFORE, write_order
+from ecg_batch.synthesis.long.rhythm import DonorRhythm, make_rhythm
 
 SHOWN_S, LEAD, SECONDS = 12, "II", 300
 MIX = {"labels": {"NORM": 1.0}, "hr_bpm": {"uniform": [60, 80]}}

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +18,10 @@ from ecg_batch.donors import bank
 from ecg_batch.donors.choose import DONORS, balanced
 from ecg_batch.donors.measure import MAX_BEATS, TOO_SMALL, Usable, entry_fault, measure
 from ecg_batch.donors.ptbxl import PTBXL, SAME_SIGNAL, Entry, Release, counted, digest_of, read_stretches
-from ecg_batch.donors.recording import RECORD_S, Unreadable
+from ecg_batch.donors.recording import Unreadable
 from ecg_batch.donors.sources import LAST_ECG_ID
 from ecg_batch.donors.split import Split
+from ecg_batch.donors.spool import DISK_FULL, Spool, Textures, reserve
 from ecg_batch.donors.symbols import symbols_of
 from ecg_batch.donors.trace import Traces, trace_of
 from ecg_batch.errors import UserError, clipped
@@ -38,7 +39,6 @@ SAME_AS_TESTED = f"the same signal as a record of fold {TEST_FOLD}"
 FIDUCIALS = ("p_on", "qrs_on", "qrs_off", "t_end")
 ATTRIBUTION = (f"{bank.PTBXL} (Wagner, Strodthoff, Bousseljot, Samek, Schaeffter: PTB-XL, a large publicly available "
                "electrocardiography dataset, PhysioNet 2020; Scientific Data 7, 154, 2020), CC BY 4.0")  # fmt: skip
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def _is_running(pid: int) -> bool:
 def _prepare(release: Release, entries: list[Entry], out: Path, donors: int | None, workers: int) -> dict:
     with TemporaryFile(dir=out) as file:  # without a name: it goes with the process, however that ends
         spool = Spool(file, release.fs_hz)
-        _reserve(file, len(entries) * 2 * spool.bytes)
+        reserve(file, len(entries) * 2 * spool.bytes)
         split_up, lost = _split_up(release, entries, workers, spool)
         reasons = Counter(release.rejected) + lost.total
         chosen = _chosen(release, split_up, reasons, donors)
@@ -183,57 +183,6 @@ def _prepare(release: Release, entries: list[Entry], out: Path, donors: int | No
             (out / "report.json").unlink()
             raise
     return report
-
-
-class Spool:
-    """Waveforms that wait on disk, int16 (record, [skeleton, texture], lead, time): 500 Hz would not fit in memory, and 100 Hz
-    takes 630 MB, which would count as the process's own if the file were mapped.
-    """
-
-    def __init__(self, file, fs_hz: int) -> None:
-        self._number, self.shape = file.fileno(), (len(MODELLED), RECORD_S * fs_hz)
-        self.bytes = 2 * int(np.prod(self.shape))  # of one part
-
-    def write(self, row: int, parts: Split) -> None:
-        both = np.stack([parts.skeleton, parts.texture]).astype(np.int16, copy=False).tobytes()
-        if os.pwrite(self._number, both, 2 * row * self.bytes) < len(both):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def read(self, rows: Sequence[int], part: int) -> np.ndarray:
-        """(record, lead, time) of these rows: part 0 skeletons, 1 textures."""
-        out = np.empty((len(rows), *self.shape), np.int16)
-        for waveform, row in zip(out, rows, strict=True):
-            read = os.pread(self._number, self.bytes, (2 * row + part) * self.bytes)
-            waveform[:] = np.frombuffer(read, np.int16).reshape(self.shape)
-        return out
-
-
-class Textures:
-    """The first textures of a spool as an array that is read slice by slice: (record, lead, time)."""
-
-    dtype = np.dtype(np.int16)
-
-    def __init__(self, spool: Spool, records: int) -> None:
-        self._spool, self.shape = spool, (records, *spool.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return self._spool.read(range(*rows.indices(len(self))), 1)
-
-
-def _reserve(file, size: int) -> None:
-    """Room on the disk for all of a file, or OSError: better now than after all was measured."""
-    try:
-        os.posix_fallocate(file.fileno(), 0, size)
-    except (AttributeError, OSError) as error:  # no such call here, or on this file system
-        if getattr(error, "errno", None) in DISK_FULL:
-            raise
-        zeros = bytes(1 << 20)
-        for start in range(0, size, len(zeros)):
-            file.write(zeros[: size - start])
-        file.flush()
 
 
 @dataclass

@@ -45,7 +45,7 @@ class Synthesizer:
     @cached_property
     def beat_lenders(self) -> "Lenders":  # noqa: F821
         """Donors whose beats a record with events may borrow: of the folds that the request allows."""
-        from ecg_batch.synthesis.long.stock import lenders_of_beats
+        from ecg_batch.synthesis.long.events.stock import lenders_of_beats
 
         return lenders_of_beats(self.bank, self.donors.rows, self.marks.symbol)
 

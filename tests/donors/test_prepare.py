@@ -22,6 +22,7 @@ from ecg_batch.donors import bank, ptbxl
 from ecg_batch.donors.choose import _fill
 from ecg_batch.donors.measure import Usable, longest_run
 from ecg_batch.donors.prepare import prepare
+from ecg_batch.donors.spool import reserve
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED_INDEX
 from ecg_batch.models.corpus import load_rhythm_corpus
@@ -397,14 +398,12 @@ def test_500_hz_records_of_the_sample_make_a_bank(real_ptbxl, tmp_path):
     "absent", [AttributeError("posix_fallocate"), OSError(95, "Operation not supported"), OSError(22, "Invalid argument")]
 )
 def test_space_is_reserved_where_the_file_system_has_no_call_for_it(tmp_path, monkeypatch, absent):
-    from ecg_batch.donors import prepare as module
-
     def refuse(*_):
         raise absent
 
     monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
     with open(tmp_path / "spool", "w+b") as file:
-        module._reserve(file, 3_000_001)
+        reserve(file, 3_000_001)
     assert (tmp_path / "spool").stat().st_size == 3_000_001 and (tmp_path / "spool").stat().st_blocks * 512 >= 3_000_000
 
 

@@ -7,8 +7,8 @@ from ecg_batch.request.model import Request
 from ecg_batch.synthesis.annotate import stated
 from ecg_batch.synthesis.donor_marks import stated_symbols
 from ecg_batch.synthesis.long.begin import LongRecord
+from ecg_batch.synthesis.long.events.stock import HOST
 from ecg_batch.synthesis.long.stitch import carried
-from ecg_batch.synthesis.long.stock import HOST
 from ecg_batch.synthesis.units import NOBODY
 
 P_MARKS = WAVES.index("p_end") + 1

@@ -3,8 +3,7 @@
 donor    the nearest of those drawn that passes the quality gate on its first minute  begin.py
 rhythm   when each beat comes, and of which type                                     rhythm.py
 place    which of the donor's beats it is                                            stitch.py, donor.py
-events   where asked: which beat comes next, beats of others, what is over them     write_order.py, stock.py, atrial.py,
-                                                                                     overlays.py, activity.py
+events   where asked: which beat comes next, beats of others, what is over them     events/
 then, by the minute:
 stitch   skeleton of this minute; breathing and posture move it                      stitch.py, respiration.py
 texture  the next minute of the stream                                               texture_stream.py
@@ -26,10 +25,10 @@ from ecg_batch.models import decode
 from ecg_batch.synthesis.annotate import lenders_of
 from ecg_batch.synthesis.batch import Batch
 from ecg_batch.synthesis.compose import allowed_alpha, compose, norm
-from ecg_batch.synthesis.long.activity import with_muscles
 from ecg_batch.synthesis.long.annotate import record_beats
 from ecg_batch.synthesis.long.begin import begin_records, lenders_in
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
+from ecg_batch.synthesis.long.events.activity import with_muscles
 from ecg_batch.synthesis.long.noise_episodes import NoiseEpisodes
 from ecg_batch.synthesis.long.texture_stream import TextureStream, filtered_with
 from ecg_batch.synthesis.long.unit_stream import UnitStreams

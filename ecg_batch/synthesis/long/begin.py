@@ -20,16 +20,17 @@ from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.synthesis.batch import candidate_rows
 from ecg_batch.synthesis.check import check
 from ecg_batch.synthesis.donor_marks import rhythms_of
-from ecg_batch.synthesis.long.activity import drawn_activity, most_surge, quickened
-from ecg_batch.synthesis.long.atrial import Atrial, atrial_of
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, lacks_ectopic, long_donor, single_beats
-from ecg_batch.synthesis.long.overlays import Overlays, drawn_overlays
+from ecg_batch.synthesis.long.events.activity import drawn_activity, most_surge, quickened
+from ecg_batch.synthesis.long.events.atrial import Atrial, atrial_of
+from ecg_batch.synthesis.long.events.overlays import Overlays, drawn_overlays
+from ecg_batch.synthesis.long.events.patient import Asked, Host, drawn_habits, drawn_rates
+from ecg_batch.synthesis.long.events.stock import HOST, own_p_wave, stocked
+from ecg_batch.synthesis.long.events.write_order import Crowded, write_order
 from ecg_batch.synthesis.long.respiration import Respiration, respiration_of, with_respiration, with_wandering
 from ecg_batch.synthesis.long.rhythm import VARIABILITY, DonorRhythm, make_rhythm
 from ecg_batch.synthesis.long.stitch import Placed, carried, place, place_forms, stitch, with_varied_qt
-from ecg_batch.synthesis.long.stock import HOST, own_p_wave, stocked
-from ecg_batch.synthesis.long.write_order import Asked, Crowded, Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions
 from ecg_batch.synthesis.synthesizer import Synthesizer

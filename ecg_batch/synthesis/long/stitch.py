@@ -16,10 +16,10 @@ import numpy as np
 from ecg_batch.dataset.beats import WAVES
 from ecg_batch.kernels import stitch as stitch_kernel
 from ecg_batch.signal.interpolate import catmull_rom
-from ecg_batch.synthesis.long.atrial import NO_PIECES, pieces_at, placed_pieces
 from ecg_batch.synthesis.long.donor import LongDonor
-from ecg_batch.synthesis.long.order import Form
-from ecg_batch.synthesis.long.stock import Stock
+from ecg_batch.synthesis.long.events.atrial import NO_PIECES, pieces_at, placed_pieces
+from ecg_batch.synthesis.long.events.order import Form
+from ecg_batch.synthesis.long.events.stock import Stock
 
 BEFORE_R = WAVES.index("qrs_on") + 1  # marks that lie before R
 VENTRICULAR_QT_SD = 0.04  # of log QT of ventricular beats, from one to the next

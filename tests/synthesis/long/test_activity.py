@@ -12,9 +12,9 @@ from ecg_batch.dataset.beats import BEAT_SYMBOLS
 from ecg_batch.request.model import Distribution, Event
 from ecg_batch.request.places import Place
 from ecg_batch.signal.filters import low_pass
-from ecg_batch.synthesis.long.activity import FALLS_S, RISE_BY, SNR_DB, Activity, drawn_activity, most_surge, quickened
 from ecg_batch.synthesis.long.batch import LongBatch
-from ecg_batch.synthesis.long.write_order import Asked
+from ecg_batch.synthesis.long.events.activity import FALLS_S, RISE_BY, SNR_DB, Activity, drawn_activity, most_surge, quickened
+from ecg_batch.synthesis.long.events.patient import Asked
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
 

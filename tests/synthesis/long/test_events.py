@@ -22,12 +22,13 @@ from ecg_batch.synthesis.long import check
 from ecg_batch.synthesis.long.batch import LongBatch
 from ecg_batch.synthesis.long.begin import begin_records
 from ecg_batch.synthesis.long.donor import TooFewBeats, single_beats
-from ecg_batch.synthesis.long.order import Form, Order
+from ecg_batch.synthesis.long.events.order import Form, Order
+from ecg_batch.synthesis.long.events.patient import RHYTHM_OF_EVENT, Asked, Host, drawn_habits, drawn_rates
+from ecg_batch.synthesis.long.events.stock import HOST, cell_of, fused, is_clear, p_wave_of, stocked, with_p, without_p
+from ecg_batch.synthesis.long.events.write_order import write_order
 from ecg_batch.synthesis.long.respiration import wandering
 from ecg_batch.synthesis.long.rhythm import DonorRhythm, make_rhythm
 from ecg_batch.synthesis.long.stitch import carried, stitch
-from ecg_batch.synthesis.long.stock import HOST, cell_of, fused, is_clear, p_wave_of, stocked, with_p, without_p
-from ecg_batch.synthesis.long.write_order import RHYTHM_OF_EVENT, Asked, Host, drawn_habits, drawn_rates, write_order
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
 

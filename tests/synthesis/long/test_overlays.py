@@ -9,8 +9,8 @@ from ecg_batch.leads import twelve_leads
 from ecg_batch.request.events import KINDS, OVERLAYS
 from ecg_batch.request.model import Distribution, Event
 from ecg_batch.request.places import Place
-from ecg_batch.synthesis.long.overlays import ST_MV, Overlays, Posture, StEpisode, drawn_overlays
-from ecg_batch.synthesis.long.write_order import Asked
+from ecg_batch.synthesis.long.events.overlays import ST_MV, Overlays, Posture, StEpisode, drawn_overlays
+from ecg_batch.synthesis.long.events.patient import Asked
 
 FS, SAMPLES = 100, 60_000
 R = np.arange(40, SAMPLES, 80)

@@ -17,9 +17,11 @@ from ecg_batch.request.model import Distribution, Event
 from ecg_batch.request.places import Place
 from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.synthesis.long.batch import LongBatch
+from ecg_batch.synthesis.long.beat_times import WITHIN_BPM
 from ecg_batch.synthesis.long.begin import begin_records
-from ecg_batch.synthesis.long.rhythm import WITHIN_BPM, DonorRhythm, make_rhythm
-from ecg_batch.synthesis.long.write_order import FROM_BEAT_BEFORE, Asked, Crowded, Host, drawn_habits, write_order
+from ecg_batch.synthesis.long.events.patient import Asked, Host, drawn_habits
+from ecg_batch.synthesis.long.events.write_order import FROM_BEAT_BEFORE, Crowded, write_order
+from ecg_batch.synthesis.long.rhythm import DonorRhythm, make_rhythm
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
 

@@ -10,7 +10,8 @@ from ecg_batch.draws import Stream, generator
 from ecg_batch.errors import UserError
 from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.signal.hrv import RANGES_5_MIN, RANGES_24_H, band_power, measure_hrv, normal_intervals, spectrum
-from ecg_batch.synthesis.long.rhythm import DonorRhythm, _breath, lagged_rr, make_rhythm, refractory_s
+from ecg_batch.synthesis.long.beat_times import refractory_s
+from ecg_batch.synthesis.long.rhythm import DonorRhythm, _breath, lagged_rr, make_rhythm
 
 DEFAULT = RhythmParameters()
 SINUS, FIBRILLATION = DonorRhythm(70.0), DonorRhythm(70.0, fibrillation=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecg_batch.donors.loop import SEAM_S, VALUE_WEIGHT
-from ecg_batch.synthesis.long.order import Form, LoneP, Order
-from ecg_batch.synthesis.long.stock import PWave, Stock
+from ecg_batch.synthesis.long.events.order import Form, LoneP, Order
+from ecg_batch.synthesis.long.events.stock import PWave, Stock
 
 PIECE_S = (1.0, 4.0)  # of a donor's atrial activity, drawn anew
 CHOICES = 12  # places drawn for the next piece; the one that fits best is taken

@@ -14,7 +14,7 @@ from ecg_batch.request.events import usual_s
 from ecg_batch.request.model import Distribution, Noise, Request
 from ecg_batch.request.places import Place, until_next
 from ecg_batch.synthesis.ask import quantile
-from ecg_batch.synthesis.long.write_order import Asked
+from ecg_batch.synthesis.long.events.patient import Asked
 
 NAME = "activity"
 RISE_BY, RISES_S, FALLS_S = (0.2, 0.8), (10.0, 40.0), (30.0, 90.0)

@@ -21,7 +21,7 @@ from ecg_batch.request.events import LENT
 from ecg_batch.signal.interpolate import catmull_rom
 from ecg_batch.signal.vcg import INVERSE_DOWER, rotation_of_leads
 from ecg_batch.synthesis.long.donor import LongDonor, TooFewBeats, single_beats, with_splices
-from ecg_batch.synthesis.long.order import SHAPES, SYMBOL_OF, Form
+from ecg_batch.synthesis.long.events.order import SHAPES, SYMBOL_OF, Form
 
 OWN_CELLS = 4  # of the donor's beats that others are made of
 # Where beats of two recordings meet, each has noise of its own. The place where both happen to be still would show, and so would

@@ -16,7 +16,7 @@ from ecg_batch.request.events import usual_s
 from ecg_batch.request.places import Place, until_next
 from ecg_batch.signal.vcg import DOWER, rotation_of_leads
 from ecg_batch.synthesis.ask import quantile
-from ecg_batch.synthesis.long.write_order import Asked
+from ecg_batch.synthesis.long.events.patient import Asked
 
 ST_MV = (0.12, 0.4)  # at J + 60 ms in the lead in which it is highest
 FULL_AFTER_J_S = 0.06
