@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fakes import fake, small_request, write_fake_bank, write_fake_models
 from places import TESTS
+from threadpoolctl import threadpool_limits
 
 from ecg_batch.request.parse import load_request
 from ecg_batch.run.folder import open_run
@@ -108,3 +109,10 @@ def start_driver(tmp_path_factory):
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def few_threads():
+    """Threads of OpenMP that wait for a core beside other work spin; a toy has no use for them."""
+    with threadpool_limits(1):
+        yield
