@@ -45,7 +45,7 @@ class BeatWriter:
         which = np.flatnonzero(self._writes[rows])
         if len(which):
             rows, keys, hr_bpm = rows[which], keys[which], hr_bpm[which]
-            drawn = self._drawn(self._held[rows], rows, keys, hr_bpm, beats_for(duration_s, hr_bpm.max()))
+            drawn = self._drawn(rows, keys, hr_bpm, beats_for(duration_s, hr_bpm.max()))
             self._ready = dict(zip(zip(rows.tolist(), keys.tolist(), hr_bpm.tolist(), strict=True), drawn, strict=True))
 
     def sequences(self, row: int, key: int, hr_bpm: float, duration_s: float) -> Iterator[WrittenBeats] | None:
@@ -56,12 +56,12 @@ class BeatWriter:
         rows, keys, rates, beats = np.array([row]), np.array([key]), np.array([hr_bpm]), beats_for(duration_s, hr_bpm)
         for part in range(TRIES):
             ready = self._ready.get((row, key, hr_bpm)) if part == 0 else None  # as long as the longest of the batch
-            found = ready or self._drawn(self._held[rows], rows, keys, rates, beats, part)[0]
+            found = ready or self._drawn(rows, keys, rates, beats, part)[0]
             yield WrittenBeats(found.symbol[:beats], found.cycle[:beats])
 
-    def _drawn(self, held, rows, keys, hr_bpm, beats: int, part: int = 0) -> list[WrittenBeats]:
+    def _drawn(self, rows, keys, hr_bpm, beats: int, part: int = 0) -> list[WrittenBeats]:
         numbers = np.stack([generator(self._seed, int(key), Stream.BEAT_ORDER, part).random((beats, 2)) for key in keys])
-        condition = conditions(self._model, said(held, 60 / hr_bpm, self._table.age[rows].astype(np.float64)))
+        condition = conditions(self._model, said(self._held[rows], 60 / hr_bpm, self._table.age[rows].astype(np.float64)))
         codes = draw_codes(self._model, condition, np.ascontiguousarray(numbers[..., 0]))
         each = (beats_of(of, own[:, 1]) for of, own in zip(codes, numbers, strict=True))
         return [WrittenBeats(np.array(SYMBOLS)[symbol], cycle) for symbol, cycle in each]
