@@ -1,9 +1,9 @@
 """Activity: somebody with a Holter climbs stairs. The rate rises within tens of seconds, stays, and falls back over minutes, and
 muscles are heard as long as it lasts.
 
-The rate falls back exponentially (as Imai et al. 1994 describe it, doi:10.1016/0735-1097(94)90150-3), and its mean is driven to nine
-tenths of the fastest that age allows at most, 208 - 0.7 * age (Tanaka et al. 2001, doi:10.1016/S0735-1097(00)01054-8), but by a tenth
-at least. Both papers are cited from memory: check them before citing. How much and how fast is our choice.
+The rate falls back exponentially (as Imai et al. 1994 describe it, doi:10.1016/0735-1097(94)90150-3), and its mean is driven to
+nine tenths of the fastest that age allows at most, 208 - 0.7 * age (Tanaka et al. 2001, doi:10.1016/S0735-1097(00)01054-8), but by
+a tenth at least. Both papers are cited from memory: check them before citing. How much and how fast is our choice.
 """
 
 from dataclasses import dataclass, replace
