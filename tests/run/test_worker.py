@@ -159,7 +159,7 @@ def test_a_run_that_is_finished_meanwhile_ends_the_worker_quietly(make_run, writ
     (run.folder / STAGING / "0.1").mkdir()
     overtaken = threading.Thread(target=run_worker, args=(Worker(run, claim_others),))
     overtaken.start()
-    wait_for(lambda: read_progress(run) and read_progress(run)[0].attempt == 2)
+    wait_for(lambda: any(shard.attempt == 2 for shard in read_progress(run)))
     (run.folder / STAGING / "0.2" / "progress.json").write_text("{}")
     overtaken.join(timeout=30)
     assert not overtaken.is_alive()
