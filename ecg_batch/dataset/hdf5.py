@@ -52,9 +52,9 @@ def write(path: Path, ecg: np.ndarray, records: np.ndarray, chunk_records: int, 
 
 
 def _chunk_places(ecg) -> dict[int, tuple[int, int]]:
-    """First record of each chunk -> its first byte in the file, and the one after its last. ValueError unless every chunk is where it
-    belongs, once, through all filters: this layout's index of chunks has no checksum, and HDF5 fills a chunk that it does not find
-    with zeros.
+    """First record of each chunk -> its first byte in the file, and the one after its last. ValueError unless every chunk is where
+    it belongs, once, through all filters: this layout's index of chunks has no checksum, and HDF5 fills a chunk that it does not
+    find with zeros.
     """
     found: list = []
     ecg.id.chunk_iter(found.append)

@@ -25,7 +25,6 @@ from ecg_batch.remote.path import RemotePath, is_remote
 ABSENT = 2**64 - 1  # offset and length of a chunk that holds zeros only, and is not stored
 CHECKSUM_BYTES = 4
 OPEN_FILES = 64
-AHEAD = 64  # chunks that are fetched ahead where records are read in order
 
 blosc.use_threads = False  # a process that loads is one of several, and may be forked
 
@@ -73,7 +72,7 @@ class ZarrChunks:
 
 
 class RemoteZarrChunks(ZarrChunks):
-    """The same of a folder below a URL: a range for each chunk, and once for each file its index. begin() fetches ahead of read()."""
+    """The same of a folder below a URL: a range for each chunk, and once for each file its index. begin() fetches before read()."""
 
     folder: RemotePath
 
@@ -102,10 +101,9 @@ class RemoteZarrChunks(ZarrChunks):
             raise damaged_chunk(path, at, str(error)) from None
 
     def __getitem__(self, key: slice) -> np.ndarray:
-        """int16 of records start .. stop - 1, the next ones fetched ahead."""
+        """int16 of records start .. stop - 1."""
         start, stop, _ = key.indices(self.shape[0])
-        first, last, end = start // self.chunk_records, -(-stop // self.chunk_records), -(-self.shape[0] // self.chunk_records)
-        self.begin(range(first, min(last + AHEAD, end)))
+        first, last = start // self.chunk_records, -(-stop // self.chunk_records)
         parts = [self.read(chunk) for chunk in range(first, last)]
         return np.concatenate(parts)[start - first * self.chunk_records : stop - first * self.chunk_records]
 

@@ -3,7 +3,7 @@
 import operator
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 
 import numpy as np

@@ -32,7 +32,7 @@ class Records(ABC):
     def chunks(self):
         """How to read fast: .chunk_records, .shape (record, lead, time), and .read(chunk, out=None) -> int16 of one chunk."""
 
-    def begin(self, chunks: Iterable[int]) -> None:
+    def begin(self, chunks: Iterable[int]) -> None:  # noqa: B027 - most sources have nothing to do
         """These chunks will be read next: a source far away begins to fetch them, and forgets others."""
 
     @abstractmethod

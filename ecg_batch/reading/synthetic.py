@@ -10,7 +10,8 @@ from ecg_batch.dataset.beats import WAVE_COLUMNS
 from ecg_batch.dataset.layout import ECG, HDF5, HDF5_DIGITS, MANIFEST, RECORDS, SUMS, ecg_file, partial_of
 from ecg_batch.dataset.manifest import read_manifest
 from ecg_batch.dataset.plan import BEATS
-from ecg_batch.dataset.sums import read_sums
+from ecg_batch.dataset.run import refuse_no_dataset
+from ecg_batch.dataset.sums import trust_sums
 from ecg_batch.dataset.tables import (
     DAMAGE,
     beat_groups,
@@ -69,7 +70,7 @@ def _open_remote(path: RemotePath) -> "OpenDataset":
     store = path.store
     refuse_no_dataset(path)
     store.warm([MANIFEST, SUMS])
-    _trust_sums(path)
+    trust_sums(path)
     manifest = read_manifest(path)
     hold_against_sums(path, MANIFEST)
     needed = [RECORDS, ecg_file(_last_file(manifest), stored_format(manifest), digits_of(path))]
@@ -78,35 +79,6 @@ def _open_remote(path: RemotePath) -> "OpenDataset":
         if not (path / name).exists():
             raise UserError(f"{path / name}: absent, so the dataset is damaged. ecg-batch verify {path} names what else is")
     return OpenDataset(path, manifest)
-
-
-def refuse_no_dataset(path: RemotePath) -> None:
-    """UserError where no finished dataset is at a URL, or its server knows no ranges."""
-    if path.suffix == ".partial":
-        raise UserError(f"{path}: not finished yet, and only finished datasets are read from a URL. ecg-batch status says where it is "
-                        "made how far it is")  # fmt: skip
-    try:
-        path.store.refuse_without_ranges(MANIFEST)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no dataset (no {MANIFEST} below it). Give the URL to which a finished ecg-batch synthesize --out "
-                        "was copied, with all its files") from None  # fmt: skip
-
-
-def _trust_sums(path: RemotePath) -> None:
-    """Whatever is fetched from now on is held against SHA256SUMS. It may be absent, as in an export, but then nothing is cached: what
-    is kept is named by its sum.
-    """
-    for _ in range(2):
-        try:
-            sums = read_sums(path)
-        except FileNotFoundError:
-            if path.store.cache:
-                raise UserError(f"{path / SUMS}: absent, and a cache is held against it. Copy it there, or leave cache out") from None
-            return
-        if sums is not None:
-            return path.store.trust(sums)
-        path.store.forget(SUMS)
-    raise damaged(path / SUMS, "a line is malformed, or the last one is not the sha256 of the others")
 
 
 def _last_file(manifest: dict) -> int:
@@ -260,5 +232,6 @@ class OpenDataset(Records):
 
         if self._zarr[0] != os.getpid():
             folder = self.path / ECG / "ecg"
-            self._zarr = (os.getpid(), zarr.open_array(folder.zarr_store() if is_remote(folder) else folder, mode="r", zarr_format=3))
+            store = folder.zarr_store() if is_remote(folder) else folder
+            self._zarr = (os.getpid(), zarr.open_array(store, mode="r", zarr_format=3))
         return self._zarr[1]

@@ -42,8 +42,8 @@ def fetch_chunk(path: RemotePath, at: int, chunks: int) -> bytes:
 
 
 def absent(path: RemotePath) -> UserError:
-    return UserError(f"{path}: absent, so the dataset is damaged. ecg-batch verify {path.store.url} names what else is; copy it there "
-                     "again")  # fmt: skip
+    return UserError(f"{path}: absent, so the dataset is damaged. ecg-batch verify {path.store.url} names what else is; copy it "
+                     "there again")  # fmt: skip
 
 
 def _index(path: RemotePath, chunks: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Store: what lies below one URL, fetched whole or by ranges, several at once, tried again where the network or the server failed."""
+"""Store: what lies below one URL, fetched whole or by ranges, several at once, tried again where network or server failed."""
 
 import errno
 import hashlib
@@ -27,6 +27,7 @@ THREADS = 32  # ranges under way in a process: 32 of 0.85 MB and 20 ms are more 
 PART = 2**23  # bytes of a large file that are fetched at once
 LARGE, KEPT = 2**16, 3  # files from this size lie in an unnamed file on disk, and so many of over PART are kept
 RETRIED_STATUS = (408, 425, 429)  # of those that say the request is at fault
+NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")  # of botocore
 NO_ANSWER = (TypeError, ValueError, NotImplementedError, AttributeError, KeyError, ImportError)  # of a program, not of a network
 
 
@@ -129,6 +130,8 @@ class Store:
             raise self._no_ranges(name, sent, 1)
 
     def size(self, name: str) -> int:
+        if name in self._wholes:
+            return len(self._wholes[name])
         here = self.here()
         return int(self._tried(name, lambda: here.fs.info(f"{here.root}/{name}"))["size"])
 
@@ -156,7 +159,7 @@ class Store:
     # Several at once ------------------------------------------------------------------------------------------------------
 
     def warm(self, whole: Iterable[str] = (), there: Iterable[str] = ()) -> None:
-        """Fetch these files, and ask whether those are there, at once: what follows finds them. Failures are met again by who asks."""
+        """Fetch these files, and ask whether those are there, at once: what follows finds them. What is absent, it meets itself."""
 
         def quietly(ask: Callable, name: str) -> None:
             try:
@@ -212,8 +215,8 @@ class Store:
         return self._tried(name, ask)
 
     def _no_ranges(self, name: str, sent: int, asked: int) -> UserError:
-        return UserError(f"{self.at(name)}: the server sends {sent:,} bytes where {asked:,} were asked for: it knows no ranges, so each "
-                         "chunk would fetch a whole file. Take a server that does, or copy the dataset to a disk")  # fmt: skip
+        return UserError(f"{self.at(name)}: the server sends {sent:,} bytes where {asked:,} were asked for: it knows no ranges, so "
+                         "each chunk would fetch a whole file. Take a server that does, or copy the dataset to a disk")  # fmt: skip
 
     def _tried(self, name: str, ask: Callable):
         began = time.monotonic()
@@ -232,7 +235,7 @@ class Store:
                 if wait_s is None:
                     raise UserError(f"{self.at(name)}: not read in {len(WAITS_S) + 1} tries over {time.monotonic() - began:.0f} s, "
                                     f"the last: {self._words(error)}. Look whether the store can be reached from here, and run it "
-                                    "again")  # fmt: skip
+                                    "again") from None  # fmt: skip
                 log.debug("%s: %s; tried again", self.at(name), self._words(error))
                 time.sleep(wait_s * random.uniform(0.75, 1.25))  # noqa: S311 - so that many workers do not come back together
         raise AssertionError("the last try returns or raises")
@@ -240,10 +243,9 @@ class Store:
     def _refusal(self, name: str, error: Exception) -> UserError | None:
         """What to tell at once, as another try would be answered alike."""
         status = _status(error)
-        if isinstance(error, PermissionError) or status in (401, 403) or type(error).__name__ in ("NoCredentialsError",
-                                                                                                   "PartialCredentialsError"):  # fmt: skip
-            return UserError(f"{self.at(name)}: access is refused ({self._words(error)}). Give credentials as fsspec takes them: in "
-                             "the environment, in a profile, or as storage_options; a public S3 bucket is read with "
+        if isinstance(error, PermissionError) or status in (401, 403) or type(error).__name__ in NO_CREDENTIALS:
+            return UserError(f"{self.at(name)}: access is refused ({self._words(error)}). Give credentials as fsspec takes them: "
+                             "in the environment, in a profile, or as storage_options; a public S3 bucket is read with "
                              "storage_options={'anon': True}. Some stores answer so too where nothing is there")  # fmt: skip
         if isinstance(error, NO_ANSWER) or (status and 400 <= status < 500 and status not in RETRIED_STATUS) or status == 501:
             return UserError(f"{self.at(name)}: cannot be read: {self._words(error)}. Look at the URL and at the storage_options")
@@ -256,8 +258,8 @@ class Store:
         """Of this process: made anew in each, forked ones too."""
         if self._here is None or self._here.pid != os.getpid():
             if self._withheld:
-                raise UserError(f"{self.url}: was opened with storage_options, and comes out of a pickle, which never holds them, as "
-                                "they may be credentials. Open it again: open_dataset(URL, storage_options=...)")  # fmt: skip
+                raise UserError(f"{self.url}: was opened with storage_options, and comes out of a pickle, which never holds them, "
+                                "as they may be credentials. Open it again: open_dataset(URL, storage_options=...)")  # fmt: skip
             with self._lock:
                 if self._here is None or self._here.pid != os.getpid():
                     fs, root = file_system(self.url, self._options)

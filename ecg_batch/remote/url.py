@@ -29,14 +29,14 @@ def local_path(text: str | Path) -> Path:
 def refuse_flattened(path: str | Path) -> None:
     """UserError where a URL became a Path, which makes one slash of its two."""
     if isinstance(path, Path) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]", str(path)) and not path.exists():
-        raise UserError(f"{shown_url(str(path))}: a URL is given as text, since a Path makes one slash of its two. Leave Path() out")
+        raise UserError(f"{shown_url(str(path))}: a URL is given as text, as Path makes one slash of its two. Leave Path() out")
 
 
 def refuse_url(text: object, why: str) -> None:
     """UserError where text is a URL and a folder is needed. why: what is done there, as 'a dataset is made'."""
     if is_url(str(text)):
-        raise UserError(f"{shown_url(str(text))}: {why} in a folder of this machine, not at a URL. Give a folder, and copy it "
-                        "afterwards with the tools of the store")  # fmt: skip
+        raise UserError(f"{shown_url(str(text))}: {why} in a folder of this machine, not at a URL. Give a folder; the "
+                        "store's own tools copy to and from it")  # fmt: skip
 
 
 def shown_url(url: str) -> str:
@@ -81,11 +81,13 @@ def file_system(url: str, options: Mapping):
     except Exception as error:  # each has its own; a profile that is not there, say
         raise UserError(f"{url}: cannot be opened with these storage_options or this environment: "
                         f"{scrubbed(error, options)}") from None  # fmt: skip
+    if protocol in ("s3", "s3a"):
+        fs.retries = 1  # of s3fs, beside those of botocore: five times five times ours would take minutes to say no
     return fs, kind._strip_protocol(url)
 
 
 def _with_ours(protocol: str, options: Mapping) -> dict:
-    """Options with our limits of time and of connections where they say nothing else. Tries are ours (store.py), not three layers'."""
+    """Options with our limits of time and connections where they say nothing else. It is store.py alone that tries again."""
     options = dict(options)
     if protocol in ("s3", "s3a"):
         ours = {"connect_timeout": TRY_S["connect"], "read_timeout": TRY_S["read"], "max_pool_connections": CONNECTIONS,
