@@ -1,0 +1,113 @@
+"""What goes wrong between here and a store is tried again, or said in a sentence with the URL; it is never a wrong sample."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+import ecg_batch
+from benchmarks.stores import proxy_to, put, rangeless_server, s3_server
+from ecg_batch.errors import UserError
+
+SHORT = {  # storage_options that do not wait for a silent server
+    "http": lambda: {"client_kwargs": {"timeout": __import__("aiohttp").ClientTimeout(sock_read=0.3)}},
+    "s3": lambda: {"config_kwargs": {"read_timeout": 0.3}},
+}
+
+
+def with_short_waits(place):
+    return {**place.options, **SHORT[place.protocol]()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [500, 503, 429, "cut", "wrong", "silent"])
+@pytest.mark.parametrize("stored", ["web", "s3"], indirect=True)
+def test_what_fails_once_is_tried_again(stored, folders, hurried, fault):
+    """Each file fails the first time, and each chunk."""
+    seen = set()
+
+    def once(request):
+        first = (request.path, request.range) not in seen
+        seen.add((request.path, request.range))
+        is_one_byte = request.range == "bytes=0-0"  # nothing holds that byte against a sum
+        return fault if first and not (fault == "wrong" and is_one_byte) else None
+
+    stored.proxy.fault = once
+    there, here = ecg_batch.open_dataset(stored.url(), storage_options=with_short_waits(stored)), ecg_batch.open_dataset(folders["zarr"])
+    assert there.records.equals(here.records)
+    np.testing.assert_array_equal(there.raw[[3, 200, 539]], here.raw[[3, 200, 539]])
+    assert len(stored.proxy.log) > len(seen)
+
+
+SAID = {
+    500: "not read in 5 tries over .*Look whether the store can be reached from here",
+    503: "not read in 5 tries",
+    "cut": "not read in 5 tries",
+    "silent": "not read in 5 tries",
+    "wrong": "chunk 1 cannot be read: what came is not what was written: its checksum is another.*copy it there again",
+    404: "absent, so the dataset is damaged. ecg-batch verify .* names what else is; copy it there again",
+    403: "access is refused",
+    400: "cannot be read.*Look at the URL and at the storage_options",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", SAID)
+@pytest.mark.parametrize("stored", ["web", "s3"], indirect=True)
+def test_what_always_fails_is_said_in_a_sentence(stored, hurried, fault):
+    dataset = ecg_batch.open_dataset(stored.url(), storage_options=with_short_waits(stored))
+    stored.proxy.clear()
+    stored.proxy.fault = lambda request: fault if request.path.endswith("c.1.0.0") and request.range != "bytes=-36" else None
+    began = time.monotonic()
+    with pytest.raises(UserError, match=f"^{stored.url()}/ecg.zarr/ecg/c.1.0.0: {SAID[fault]}") as caught:
+        dataset.raw[200]
+    assert len(str(caught.value)) < 700 and time.monotonic() - began < 20
+    tries = sum(asked != "bytes=-36" for _, asked, _ in stored.proxy.log)
+    assert tries == (1 if fault in (400, 403, 404) else 5)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "SHA256SUMS", "ecg.zarr/ecg/zarr.json"])
+def test_a_file_that_is_always_wrong_is_damaged(web, name):
+    web.proxy.fault = lambda request: "wrong" if request.path.endswith(name) and request.range != "bytes=0-0" else None
+    with pytest.raises(UserError, match=rf"/zarr/{name}: (damaged|cannot be read).*"):
+        web.open().raw[3]
+
+
+def test_an_absent_table_is_said(web):
+    web.proxy.fault = lambda request: 404 if request.path.endswith("records.parquet") else None
+    with pytest.raises(UserError, match="/zarr/records.parquet: absent, so the dataset is damaged"):
+        web.open()
+
+
+def test_a_server_without_ranges_is_refused_before_anything_large_is_fetched(folders):
+    with rangeless_server(folders["zarr"].parent) as address, proxy_to(address) as proxy:
+        with pytest.raises(UserError, match="dataset.json: the server sends .* bytes where 1 were asked for: it knows no ranges"):
+            ecg_batch.open_dataset(f"{proxy.url}/zarr")
+        assert len(proxy.log) == 1
+
+
+def test_a_server_that_is_not_there_is_said(hurried):
+    with pytest.raises(UserError, match="^http://127.0.0.1:9/runs/dataset.json: not read in 5 tries over .*Look whether the store"):
+        ecg_batch.open_dataset("http://127.0.0.1:9/runs")
+
+
+@pytest.mark.slow
+def test_a_dataset_that_is_replaced_while_it_is_read_is_never_mixed(make_dataset, folders):
+    """Indices of before and samples of after: what is read is one dataset's or an error."""
+    url = folders["zarr"].parent / "mixed"
+    shutil.copytree(folders["zarr"], url)
+    other = make_dataset("other", seed=9)
+    with s3_server() as address, proxy_to(address) as proxy:
+        from benchmarks.stores import s3_options
+
+        put(url, address, "bucket", "mixed")
+        dataset = ecg_batch.open_dataset("s3://bucket/mixed", storage_options=s3_options(proxy.url))
+        first = dataset.raw[:]
+        put(other, address, "bucket", "mixed")
+        with pytest.raises(UserError, match="c.*: chunk .* cannot be read|records.parquet: damaged"):
+            dataset.records, dataset.raw[:]
+        again = ecg_batch.open_dataset("s3://bucket/mixed", storage_options=s3_options(proxy.url)).raw[:]
+    shutil.rmtree(url)
+    np.testing.assert_array_equal(first, ecg_batch.open_dataset(folders["zarr"]).raw[:])
+    np.testing.assert_array_equal(again, ecg_batch.open_dataset(other).raw[:])
