@@ -1,8 +1,12 @@
-"""Stores to read from, on this machine: an S3 server, a web server, and a proxy before either that counts, delays and fails."""
+"""Stores to read from, on this machine: an S3 server, a web server, and a proxy before either that counts, delays and fails.
+
+    python -m benchmarks.stores web FOLDER | proxy ADDRESS LATENCY_S      in a process of its own, until it is ended
+"""
 
 import asyncio
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -161,7 +165,7 @@ def s3_server() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(2**30)}
+    environment = {**os.environ, "MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(2**30)}  # in memory
     words = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -237,3 +241,29 @@ def rangeless_server(folder: Path) -> Iterator[str]:
 
     with _served(_Threaded(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))) as address:
         yield address
+
+
+@contextmanager
+def elsewhere(*words: object) -> Iterator[str]:
+    """The address of one of these in a process of its own, which shares no core's lock with who reads."""
+    command = [sys.executable, "-m", "benchmarks.stores", *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def main(words: list[str]) -> int:
+    kind, of, *latency_s = words
+    with web_server(Path(of)) if kind == "web" else proxy_to(of) as served:
+        if latency_s:
+            served.latency_s = float(latency_s[0])
+        print(served if kind == "web" else served.url, flush=True)
+        signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
