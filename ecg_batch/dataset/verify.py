@@ -196,7 +196,9 @@ def _open_samples(run: Run):
 
         folder = run.folder / ECG / "ecg"
         if is_remote(folder):
-            return zarr_chunks(folder) or zarr.open_array(folder.zarr_store(), mode="r", zarr_format=3)
+            from ecg_batch.remote.zarr_store import ReadStore
+
+            return zarr_chunks(folder) or zarr.open_array(ReadStore(folder), mode="r", zarr_format=3)
         return zarr.open_array(folder, mode="r", zarr_format=3)
     from ecg_batch.dataset.hdf5 import Hdf5Chunks
 

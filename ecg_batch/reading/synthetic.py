@@ -231,7 +231,10 @@ class OpenDataset(Records):
         import zarr
 
         if self._zarr[0] != os.getpid():
-            folder = self.path / ECG / "ecg"
-            store = folder.zarr_store() if is_remote(folder) else folder
+            store = self.path / ECG / "ecg"
+            if is_remote(store):
+                from ecg_batch.remote.zarr_store import ReadStore
+
+                store = ReadStore(store)
             self._zarr = (os.getpid(), zarr.open_array(store, mode="r", zarr_format=3))
         return self._zarr[1]

@@ -60,12 +60,6 @@ class RemotePath:
     def open(self) -> "RangeFile":
         return RangeFile(self.store, self.inner)
 
-    def zarr_store(self):
-        """What zarr.open_array takes, of a folder."""
-        from ecg_batch.remote.zarr_store import ReadStore
-
-        return ReadStore(self)
-
 
 class RangeFile(io.RawIOBase):
     """A file that is read by ranges: small pieces through blocks that are kept, large ones as they are asked for.
