@@ -69,8 +69,8 @@ def fetched(folder: Path, proxy: Proxy, wanted: int) -> None:
     np.testing.assert_array_equal(ecg, here.raw[records])
     chunks = np.unique(records // here.chunks.chunk_records)
     needed = sum(stored_bytes(here.chunks, int(chunk)) for chunk in chunks)
-    print(f"{f'   the {len(chunks):,} chunks that they lie in have':66}{'':15} {needed:13,} bytes: {samples / needed:.4f} times that;"
-          f" with opening and rows {(opening + rows + samples) / needed:.4f} times", flush=True)  # fmt: skip
+    print(f"{f'   the {len(chunks):,} chunks that they lie in have':66}{'':15} {needed:13,} bytes: {samples / needed:.4f} times "
+          f"that; with opening and rows {(opening + rows + samples) / needed:.4f} times", flush=True)  # fmt: skip
 
 
 def stored_bytes(chunks, chunk: int) -> int:

@@ -10,6 +10,7 @@ URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://", re.ASCII)
 LOCAL = ("file", "local")
 EXTRA = ("s3", "s3a", "http", "https")  # what the extra `remote` brings
 CONNECTIONS = 64  # that a process may have open; botocore's own limit is 10
+NO_SECRETS = ("profile", "endpoint_url", "region_name")  # options that a message may repeat
 TRY_S = {"connect": 10, "read": 30}  # without a byte
 
 
@@ -65,7 +66,7 @@ def checked_url(url: str) -> str:
 
 def file_system(url: str, options: Mapping):
     """(the fsspec file system of a URL, its path there). UserError where its package is absent, or the options are not its own."""
-    import fsspec
+    import fsspec.asyn
 
     protocol = URL.match(url)[1].lower()
     try:
@@ -78,6 +79,8 @@ def file_system(url: str, options: Mapping):
                         "fsspec.available_protocols() lists") from None  # fmt: skip
     try:
         fs = kind(skip_instance_cache=True, **_with_ours(protocol, options))
+        if hasattr(fs, "set_session"):  # of s3 and http: once, before many threads would each begin one
+            fsspec.asyn.sync(fs.loop, fs.set_session)
     except Exception as error:  # each has its own; a profile that is not there, say
         raise UserError(f"{url}: cannot be opened with these storage_options or this environment: "
                         f"{scrubbed(error, options)}") from None  # fmt: skip
@@ -115,7 +118,7 @@ def scrubbed(error: object, options: Mapping) -> str:
 
 def _texts(value: object) -> list[str]:
     if isinstance(value, Mapping):
-        return [text for inner in value.values() for text in _texts(inner)]
+        return [text for name, inner in value.items() if name not in NO_SECRETS for text in _texts(inner)]
     if isinstance(value, (list, tuple)):
         return [text for inner in value for text in _texts(inner)]
     return [value] if isinstance(value, str) else []
