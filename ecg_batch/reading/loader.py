@@ -139,15 +139,15 @@ class ECGIterable(IterableDataset):
         with ThreadPoolExecutor(THREADS) as pool:
             firsts = range(done - done % step, len(bounds) - 1, step)
             windows = [bounds[first : first + step + 1] for first in firsts]
-            pieces = self._begun(order, windows[0]) if windows else []
+            following = self._begun(order, windows, 0)
             for at, (first, window) in enumerate(zip(firsts, windows, strict=True)):
-                ecg, these = self.set.read(pieces, held, None if worker else pool), pieces
-                pieces = self._begun(order, windows[at + 1]) if at + 1 < len(windows) else []
-                yield from self._window(order, window, ecg, these, max(done - first, 0))
+                pieces, ecg = following, self.set.read(following, held, None if worker else pool)
+                following = self._begun(order, windows, at + 1)
+                yield from self._window(order, window, ecg, pieces, max(done - first, 0))
 
-    def _begun(self, order: Epoch, bounds: np.ndarray) -> list[Piece]:
-        """The pieces of a window, which are fetched from now on where they are far away."""
-        pieces = order.pieces(int(bounds[0]), int(bounds[-1]))
+    def _begun(self, order: Epoch, windows: list[np.ndarray], at: int) -> list[Piece]:
+        """The pieces of a window, none after the last one. Where they are far away they are fetched from now on."""
+        pieces = order.pieces(int(windows[at][0]), int(windows[at][-1])) if at < len(windows) else []
         self.set.begin(pieces)
         return pieces
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
@@ -84,9 +84,9 @@ class Store:
 
     # Files ----------------------------------------------------------------------------------------------------------------
 
-    def whole(self, name: str) -> memoryview:
+    def whole(self, name: str, keep: bool = True) -> memoryview:
         """All bytes of a file. FileNotFoundError where there is none. Where the sums name another sha256 even the second time, the
-        caller finds that too, and says so.
+        caller finds that too, and says so. keep: for who asks again.
         """
         if (known := self._wholes.get(name)) is not None:
             return known
@@ -98,10 +98,12 @@ class Store:
                 data = self._download(name)
             if self.cache and stated and hashlib.sha256(data).hexdigest() == stated:
                 self.cache.keep_file(stated, data)
-        self._wholes[name], self._there[name] = data, True
-        large = [other for other, held in self._wholes.items() if len(held) > PART]
-        for other in large[:-KEPT]:
-            del self._wholes[other]
+        self._there[name] = True
+        if keep:
+            self._wholes[name] = data
+            large = [other for other, held in list(self._wholes.items()) if len(held) > PART]
+            for other in large[:-KEPT]:
+                self.forget(other)
         return data
 
     def trust(self, sums: dict[str, str]) -> None:
@@ -109,7 +111,7 @@ class Store:
         self.sums = sums
         for name, data in list(self._wholes.items()):
             if name in sums and hashlib.sha256(data).hexdigest() != sums[name]:
-                del self._wholes[name]
+                self.forget(name)
 
     def forget(self, name: str) -> None:
         self._wholes.pop(name, None)
@@ -183,7 +185,10 @@ class Store:
     def begun(self, key: tuple) -> bytes | None:
         """What was begun under a key, waited for; None where nothing was."""
         future = self.here().begun.get(key)
-        return future.result() if future else None
+        try:
+            return future.result() if future else None
+        except CancelledError:  # another thread began something else meanwhile
+            return None
 
     def lock_of(self, name: str) -> threading.Lock:
         """For what shall be fetched once of a file, and not by each thread."""

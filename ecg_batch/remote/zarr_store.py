@@ -33,7 +33,7 @@ class ReadStore(Store):
                 return path.store.fetch(path.inner, wanted.start, wanted.end)
             if isinstance(wanted, SuffixByteRequest):
                 return self._end(path, wanted.suffix)
-            data = path.read_bytes()
+            data = bytes(path.store.whole(path.inner, keep=key.endswith("zarr.json")))
             return data[wanted.offset :] if isinstance(wanted, OffsetByteRequest) else data
         except FileNotFoundError:
             if key.rpartition("/")[2].startswith("c."):
