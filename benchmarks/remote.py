@@ -1,6 +1,6 @@
 """Measure reading from a URL: what 256 shuffled records fetch from an S3 server, and the loader's speed beside that from the disk.
 
-    python -m benchmarks.remote [DATASET] [--records 100000] [--wanted 256] [--epoch 32768] [--latency-ms 20] [--rounds 3] [--workers 2]
+    python -m benchmarks.remote [DATASET] [--records N] [--wanted 256] [--epoch 32768] [--latency-ms 20] [--rounds 3] [--workers 2]
 
 DATASET: a finished one (default: 2,048 records made as by configs/demo.yaml, repeated to --records). S3 is moto's server and the
 web aiohttp's, each a process of its own on this machine, so what they take is taken from the reader. A proxy counts, or puts the
@@ -52,7 +52,7 @@ def fetched(folder: Path, proxy: Proxy, wanted: int) -> None:
 
     def told(what: str, began: float) -> int:
         took = proxy.bytes
-        print(f"{what:66}{len(proxy.log):6,} requests {took:13,} bytes {time.monotonic() - began:7.2f} s", flush=True)
+        print(f"{what:80}{len(proxy.log):6,} requests {took:13,} bytes {time.monotonic() - began:7.2f} s", flush=True)
         proxy.clear()
         return took
 
@@ -71,7 +71,7 @@ def fetched(folder: Path, proxy: Proxy, wanted: int) -> None:
     np.testing.assert_array_equal(ecg, here.raw[records])
     chunks = np.unique(records // here.chunks.chunk_records)
     needed = sum(stored_bytes(here.chunks, int(chunk)) for chunk in chunks)
-    print(f"{f'   the {len(chunks):,} chunks that they lie in have':66}{'':15} {needed:13,} bytes: {samples / needed:.4f} times "
+    print(f"{f'   the {len(chunks):,} chunks that they lie in have':80}{'':15} {needed:13,} bytes: {samples / needed:.4f} times "
           f"that; with opening and rows {(opening + rows + samples) / needed:.4f} times", flush=True)  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def shown(opened: dict, workers: int, rounds: int) -> None:
     disk = statistics.median(found["disk"])
     for name, speeds in found.items():
         of = f"{statistics.median(speeds) / disk:5.2f} of the disk's"
-        print(f"{f'ECGLoader, {workers} workers: {name}':66}{statistics.median(speeds):9,.0f} records/s {of}", flush=True)
+        print(f"{f'ECGLoader, {workers} workers: {name}':80}{statistics.median(speeds):9,.0f} records/s {of}", flush=True)
 
 
 if __name__ == "__main__":
