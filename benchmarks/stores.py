@@ -58,7 +58,7 @@ class Request:
 class Proxy:
     """url: of the proxy. latency_s: before each answer. fault(request) -> None, or what happens instead of an honest answer:
     a number, the status of an answer without a body; "cut": half of the body, then the connection is closed; "silent": none at all;
-    "wrong": one byte of the body is another.
+    "wrong": one byte of the body is another; "whole": the whole file, whatever range was asked for.
 
     log: (path, range, bytes of body sent) of each request.
     """
@@ -115,6 +115,8 @@ class _Passing(BaseHTTPRequestHandler):
 
     def _pass(self, request: Request, fault: object) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
+        if fault == "whole":
+            del self.headers["Range"]
         answer = self._ask(body)
         self.send_response(answer.status)
         for name, value in answer.getheaders():

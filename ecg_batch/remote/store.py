@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 WAITS_S = (0.1, 0.5, 2.0, 6.0)  # before each further try; 503 mostly means: more slowly
 THREADS = 32  # ranges under way in a process: 32 of 0.85 MB and 20 ms are more than a core decodes
+LOOK = 2  # bytes that say whether a file is there; one would end at 0, which s3rver takes for no end
 PART = 2**23  # bytes of a large file that are fetched at once
 LARGE, KEPT = 2**16, 3  # files from this size lie in an unnamed file on disk, and so many of over PART are kept
 RETRIED_STATUS = (408, 425, 429)  # of those that say the request is at fault
@@ -60,6 +61,7 @@ class Store:
         self.indices: dict[str, object] = {}  # of shard files: where their chunks lie
         self._wholes: OrderedDict[str, memoryview] = OrderedDict()
         self._there: dict[str, bool] = {}
+        self._knows_ends = True  # until the server shows that it does not know ranges that count from the end
         self._here: Here | None = None
         self._lock = threading.Lock()
 
@@ -119,17 +121,17 @@ class Store:
     def has(self, name: str) -> bool:
         if name not in self._there:
             try:
-                self.fetch(name, 0, 1)
+                self.fetch(name, 0, LOOK, may_end=True)
                 self._there[name] = True
             except FileNotFoundError:
                 self._there[name] = False
         return self._there[name]
 
     def refuse_without_ranges(self, name: str) -> None:
-        """UserError where the server answers a range of one byte with the whole file."""
+        """UserError where the server answers a range of two bytes with the whole file."""
         here = self.here()
-        if (sent := len(self._tried(name, lambda: here.fs.cat_file(f"{here.root}/{name}", start=0, end=1)))) > 1:
-            raise self._no_ranges(name, sent, 1)
+        if (sent := len(self._tried(name, lambda: here.fs.cat_file(f"{here.root}/{name}", start=0, end=LOOK)))) > LOOK:
+            raise self._no_ranges(name, sent, LOOK)
 
     def size(self, name: str) -> int:
         if name in self._wholes:
@@ -205,10 +207,16 @@ class Store:
         """
         if (whole := self._wholes.get(name)) is not None:
             return bytes(whole[start:stop])
+        if start < 0 and not self._knows_ends:
+            size = self.size(name)
+            start, stop = max(size + start, 0), size
         here, needed = self.here(), -start if start < 0 else stop - start
 
         def ask() -> bytes:
             data = here.fs.cat_file(f"{here.root}/{name}", start=start, end=stop)
+            if len(data) > needed and start < 0:  # a server that knows "the first of" and not "the last of"
+                self._knows_ends = False
+                return self.fetch(name, start, None, is_sound)
             if len(data) > needed:
                 raise self._no_ranges(name, len(data), needed)
             if len(data) < needed and not may_end:

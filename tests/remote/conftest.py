@@ -35,21 +35,28 @@ class Place:
 
 
 @pytest.fixture(scope="session")
-def folders(inputs, made_once, tmp_path_factory):
-    """kind -> folder of a finished dataset."""
+def folders(made_once, tmp_path_factory):
+    """kind -> folder of a finished dataset: zarr, and with all_kinds also hdf5 and long."""
     folder = tmp_path_factory.mktemp("stored")
     shutil.copytree(made_once, folder / "zarr")
+    return {"zarr": folder / "zarr"}
+
+
+@pytest.fixture(scope="session")
+def all_kinds(inputs, folders):
+    folder = folders["zarr"].parent
     synthesize(load_request(small_request(inputs, folder / "hdf5.yaml", format="hdf5")), folder / "hdf5", 1, fake())
     (folder / "long.yaml").write_text(LONG)
     job = [sys.executable, str(ROOT / "jobs/synthesize.py"), str(folder / "long.yaml"), "--out", str(folder / "long")]
     subprocess.run(job, check=True, capture_output=True)
-    return {kind: folder / kind for kind in ("zarr", "hdf5", "long")}
+    folders |= {kind: folder / kind for kind in ("hdf5", "long")}
+    return folders
 
 
 @pytest.fixture(scope="session")
-def s3_behind(folders):
+def s3_behind(all_kinds):
     with s3_server() as address, proxy_to(address) as proxy:
-        for kind, folder in folders.items():
+        for kind, folder in all_kinds.items():
             put(folder, address, "bucket", f"runs/{kind}")
         yield Place("s3", s3_options(proxy.url), proxy)
 

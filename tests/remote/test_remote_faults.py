@@ -29,8 +29,8 @@ def test_what_fails_once_is_tried_again(stored, folders, hurried, fault):
     def once(request):
         first = (request.path, request.range) not in seen
         seen.add((request.path, request.range))
-        is_one_byte = request.range == "bytes=0-0"  # nothing holds that byte against a sum
-        return fault if first and not (fault == "wrong" and is_one_byte) else None
+        is_look = request.range == "bytes=0-1"  # nothing holds these bytes against a sum
+        return fault if first and not (fault == "wrong" and is_look) else None
 
     stored.proxy.fault = once
     there = ecg_batch.open_dataset(stored.url(), storage_options=with_short_waits(stored))
@@ -69,7 +69,7 @@ def test_what_always_fails_is_said_in_a_sentence(stored, hurried, fault):
 
 @pytest.mark.parametrize("name", ["dataset.json", "SHA256SUMS", "ecg.zarr/ecg/zarr.json"])
 def test_a_file_that_is_always_wrong_is_damaged(web, name):
-    web.proxy.fault = lambda request: "wrong" if request.path.endswith(name) and request.range != "bytes=0-0" else None
+    web.proxy.fault = lambda request: "wrong" if request.path.endswith(name) and request.range != "bytes=0-1" else None
     with pytest.raises(UserError, match=rf"/zarr/{name}: (damaged|cannot be read).*"):
         web.open().raw[3]
 
@@ -82,9 +82,23 @@ def test_an_absent_table_is_said(web):
 
 def test_a_server_without_ranges_is_refused_before_anything_large_is_fetched(folders):
     with rangeless_server(folders["zarr"].parent) as address, proxy_to(address) as proxy:
-        with pytest.raises(UserError, match="dataset.json: the server sends .* bytes where 1 were asked for: it knows no ranges"):
+        with pytest.raises(UserError, match="dataset.json: the server sends .* bytes where 2 were asked for: it knows no ranges"):
             ecg_batch.open_dataset(f"{proxy.url}/zarr")
         assert len(proxy.log) == 1
+
+
+def test_a_server_that_knows_no_ranges_from_the_end_is_asked_otherwise(web, folders):
+    web.proxy.fault = lambda request: "whole" if request.range.startswith("bytes=-") else None
+    wanted = [3, 70, 300, 539]
+    np.testing.assert_array_equal(web.open().raw[wanted], ecg_batch.open_dataset(folders["zarr"]).raw[wanted])
+    assert sum(asked.startswith("bytes=-") for _, asked, _ in web.proxy.log) <= 3  # those that were under way at once
+
+
+def test_a_server_that_forgets_ranges_later_is_refused(web):
+    dataset = web.open()
+    web.proxy.fault = lambda request: "whole" if "c.1.0.0" in request.path else None
+    with pytest.raises(UserError, match="c.1.0.0: the server sends .* bytes where .* were asked for: it knows no ranges"):
+        dataset.raw[200]
 
 
 def test_a_server_that_is_not_there_is_said(hurried):

@@ -30,7 +30,7 @@ def chunk_bytes(folder, records: np.ndarray) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zarr", "hdf5"])
 @pytest.mark.parametrize("stored", PLACES, indirect=True)
-def test_it_is_read_as_in_its_folder(stored, folders, kind):
+def test_it_is_read_as_in_its_folder(all_kinds, stored, folders, kind):
     there, here = stored.open(kind), ecg_batch.open_dataset(folders[kind])
     wanted = np.random.default_rng(0).permutation(540)[:50]
     np.testing.assert_array_equal(there.raw[wanted], here.raw[wanted])
@@ -46,7 +46,7 @@ def test_it_is_read_as_in_its_folder(stored, folders, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stored", PLACES, indirect=True)
-def test_long_records_are_read_by_the_minute(stored, folders):
+def test_long_records_are_read_by_the_minute(all_kinds, stored, folders):
     there, here = stored.open("long"), ecg_batch.open_dataset(folders["long"])
     stored.proxy.clear()
     np.testing.assert_array_equal(there.window(1, 61.5, 119.0), here.window(1, 61.5, 119.0))
