@@ -73,6 +73,7 @@ def test_verify_names_the_damage(memory, damage):
     assert problems[0] == DAMAGES[damage] and len(problems) <= 2, problems
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["ptbxl", "npy", "hdf5"])
 def test_an_export_is_that_of_the_folder(web, folders, tmp_path, format):
     import ecg_batch

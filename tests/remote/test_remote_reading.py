@@ -155,6 +155,7 @@ def test_what_is_cached_is_not_fetched_again(stored, folders, tmp_path):
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
+@pytest.mark.slow
 def test_a_cache_never_serves_another_dataset(web, make_dataset, folders, tmp_path):
     """Of the same shape, at the same URL, in the same names."""
     url = folders["zarr"].parent / "replaced"
