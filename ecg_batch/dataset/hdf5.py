@@ -17,6 +17,7 @@ from ecg_batch.files import open_regular
 from ecg_batch.leads import LEADS, MV_PER_UV
 from ecg_batch.remote.path import is_remote
 
+DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)  # what HDF5 makes of it
 DEFLATE = 1  # 5 would save 4 % and take twice as long
 MOST_TIMES = 60 * 500  # samples of a record up to which there is a time for each
 CACHE_BYTES = 2**24  # HDF5's own default of 1 MB is less than a chunk: each slice of a chunk would decode it anew
@@ -103,10 +104,16 @@ class Hdf5Chunks:
             start += count
 
     def _whole(self, shard: int, key: slice = slice(0)) -> np.ndarray:
-        """Records of a shard's file. UserError where they are not whole."""
+        """Records of a shard's file. UserError where they are not whole, from a URL the second time too."""
         try:
-            return self._dataset(shard)[key]
-        except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            try:
+                return self._dataset(shard)[key]
+            except DAMAGE:
+                if not is_remote(self.files[shard]):
+                    raise
+                self._forget(shard)
+                return self._dataset(shard)[key]
+        except DAMAGE as error:
             mend = "copy it there again" if is_remote(self.files[shard]) else "--repair has it made again"
             raise UserError(f"{self.files[shard]}: cannot be read: {error}. ecg-batch verify DIR names what else is damaged, "
                             f"and {mend}") from None  # fmt: skip
@@ -132,6 +139,11 @@ class Hdf5Chunks:
             if is_remote(self.files[shard]):
                 self._places[key] = (file, places)
         return self._open[key]
+
+    def _forget(self, shard: int) -> None:
+        self._open.pop((os.getpid(), shard), None)
+        self._places.pop((os.getpid(), shard), None)
+        self.files[shard].store.begin({})
 
     def begin(self, chunks: Iterable[int]) -> None:
         """Start to fetch these chunks of files below a URL, and forget others. Waits for the files that are not open yet."""

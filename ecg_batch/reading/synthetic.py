@@ -123,7 +123,7 @@ class OpenDataset(Records):
 
     label_means = "what was asked"
 
-    def __init__(self, path: Path, manifest: dict):
+    def __init__(self, path: Path | RemotePath, manifest: dict):
         self.path, self.manifest, self.total = path, manifest, manifest["records"]
         self.fs_hz, self.duration_s = manifest["request"]["fs_hz"], manifest["request"]["duration_s"]
         self._chunks = None
@@ -176,7 +176,13 @@ class OpenDataset(Records):
             raise UserError(f"{absent[0]}: absent, so the dataset is damaged. ecg-batch verify DIR names what else is, and "
                             "--repair has it made again")  # fmt: skip
         try:
-            return read(self._array())
+            try:
+                return read(self._array())
+            except DAMAGE:
+                if not is_remote(self.path):
+                    raise
+                self.path.store.indices.clear()
+                return read(self._array())  # what came is fetched once more
         except DAMAGE as error:
             named = " or ".join(ecg_file(int(record)) for record in records[:5])
             raise UserError(f"{self.path}: {named} cannot be read ({type(error).__name__}). ecg-batch verify DIR names what "

@@ -7,6 +7,7 @@ from pathlib import Path
 from ecg_batch.errors import UserError, clipped
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://", re.ASCII)
+CHAIN = re.compile(r"[A-Za-z0-9]+::.*://", re.ASCII)  # as in simplecache::s3://bucket
 LOCAL = ("file", "local")
 EXTRA = ("s3", "s3a", "http", "https")  # what the extra `remote` brings
 CONNECTIONS = 64  # that a process may have open; botocore's own limit is 10
@@ -15,7 +16,7 @@ TRY_S = {"connect": 10, "read": 30}  # without a byte
 
 
 def is_url(text: object) -> bool:
-    return isinstance(text, str) and ("::" in text or URL.match(text) is not None) and not is_local(text)
+    return isinstance(text, str) and (CHAIN.match(text) or URL.match(text)) is not None and not is_local(text)
 
 
 def is_local(text: str) -> bool:

@@ -236,6 +236,12 @@ def test_a_path_is_no_url_and_a_folder_has_no_options(folders, tmp_path):
                                   ecg_batch.open_dataset(folders["zarr"]).raw[3])  # fmt: skip
 
 
+def test_colons_in_a_folder_are_no_chain(folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folders["zarr"], tmp_path / "runs::1")
+    assert len(ecg_batch.open_dataset("runs::1")) == 540
+
+
 def test_an_absent_package_is_named_with_its_extra():
     code = "import sys; sys.modules['s3fs'] = None\nimport ecg_batch\necg_batch.open_dataset('s3://bucket/runs')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
