@@ -46,12 +46,13 @@ def _served(server: ThreadingHTTPServer) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asked: number counts requests from 0; those of this path from 0 in turn."""
+    """What a client asked: number counts requests from 0; those of this path from 0 in turn. encoding: what it accepts."""
 
     path: str
     range: str
     number: int
     turn: int
+    encoding: str
 
 
 @dataclass
@@ -96,7 +97,7 @@ class _Passing(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, asked = self.path.partition("?")[0], self.headers.get("Range", "")
         turn = sum(1 for other, *_ in self._proxy.log if other == path)
-        request = Request(path, asked, len(self._proxy.log), turn)
+        request = Request(path, asked, len(self._proxy.log), turn, self.headers.get("Accept-Encoding", ""))
         self._proxy.log.append((path, asked, 0))
         fault = self._proxy.fault(request)
         time.sleep(self._proxy.latency_s)

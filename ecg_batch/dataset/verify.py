@@ -76,7 +76,7 @@ def _first(folder: Path | RemotePath, sums: dict[str, str]) -> dict[str, str]:
         return sums
     folder.store.trust(sums)
     small = {name: sha256 for name, sha256 in sums.items() if not _is_sample(name)}
-    folder.store.warm(small)
+    folder.store.warm(name for name in small if not link_or_odd(folder, name))
     return small
 
 

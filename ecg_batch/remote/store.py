@@ -81,9 +81,6 @@ class Store:
         """The URL of a file."""
         return f"{self.url}/{name}" if name else self.url
 
-    def sibling(self, ending: str) -> "Store":
-        return Store(self.url + ending, self._options)
-
     # Files ----------------------------------------------------------------------------------------------------------------
 
     def whole(self, name: str, keep: bool = True) -> memoryview:

@@ -103,6 +103,8 @@ def _with_ours(protocol: str, options: Mapping) -> dict:
 
         timeout = ClientTimeout(total=None, sock_connect=TRY_S["connect"], sock_read=TRY_S["read"])
         options["client_kwargs"] = {"timeout": timeout} | dict(options.get("client_kwargs") or {})
+        # a server that compresses on the way, as nginx may do with JSON, gives no ranges of it
+        options["headers"] = {"Accept-Encoding": "identity"} | dict(options.get("headers") or {})
     return options
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 
 import fsspec
 import pytest
@@ -108,11 +107,23 @@ def test_what_works_in_folders_only_says_so(words, capsys):
     assert status == 2 and "works in a folder" in printed and "Traceback" not in printed
 
 
-def test_an_export_has_no_receipts_and_is_said_to_be_no_dataset(memory, folders, tmp_path):
+def test_verify_follows_no_name_out_of_the_dataset(memory):
+    """SHA256SUMS is the store's, and may name anything."""
+    fs = fsspec.filesystem("memory")
+    body = fs.cat_file("/runs/zarr/SHA256SUMS").rpartition(b"# sha256")[0] + b"%064d  ../../secret\n" % 0
+    fs.pipe_file("/runs/zarr/SHA256SUMS", body + f"# sha256 of the lines above: {hashlib.sha256(body).hexdigest()}\n".encode())
+    fs.pipe_file("/secret", b"?")
+    folder, asked = find_folder(memory.url()), []
+    fetch = folder.store.fetch
+    folder.store.fetch = lambda name, *given, **named: asked.append(name) or fetch(name, *given, **named)
+    assert list(verify(folder)) == ["../../secret: named in SHA256SUMS, and no part of the dataset"]
+    assert "records.parquet" in asked and not [name for name in asked if "secret" in name]
+
+
+def test_what_is_no_manifest_is_told_in_words(memory):
     """What lies at a URL may be anything."""
     fs = fsspec.filesystem("memory")
     for text in ("{", "[]", json.dumps({"format": 10**9})):
         fs.pipe_file("/runs/zarr/dataset.json", text.encode())
         with pytest.raises(Exception, match="memory://runs/zarr/dataset.json: (damaged|format)"):
             memory.open()
-    shutil.rmtree(tmp_path, ignore_errors=True)

@@ -110,6 +110,14 @@ def test_a_server_that_knows_no_ranges_from_the_end_is_asked_otherwise(web, fold
     assert sum(asked.startswith("bytes=-") for _, asked, _ in web.proxy.log) <= 3  # those that were under way at once
 
 
+def test_a_server_that_compresses_on_the_way_is_asked_not_to(web):
+    """It would give no ranges of what it compresses."""
+    web.proxy.fault = lambda request: "whole" if request.encoding != "identity" else None
+    assert web.open().raw[3].shape == (12, 1000)
+    with pytest.raises(UserError, match="knows no ranges"):
+        ecg_batch.open_dataset(web.url(), storage_options={"headers": {"Accept-Encoding": "gzip"}})
+
+
 def test_a_server_that_forgets_ranges_later_is_refused(web):
     dataset = web.open()
     web.proxy.fault = lambda request: "whole" if "c.1.0.0" in request.path else None
