@@ -143,7 +143,10 @@ class Hdf5Chunks:
     def _forget(self, shard: int) -> None:
         self._open.pop((os.getpid(), shard), None)
         self._places.pop((os.getpid(), shard), None)
-        self.files[shard].store.begin({})
+        path = self.files[shard]
+        path.store.begin({})
+        if path.store.cache and path.inner in path.store.sums:
+            path.store.cache.drop(path.store.sums[path.inner])
 
     def begin(self, chunks: Iterable[int]) -> None:
         """Start to fetch these chunks of files below a URL, and forget others. Waits for the files that are not open yet."""

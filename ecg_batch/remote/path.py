@@ -94,7 +94,13 @@ class RangeFile(io.RawIOBase):
 
     def wanted(self, start: int, stop: int) -> tuple[tuple, object]:
         """What store.begin takes, of a piece that will be read."""
-        return (self._inner, start, stop), lambda: self._store.fetch(self._inner, start, stop)
+        return (self._inner, start, stop), lambda: self._fetch(start, stop)
+
+    def _fetch(self, start: int, stop: int) -> bytes:
+        cache, sha256 = self._store.cache, self._store.sums.get(self._inner)
+        if cache and sha256:
+            return cache.part(sha256, start, stop, lambda: self._store.fetch(self._inner, start, stop))
+        return self._store.fetch(self._inner, start, stop)
 
     def _read(self, start: int, stop: int) -> bytes:
         if stop <= start:
@@ -102,7 +108,7 @@ class RangeFile(io.RawIOBase):
         if (known := self._store.begun((self._inner, start, stop))) is not None:
             return known
         if stop - start >= BLOCK:
-            return self._store.fetch(self._inner, start, stop)
+            return self._fetch(start, stop)
         first, last = start // BLOCK, (stop - 1) // BLOCK
         data = b"".join(self._block(number) for number in range(first, last + 1))
         return data[start - first * BLOCK : stop - first * BLOCK]
@@ -110,7 +116,7 @@ class RangeFile(io.RawIOBase):
     def _block(self, number: int) -> bytes:
         if number not in self._blocks:
             begin = number * BLOCK
-            self._blocks[number] = self._store.fetch(self._inner, begin, min(begin + BLOCK, self._size))
+            self._blocks[number] = self._fetch(begin, min(begin + BLOCK, self._size))
             while len(self._blocks) > BLOCKS:
                 self._blocks.popitem(last=False)
         return self._blocks[number]

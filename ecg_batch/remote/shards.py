@@ -1,20 +1,14 @@
 """Shards: files of Zarr v3 sharding below a URL. A chunk is a range of one, and its crc32c comes with it."""
 
-import google_crc32c
 import numpy as np
 
 from ecg_batch.errors import UserError
+from ecg_batch.remote.cache import CHECKSUM_BYTES, is_sound
 from ecg_batch.remote.path import RemotePath
 from ecg_batch.remote.store import NotSound
 
 ABSENT = 2**64 - 1  # offset and length of a chunk that is not stored
-CHECKSUM_BYTES = 4
 LARGEST = 2**31  # bytes of a chunk: an index that says more is damaged
-
-
-def is_sound(data: bytes) -> bool:
-    """Whether the last bytes are the crc32c of the others."""
-    return google_crc32c.value(data[:-CHECKSUM_BYTES]).to_bytes(4, "little") == data[-CHECKSUM_BYTES:]
 
 
 def fetch_chunk(path: RemotePath, at: int, chunks: int) -> bytes:
@@ -22,7 +16,7 @@ def fetch_chunk(path: RemotePath, at: int, chunks: int) -> bytes:
     where it is there. NotSound where they are not what was written, also when they are asked for again.
     """
     store, sha256 = path.store, path.store.sums.get(path.inner)
-    if store.cache and sha256 and (kept := store.cache.chunk(sha256, at, is_sound)) is not None:
+    if store.cache and sha256 and (kept := store.cache.chunk(sha256, at)) is not None:
         return kept[:-CHECKSUM_BYTES]
     try:
         offset, length = (int(x) for x in _index(path, chunks)[at])
@@ -39,6 +33,22 @@ def fetch_chunk(path: RemotePath, at: int, chunks: int) -> bytes:
     if store.cache and sha256:
         store.cache.keep_chunk(sha256, at, data)
     return data[:-CHECKSUM_BYTES]
+
+
+def fetch_sound(path: RemotePath, start: int, stop: int) -> bytes:
+    """Bytes of a shard file that end with their crc32c, from the cache where they are there. UserError where they are others."""
+    store, sha256 = path.store, path.store.sums.get(path.inner)
+    if store.cache and sha256 and (kept := store.cache.chunk(sha256, f"{start}-{stop}")) is not None:
+        return kept
+    try:
+        data = store.fetch(path.inner, start, stop, is_sound)
+    except NotSound as error:
+        store.indices.clear()
+        raise UserError(f"{path}: bytes {start:,} to {stop:,} cannot be read: {error}. ecg-batch verify {store.url} names what "
+                        "else is damaged; copy it there again") from None  # fmt: skip
+    if store.cache and sha256:
+        store.cache.keep_chunk(sha256, f"{start}-{stop}", data)
+    return data
 
 
 def absent(path: RemotePath) -> UserError:

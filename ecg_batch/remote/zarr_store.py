@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Iterable
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
+from ecg_batch.remote.cache import is_sound
 from ecg_batch.remote.path import RemotePath
-from ecg_batch.remote.shards import absent
+from ecg_batch.remote.shards import absent, fetch_sound
 
 
 class ReadStore(Store):
@@ -30,7 +31,7 @@ class ReadStore(Store):
         path = self._folder / key
         try:
             if isinstance(wanted, RangeByteRequest):
-                return path.store.fetch(path.inner, wanted.start, wanted.end)
+                return fetch_sound(path, wanted.start, wanted.end)  # a chunk, which ends with its crc32c
             if isinstance(wanted, SuffixByteRequest):
                 return self._end(path, wanted.suffix)
             data = bytes(path.store.whole(path.inner, keep=key.endswith("zarr.json")))
@@ -44,7 +45,7 @@ class ReadStore(Store):
         """An index, which zarr-python asks for at each reading."""
         known = path.store.indices.get((path.inner, size))
         if known is None:
-            known = path.store.indices[path.inner, size] = path.store.fetch(path.inner, -size, None)
+            known = path.store.indices[path.inner, size] = path.store.fetch(path.inner, -size, None, is_sound)
         return known
 
     async def get_partial_values(self, prototype: BufferPrototype,

@@ -186,6 +186,26 @@ def test_a_damaged_cache_is_fetched_again_and_mended(web, folders, tmp_path):
     np.testing.assert_array_equal(whole, ecg_batch.open_dataset(folders["zarr"]).raw[:])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hdf5", "long"])
+def test_hdf5_and_long_records_are_cached_too(all_kinds, web, tmp_path, kind):
+    here = ecg_batch.open_dataset(all_kinds[kind])
+
+    def read() -> int:
+        """How many ranges of samples were fetched."""
+        web.proxy.clear()
+        there = web.open(kind, cache=tmp_path / "cache")
+        opened = len(web.proxy.log)
+        np.testing.assert_array_equal(there.raw[[0, 1]], here.raw[[0, 1]])
+        np.testing.assert_array_equal(there.piece(1, 7, 900), here.piece(1, 7, 900))
+        return len([asked for _, asked, _ in web.proxy.log[opened:] if asked not in ("", "bytes=0-1")])
+
+    assert read() >= 2 and read() <= {"hdf5": 0, "long": 2}[kind]  # of long records the index of each file
+    for path in [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]:
+        path.write_bytes(path.read_bytes()[:-9] + b"damage at"[:9])
+    assert read() >= 2 and read() <= 2
+
+
 def test_reading_goes_on_where_the_cache_cannot_be_written(web, tmp_path, caplog):
     (tmp_path / "cache").write_text("no folder")
     dataset = web.open(cache=tmp_path / "cache")
