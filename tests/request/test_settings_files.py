@@ -219,7 +219,7 @@ def test_set_is_read_as_strictly(tmp_path, pairs, said):
         ("steps=", "steps has no value"),
         ("steps=0400", "steps is 0400, which YAML 1.1 reads as octal"),
         ("steps=4e2.5", "steps is '4e2.5'; needed a whole number from 0"),
-        ("steps=0", "steps is 0; needed a whole number from 10"),
+        ("told_steps=0", "told_steps is 0; needed a whole number from 10"),
         ("workers=-1", "workers is -1; needed a whole number from 1"),
         ("step=3", "unknown key 'step' (did you mean steps?); known keys: compared"),
         ("steps=null", "steps is null"),
