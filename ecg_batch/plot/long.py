@@ -35,6 +35,7 @@ COLOURS = {"N": "#33506e", "V": "#c0392b", "A": "#d98a00", "R": "#8e44ad"}
 # drawn as others are: supraventricular and ventricular beats, and those with the main rhythm's place
 GROUP = {"a": "A", "J": "A", "E": "V", "F": "V", "j": "N", "B": "N", "/": "N"}
 NAMES = {"N": "normal", "V": "ventricular ectopic", "A": "atrial ectopic", "R": "of another rhythm"}
+BESIDE = {"N": "own rhythm", "V": "beside a V", "A": "beside an A", "R": "other rhythm"}
 SINUS = ("(N", "(SBR")
 PAUSE, PAUSE_AMONG = 1.5, 11  # times the median of so many intervals: the sinus node stood still, or a beat was not conducted
 NORMAL = {"(P": "/"}  # of the record's own rhythm the symbol whose intervals count as normal, where it is not N
@@ -248,8 +249,7 @@ def _poincare(axes, r_s: np.ndarray, symbols: np.ndarray, measured: Hrv) -> None
         alpha, size = (0.25, 1.2) if len(rr_ms) > 10_000 else (0.5, 2.0)
         axes.plot(rr_ms[:-1][at], rr_ms[1:][at], ".", color=COLOURS[name], markersize=size, alpha=alpha, rasterized=True)
         if len(at):
-            label = {"N": "own rhythm", "R": "other rhythm"}.get(name, f"beside a {name}")
-            axes.plot([], [], ".", color=COLOURS[name], label=label, markersize=3)
+            axes.plot([], [], ".", color=COLOURS[name], label=BESIDE[name], markersize=3)
     low, high = np.percentile(rr_ms, [0.05, 99.95])
     pad = 0.08 * (high - low)
     limits = (low - pad, high + pad)
