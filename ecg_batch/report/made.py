@@ -15,8 +15,8 @@ from ecg_batch.report.asked import length
 from ecg_batch.report.parts import Facts, Section, Words
 
 METHOD = "Hybrid-SSM-ECG: Efficient Electrocardiogram Synthesis via Compositional State Space Models"
-NOT_FOR = ("The records show beats of real patients, and donors can be found by design. They are for augmentation and tests, and "
-           "not for diagnosis, nor for any statement about a patient. Synthetic records of one donor do not add patients.")  # fmt: skip
+NOT_FOR = ("The records show beats of real patients, and donors can be found by design. They are for augmentation and tests, not "
+           "for diagnosis, nor for statements about a patient. Synthetic records of one donor do not add patients.")  # fmt: skip
 
 
 def made(plan: Plan, manifest: dict) -> Section:
