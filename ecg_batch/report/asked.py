@@ -10,6 +10,7 @@ from ecg_batch.request.places import all_places
 from ecg_batch.request.query_table import NAME as QUERIES
 from ecg_batch.request.write import PLACES, as_file, as_text, has_usual_events, number
 
+MOST_NAMED = 24  # labels in words
 NOISE = {"muscle": "muscle", "electrode": "electrode motion", "baseline": "wandering baseline", "mains": "mains",
          "lead_off": "leads off", "swapped": "arms exchanged", "clipped": "a converter at its end"}  # fmt: skip
 VARIED = {"hr_bpm": "heart rate (bpm)", "snr_db": "ratio to noise (dB)", "alpha": "share of texture",
@@ -34,14 +35,13 @@ def in_words(request: Request) -> list[tuple[str, str]]:
         mix = request.mix
         sex = "any" if mix.female is None else f"{percent(mix.female)} female, {percent(1 - mix.female)} male"
         said += [
-            ("Labels", ", ".join(f"{label} {percent(share)}" for label, share in by_share(mix.labels))),
+            ("Labels", labels(mix.labels)),
             ("Heart rate", drawn(mix.hr_bpm, "bpm", "the donor's own" if not request.vary else "the donor's own, or as varied")),
             ("Age", drawn(mix.age, "years", "any")),
             ("Sex", sex),
         ]
     elif request.cohort:
-        shares = [f"{label} {percent(share)}" for label, share in by_share(request.cohort.labels or ())]
-        said.append(("Cohort", f"what the donors are: {', '.join(shares) or 'each as often as the next'}"))
+        said.append(("Cohort", f"what the donors are: {labels(request.cohort.labels or ()) or 'each as often as the next'}"))
     folds = ", ".join(map(str, request.donor_folds))
     least = f", who hold a label at {request.min_likelihood} % or more" if request.min_likelihood else ""
     said.append(("Donors", f"from folds {folds}{least}; one of the {request.k} nearest each time"))
@@ -79,6 +79,12 @@ def bundled_digests(plan: Plan) -> dict[str, str]:
 
     weights = {name: BUNDLED / f"{name}.safetensors" for name in plan.inputs}
     return {"bank": bank_digest(BUNDLED)} | {name: sha256_file(path) for name, path in weights.items() if path.exists()}
+
+
+def labels(shares) -> str:
+    """The most frequent with their shares, and how many more."""
+    said = [f"{label} {percent(share)}" for label, share in by_share(shares)]
+    return ", ".join(said[:MOST_NAMED]) + f" and {len(said) - MOST_NAMED} more, as below" * (len(said) > MOST_NAMED)
 
 
 def by_share(labels) -> list[tuple[str, float]]:

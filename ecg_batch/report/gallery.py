@@ -50,7 +50,7 @@ def words(dataset: OpenDataset, chosen: dict, drawn: dict, labels: int) -> str:
     if left := labels - len(drawn):
         said += f"Of {labels} labels the {len(drawn)} most frequent are shown; {left} are left out, to keep the page small. "
     if fewer := [name for name in drawn if len(drawn[name]) < len(chosen[name])]:
-        said += f"There was room for fewer than {EACH} records of {', '.join(fewer)}. "
+        said += f"There was room for fewer than {EACH} records of {', '.join(fewer) if len(fewer) < len(drawn) else 'each'}. "
     return said
 
 

@@ -70,6 +70,7 @@ def summary(plan: Plan, table: rows.Rows) -> str:
 def key_figures(plan: Plan, table: rows.Rows, manifest: dict) -> list[tuple[str, str]]:
     """What a reader wants to know first: (number, of what)."""
     flagged = int((table.texts("flags") != "").sum())
+    share = f" ({100 * flagged / len(table):.1f} %)" * (flagged > 0)
     off = np.abs(table.numbers("hr_bpm_measured") - table.numbers("hr_bpm_requested"))
     off = off[~np.isnan(off)]
     near = f"{100 * np.mean(off <= rows.NEAR_BPM):.1f} %" if len(off) else "not asked"
@@ -77,6 +78,6 @@ def key_figures(plan: Plan, table: rows.Rows, manifest: dict) -> list[tuple[str,
         (f"{len(table):,}", "records"), (made.hours(len(table) * plan.request.duration_s), "of signal"),
         (f"{len(np.unique(table.texts('label'))):,}", "labels"),
         (f"{len(np.unique(table.numbers('donor_patient_id'))):,}", "donor patients"),
-        (near, "within 3 bpm of the asked rate"), (f"{flagged:,} ({100 * flagged / len(table):.1f} %)", "flagged"),
+        (near, "within 3 bpm of the asked rate"), (f"{flagged:,}{share}", "flagged"),
         (made.size(manifest["bytes"]), "on disk"), (made.energy(manifest).partition(" (")[0], "energy"),
     ]  # fmt: skip

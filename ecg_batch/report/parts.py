@@ -25,11 +25,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it stands in a file."""
+    """Text as it stands in a file; a long one is folded away."""
 
     text: str
     says: str
     kind: str = "code"
+
+    @property
+    def is_long(self) -> bool:
+        return self.text.count("\n") > 30
 
 
 @dataclass(frozen=True)

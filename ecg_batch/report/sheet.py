@@ -27,6 +27,7 @@ from ecg_batch.plot.paper import (
 
 STEP_MM = 0.1  # to which the height of a trace is rounded
 POINT_MM = 0.25  # along time, of which a trace has its least and its most: 10 ms
+LETTER_MM = 1.6  # half of one
 COLUMNS = len(LAYOUT[0])
 COLUMN_MM = COLUMN_S * MM_PER_S
 BELOW_STRIP_MM = 5.2  # from the lower edge, where the types of beats stand
@@ -53,6 +54,7 @@ def _column(sheet: Sheet, at: int, top_mm: float, row_mm: float, beats: list[tup
     for beat_s, name in beats:
         if start_s <= beat_s < start_s + COLUMN_S:
             x, odd = PULSE_MM + beat_s * MM_PER_S, "" if name == "N" else ' class="o"'
+            x = min(max(x, left + LETTER_MM), right - LETTER_MM)  # whole, also at the edge of a column
             drawn.append(f'<text x="{x:.4g}" y="{height - BELOW_STRIP_MM:g}" text-anchor="middle"{odd}>{escape(name)}</text>')
     if at == 0 and sheet.waves is not None:
         names = zip(("P", "QRS", "T"), WAVE_COLOURS, (0, 5, 16), strict=True)
