@@ -50,7 +50,7 @@ def _others(said: Counter) -> list[tuple[str, int]]:
         elif symbol == NOTE and not aux.endswith(" ends"):
             found[{"posture": "changes of posture"}.get(aux, aux)] += n
         elif symbol == QUALITY and aux.startswith("noise ") and aux != "noise ends":
-            found[f"episodes of {aux}"] += n
+            found["episodes of noise: " + " and ".join(sorted(aux.removeprefix("noise ").split("+")))] += n
         elif symbol == QUALITY and aux != "noise ends":
             found[f"minutes that failed the gate: {aux}"] += n
     return list(found.items())

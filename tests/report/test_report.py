@@ -93,9 +93,9 @@ def test_its_numbers_are_those_of_the_tables(page, made_once):
 def test_beats_are_counted_by_symbol_and_note(made_once):
     table = pandas.read_parquet(made_once / "beats.parquet")
     assert beats.count(made_once) == Counter(zip(table["symbol"], table["aux"], strict=True))
-    notes = {("~", "noise muscle"): 3, ("~", "noise ends"): 3, ("s", "(ST1-"): 2, ("s", "ST1-)"): 2, ('"', "activity"): 1,
+    notes = {("~", "noise muscle"): 3, ("~", "noise muscle+baseline"): 2, ("~", "noise baseline+muscle"): 1, ("~", "noise ends"): 3, ("s", "(ST1-"): 2, ("s", "ST1-)"): 2, ('"', "activity"): 1,
              ('"', "activity ends"): 1}  # fmt: skip
-    assert dict(beats._others(Counter(notes))) == {"episodes of noise muscle": 3, "ST episodes": 2, "activity": 1}
+    assert dict(beats._others(Counter(notes))) == {"episodes of noise: muscle": 3, "episodes of noise: baseline and muscle": 3, "ST episodes": 2, "activity": 1}
 
 
 def test_every_flag_has_its_meaning_on_the_page():
