@@ -15,7 +15,7 @@ from ecg_batch.reading.synthetic import OpenDataset
 from ecg_batch.report.glance import course_of
 from ecg_batch.report.parts import Drawn, Gallery, Section, Words
 from ecg_batch.report.rows import Rows, donor_names, statements
-from ecg_batch.report.sheet import columns_of
+from ecg_batch.report.sheet import columns_of, height_mm
 from ecg_batch.request.model import LOOP_S
 
 EACH, OPEN = 12, 2  # records of a label; of these not folded away
@@ -108,9 +108,9 @@ def facts(row: dict, donor: str) -> str:
 
 def _draw(dataset: OpenDataset, record: int, title: str, said: str) -> Drawn:
     waves = waves_of(dataset, [record])[0]
-    columns = columns_of(Sheet(dataset[record], dataset.fs_hz, title, said, waves))
+    sheet = Sheet(dataset[record], dataset.fs_hz, title, said, waves)
     says = f"Twelve-lead ECG of record {record}, and ten seconds of lead II"
-    return Drawn(title, said, says, columns, is_marked=waves is not None)
+    return Drawn(title, said, says, columns_of(sheet), height_mm(sheet), is_marked=waves is not None)
 
 
 def _draw_long(dataset: OpenDataset, record: int, title: str, said: str) -> Drawn:
@@ -124,9 +124,9 @@ def _draw_long(dataset: OpenDataset, record: int, title: str, said: str) -> Draw
     rhythms = rhythms_in(sample, symbols, aux, fs_hz)
     inside = (r_s >= at_s) & (r_s < at_s + STRIP_S)
     strip = [(float(time - at_s), str(name)) for time, name in zip(r_s[inside], types[inside], strict=True)]
-    columns = columns_of(Sheet(dataset.window(record, at_s, at_s + STRIP_S), fs_hz, title, said), strip)
+    sheet = Sheet(dataset.window(record, at_s, at_s + STRIP_S), fs_hz, title, said)
     course = course_of(r_s, lanes_in(sample, symbols, aux, fs_hz, last_s), last_s, at_s)
     here = f"en seconds from {clock(at_s)}: {rhythms_within(rhythms, at_s, at_s + STRIP_S)}"
     counts = ", ".join(f"{n:,} {name}" for name, n in sorted(Counter(types.tolist()).items()))
     says = f"Twelve-lead ECG of record {record}, t{here}"
-    return Drawn(title, f"{said}; beats: {counts}. T{here}", says, columns, course)
+    return Drawn(title, f"{said}; beats: {counts}. T{here}", says, columns_of(sheet, strip), height_mm(sheet), course)

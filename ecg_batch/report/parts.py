@@ -106,12 +106,15 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A record on ECG paper. columns: SVG of each column of 2.5 s; course: of a long record, what comes over its hours."""
+    """A record on ECG paper. columns: SVG of each column of 2.5 s; height_mm: of the paper; course: of a long record, what comes
+    over its hours.
+    """
 
     title: str
     facts: str
     says: str
     columns: list[str]
+    height_mm: float
     course: Course | None = None
     is_marked: bool = False
 

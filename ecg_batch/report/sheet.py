@@ -39,6 +39,11 @@ def columns_of(sheet: Sheet, beats: list[tuple[float, str]] = ()) -> list[str]:
     return [_column(sheet, at, *room, beats) for at in range(COLUMNS)]
 
 
+def height_mm(sheet: Sheet) -> float:
+    """Of the paper that it needs."""
+    return grid_mm(*room_mm([sheet]))
+
+
 def _column(sheet: Sheet, at: int, top_mm: float, row_mm: float, beats: list[tuple[float, str]]) -> str:
     height, start_s = grid_mm(top_mm, row_mm), at * COLUMN_S
     left, right = (at > 0) * (PULSE_MM + at * COLUMN_MM), PULSE_MM + (at + 1) * COLUMN_MM

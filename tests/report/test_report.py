@@ -282,7 +282,7 @@ def test_records_without_a_flag_and_of_new_patients_come_first(small_dataset):
 
 
 def test_there_are_as_many_pictures_as_there_is_room_for_and_what_is_left_out_is_said(small_dataset):
-    big = Drawn("", "", "", ["x" * 100_000])
+    big = Drawn("", "", "", ["x" * 100_000], 108.0)
     chosen = {f"L{label}": list(range(12)) for label in range(10)}
     drawn = gallery.draw_in_turns(chosen, lambda row: big)
     counts = [len(sheets) for sheets in drawn.values()]
