@@ -67,8 +67,8 @@ def inputs(plan: Plan, digests: dict[str, str]) -> list[tuple[str, str]]:
     """Of what it was made, by digest: names of folders say nothing elsewhere."""
     said = []
     for name, sha256 in plan.inputs.items():
-        whose = "the bundled one" if digests.get(name) == sha256 else "of your own" if name in digests else "yours"
-        said.append((name.capitalize(), f"{whose}, sha256 {sha256[:16]}"))
+        whose = f"{'' if digests[name] == sha256 else 'not '}the bundled one, " if name in digests else ""
+        said.append((name.capitalize(), f"{whose}sha256 {sha256[:16]}"))
     return said
 
 

@@ -42,7 +42,8 @@ def render(dataset: OpenDataset) -> str:
 
 def sections(dataset: OpenDataset, plan: Plan, table: rows.Rows) -> list[Section]:
     named = "" if plan.source else "PTB-XL "
-    shares = dict(plan.request.mix.labels) if plan.request.mix else {}
+    said = plan.request.mix or plan.request.cohort
+    shares = dict(said.labels or ()) if said else {}
     return [
         asked.asked(plan, asked.bundled_digests(plan)),
         made.made(plan, dataset.manifest),

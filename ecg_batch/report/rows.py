@@ -76,7 +76,7 @@ def labels(rows: Rows, asked: dict[str, float]) -> Section:
     table = []
     for at, name in enumerate(names[:MOST_LABELS]):
         of = said == name
-        share = "by table" if not asked else f"{100 * asked.get(name, 0):.3g} %"
+        share = "not said" if not asked else f"{100 * asked.get(name, 0):.3g} %"
         table.append([name, share, of_all(counts[name], len(rows), most),
                       f"{int(held[of, at].sum()):,}", f"{int(held[:, at].sum()):,}"])  # fmt: skip
     parts = [Table("Asked for, and held by the donor", ["label", "share asked", "records that ask for it", "of these hold it",
