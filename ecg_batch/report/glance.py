@@ -57,7 +57,8 @@ def _spans(lane: Lane, last_s: float) -> str:
 
 
 def _ticks(last_s: float) -> list[tuple[float, str]]:
-    step_s = next(step for step in (10, 20, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600) if last_s / step <= MOST_TICKS)
+    steps = (10, 20, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600)
+    step_s = next(step for step in steps if last_s / step <= MOST_TICKS)
     at = np.arange(0, last_s + 1, step_s).tolist()
     return [(time / last_s, clock(time)[:5] if last_s >= SHORT_S else clock(time)[3:]) for time in at]
 
