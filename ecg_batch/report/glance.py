@@ -61,5 +61,3 @@ def _ticks(last_s: float) -> list[tuple[float, str]]:
     step_s = next(step for step in steps if last_s / step <= MOST_TICKS)
     at = np.arange(0, last_s + 1, step_s).tolist()
     return [(time / last_s, clock(time)[:5] if last_s >= SHORT_S else clock(time)[3:]) for time in at]
-
-
