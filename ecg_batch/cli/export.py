@@ -5,6 +5,7 @@ formats:
   wfdb    the same: .hea, .dat and .atr are what WFDB reads
   hdf5    one HDF5 file per shard
   npy     one array, and the table
+  webdataset   tars with .npy, .json and .beats.json of each record
 """
 
 from argparse import ArgumentParser, Namespace
@@ -17,13 +18,14 @@ from ecg_batch.pool import usable_cores
 
 EXAMPLES = """examples:
   ecg-batch export runs/demo --format ptbxl
+  ecg-batch export runs/demo --format webdataset --where flags=
   ecg-batch export runs/demo --format npy --where label=AFIB --where flags= --records 0:1000 --out afib
 """
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", type=Path, metavar="DIR", help="the --out of a finished ecg-batch synthesize")
-    parser.add_argument("--format", required=True, choices=("ptbxl", "wfdb", "hdf5", "npy"))
+    parser.add_argument("--format", required=True, choices=("ptbxl", "wfdb", "hdf5", "npy", "webdataset"))
     parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder (default: DIR-FORMAT)")
     parser.add_argument("--workers", type=positive, default=usable_cores(), metavar="N", help="processes (default: all cores)")
     parser.add_argument("--where", type=pair, action="append", default=[], metavar="COLUMN=VALUE", help="only records with this "
