@@ -74,7 +74,7 @@ def key_figures(plan: Plan, table: rows.Rows, manifest: dict) -> list[tuple[str,
     share = f" ({100 * flagged / len(table):.1f} %)" * (flagged > 0)
     off = np.abs(table.numbers("hr_bpm_measured") - table.numbers("hr_bpm_requested"))
     off = off[~np.isnan(off)]
-    near = f"{100 * np.mean(off <= rows.NEAR_BPM):.1f} %" if len(off) else "not asked"
+    near = f"{np.floor(1000 * np.mean(off <= rows.NEAR_BPM)) / 10:.1f} %" if len(off) else "not asked"  # 100 is all
     return [
         (f"{len(table):,}", "records"), (made.hours(len(table) * plan.request.duration_s), "of signal"),
         (f"{len(np.unique(table.texts('label'))):,}", "labels"),
