@@ -1,6 +1,6 @@
 # make demo    2,048 synthetic ECGs and a picture, from the bundled bank and models
 # make check   ruff and the fast tests (-m "not slow and not slurm"), about a minute: for whoever changes a line
-# make test    all tests; those on a real Slurm cluster skip, saying so, unless root on Debian with what .ci/run installs
+# make test    all tests; those on a real Slurm cluster or in a browser skip, saying so, where what .ci/run installs is absent
 # make fuzz    an hour of random odd inputs for all readers, or MINUTES=20 of them; it ends with a finding and how to repeat it
 # make wheel   dist/*.whl: everything in one file, also the kernels, the bundled bank and models, and the example requests
 # make bundled rebuilds the bundled bank and models from PTB-XL: make bundled PTBXL=/path/to/ptbxl

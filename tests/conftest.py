@@ -22,7 +22,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background
 
 # Minutes each: two processes that share the files end together when no such file is left for the end.
 LONGEST_FILES = ("test_benchmarks.py", "test_evaluate.py", "test_worker.py", "test_export.py", "test_stream.py", "test_generate.py",
-                 "test_prepare.py", "test_guarantees.py", "test_holter.py", "test_wheel.py", "test_contracts.py")  # fmt: skip
+                 "test_prepare.py", "test_guarantees.py", "test_holter.py", "test_wheel.py", "test_contracts.py",
+                 "test_tools.py")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

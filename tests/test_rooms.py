@@ -18,7 +18,7 @@ FLOORS = (
     ("dataset",),
     ("reading", "synthesis"),
     ("export", "plot", "run"),
-    ("evaluation",),
+    ("evaluation", "report"),
     ("cli",),
     ("__main__",),
 )

@@ -67,7 +67,7 @@ def _all(arguments: Namespace) -> dict:
         raise UserError("ecg-batch evaluate needs --ptbxl DIR, or --ludb or --mitdb for waves alone; --records goes with these")
     from ecg_batch.bundled import BUNDLED
     from ecg_batch.evaluation.report import evaluate_dataset
-    from ecg_batch.evaluation.sections import Settings
+    from ecg_batch.evaluation.sets import Settings
 
     (chosen,) = settings(arguments.set, Settings())
     skip, judges = tuple(arguments.skip), arguments.judges or BUNDLED

@@ -5,6 +5,7 @@ formats:
   wfdb    the same: .hea, .dat and .atr are what WFDB reads
   hdf5    one HDF5 file per shard
   npy     one array, and the table
+  webdataset   tars with .npy, .json and .beats.json of each record
 """
 
 from argparse import ArgumentParser, Namespace
@@ -18,6 +19,7 @@ from ecg_batch.remote.url import is_url
 
 EXAMPLES = """examples:
   ecg-batch export runs/demo --format ptbxl
+  ecg-batch export runs/demo --format webdataset --where flags=
   ecg-batch export runs/demo --format npy --where label=AFIB --where flags= --records 0:1000 --out afib
 """
 
@@ -25,7 +27,7 @@ EXAMPLES = """examples:
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", type=place, metavar="DIR", help="the --out of a finished ecg-batch synthesize, or its "
                         "URL")  # fmt: skip
-    parser.add_argument("--format", required=True, choices=("ptbxl", "wfdb", "hdf5", "npy"))
+    parser.add_argument("--format", required=True, choices=("ptbxl", "wfdb", "hdf5", "npy", "webdataset"))
     parser.add_argument("--out", type=folder, metavar="DIR", help="a new folder (default: DIR-FORMAT; of a URL in this folder)")
     parser.add_argument("--workers", type=positive, default=usable_cores(), metavar="N", help="processes (default: all cores)")
     parser.add_argument("--where", type=pair, action="append", default=[], metavar="COLUMN=VALUE", help="only records with this "

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ecg_batch.cli import configs, evaluate, export, plot, prepare, status, synthesize, train, verify
+from ecg_batch.cli import configs, evaluate, export, plot, prepare, report, status, synthesize, train, verify
 from ecg_batch.cli.completion import PrintCompletion
 from ecg_batch.cli.logs import log_from
 from ecg_batch.cli.outcome import exit_status
@@ -18,6 +18,7 @@ COMMANDS = {
     "status": status,
     "verify": verify,
     "plot": plot,
+    "report": report,
     "export": export,
     "prepare": prepare,
     "train": train,

@@ -184,6 +184,17 @@ def read_beats(folder: Path, records: Sequence[int]):
     return _read(folder / BEATS, read)
 
 
+def beat_columns(folder: Path, names: Sequence[str]) -> Iterator["pa.Table"]:  # noqa: F821
+    """Some columns of beats.parquet of all records, a row group at a time."""
+    hold_against_sums(folder, BEATS)
+    try:
+        with open_table(folder / BEATS) as file:
+            for index in range(file.num_row_groups):
+                yield file.read_row_group(index, list(names))
+    except DAMAGE as error:
+        raise damaged(folder / BEATS, error) from None
+
+
 def beat_groups(folder: Path, records: np.ndarray) -> Iterator["pa.Table"]:  # noqa: F821
     """All columns of beats.parquet of these records, which ascend, a row group at a time."""
     hold_against_sums(folder, BEATS)

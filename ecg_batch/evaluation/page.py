@@ -84,26 +84,36 @@ def usefulness(section: dict, figures) -> list[str]:
             "fold 10: AUROC", "F1"]  # fmt: skip
     over = [*head[:3], "gain over it", head[4], "gain over it", *head[6:]]
     rare = section["rare statements"]
-    kinds: dict[str, dict] = {"": {}, " %": {}, "rare statements": {}}
+    kinds: dict[str, dict] = {"": {}, " %": {}, "rare statements": {}, "all statements": {}}
     for name, row in section["rows"].items():
         kinds[next((end for end in kinds if end and name.endswith(end)), "")][name] = row
     by_class = [[name, *(row["by class"].get(label, {}).get("AUROC", float("nan")) for label in SUPERCLASSES)]
                 for name, row in (kinds[""] | kinds[" %"]).items()]  # fmt: skip
+    by_statement = [[code, *(row["by class"].get(code, {}).get("F1", float("nan")) for row in kinds["rare statements"].values())]
+                    for code in rare]  # fmt: skip
     return [
         note(
-            f"{section['real records']} real records of {section['real patients']} patients are folds 1-8. A row is trained once "
-            "for each test fold (10, then 1 to 8), without any record of its patients; fold 9 chooses step and thresholds; all "
-            f"predictions are scored together. {section['settings']['steps']} steps of 64 pieces of 2.5 s in every row: in turn, "
-            "half of them each; mixed, half of each batch. Intervals are 95 %: bootstrap over test folds with their trainings and "
-            "over their records. The texture models have seen textures of folds 1-8 (without labels); of fold 10, nothing."
+            f"{section['real records']} real records of {section['real patients']} patients are folds 1-8. A row is trained "
+            f"{section['settings']['seeds']} times for each of {section['settings']['folds']} test folds (10 first), without any "
+            "record of its patients; fold 9 chooses step and thresholds; all predictions are scored together. "
+            f"{section['settings']['steps']} steps of 64 pieces of 2.5 s in every row: in turn, half of them each; mixed, half of "
+            "each batch. Intervals are 95 %: bootstrap over trainings and over patients. The texture models have seen textures "
+            "of folds 1-8 (without labels); of fold 10, nothing."
         ),
         table(head, lines(kinds[""])),
         note(f"Against the best cheap baseline ({section['best cheap baseline']}):"),
         table(over, lines(section["against it"])),
         note("Synthetic alone against real training on copies of the same donors:"),
         table(over, lines({"synthetic alone": section["synthetic alone against its donors"]})),
-        note(f"Another classifier, of {len(rare)} statements that under a tenth of the records hold: {', '.join(rare)}."),
+        note("Another classifier, of all statements that records of folds 1-8 and of fold 9 hold:"),
+        table(head, lines(kinds["all statements"])),
+        note(f"Another, of {len(rare)} statements that few records hold: {', '.join(rare)}."),
         table(head, lines(kinds["rare statements"])),
+        note("What the first gain over others, rare synthetic first, then real:"),
+        table(["over", "macro AUROC", "macro F1"], [[other, span(gain["AUROC"], 3, "+"), span(gain["F1"], 3, "+")]
+                                                    for other, gain in section["rare synthetic against"].items()]),
+        note("F1 of each of these statements:"),
+        table(["", *(name.removesuffix(", rare statements") for name in kinds["rare statements"])], by_statement),
         note("Few real patients; donors are cut to the same patients:"),
         table(head, lines(kinds[" %"])),
         note("AUROC by class:"),

@@ -1,154 +1,22 @@
-"""Evaluate a finished dataset against real ECGs: what is compared, and every figure of the report but those of
-evaluate_usefulness.py, in the order in which they are shown.
-
-Synthetic records come from the dataset; the ablations are the same request made again with one option changed. Real records are
-PTB-XL's: folds 1-8 are what donors and training come from, fold 9 chooses, fold 10 tests.
+"""Every figure of a dataset's report but those of usefulness_rows.py and two_sample_rows.py, in the order in which they are shown.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.errors import UserError
 from ecg_batch.evaluation import fidelity, privacy, validity
-from ecg_batch.evaluation.ablations import ablations, noise_texture, real_texture
-from ecg_batch.evaluation.labelled import CHOICE_FOLD, TEST_FOLD, TRAIN_FOLDS, Labelled, from_rows
 from ecg_batch.evaluation.scores import macro_auroc
+from ecg_batch.evaluation.sets import Sets, Settings, with_this_software
 from ecg_batch.evaluation.train_judge import judged
-from ecg_batch.keys import Range
 from ecg_batch.leads import MV_PER_UV
 from ecg_batch.models.judge import Judge, embed, filtered, load_judge, superclasses
-from ecg_batch.request.model import Cohort, Variation
 from ecg_batch.statements import SUPERCLASSES
 
-VARIED_ALONE = {"rr_cv": 0.05, "axis_deg": 10.0, "electrode": 0.25, "gain_sd": 0.12, "blend": 0.4}  # each has a row of its own
-ALL_VARIATION = Variation(**{name: value for name, value in VARIED_ALONE.items() if name != "blend"})
-PUBLISHED = {"texture": "decoded", "alpha": 0.6, "prd_limit_pct": 10.0, "lowpass_hz": 40.0}
-FEWEST_TAUGHT, FEWEST_CHOSEN, RARE = 20, 3, 0.1  # records of folds 1-8 and of fold 9 that a rare statement has; its largest share
 FIDELITY_DRAWS = 10
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the evaluation spends."""
-
-    folds: Annotated[int, Range(1, 9, "test folds of the main rows: 10, and so many of 1-8")] = 9
-    few_folds: Annotated[int, Range(1, 9, "of ablation rows and the low-data curve")] = 3
-    seeds: Annotated[int, Range(1, 100, "trainings for each of them; every fold has other seeds")] = 1
-    steps: Annotated[int, Range(10, 10**6, "of each classifier")] = 400
-    records: Annotated[int, Range(1, 10**7, "of each synthetic set that trains")] = 2048
-    compared: Annotated[int, Range(2, 10**6, "pairs in fidelity and validity at most")] = 484
-    delineated: Annotated[int, Range(1, 10**6, "records a side for NeuroKit2")] = 150
-    workers: Annotated[int, Range(1, 1024, "processes")] = 2
-    told_seeds: Annotated[int, Range(1, 100, "trainings of the two-sample test; of one band or part of the beat, one")] = 3
-    told_steps: Annotated[int, Range(10, 10**6, "of each of them")] = 400
-
-
-@dataclass(frozen=True)
-class Sets:
-    """Everything that is compared. made: the dataset; variants: name -> ablation, record for record beside `made`; rare: the same
-    request for the rare statements, evenly, and those statements.
-    """
-
-    real: Labelled
-    train: Labelled
-    choice: Labelled
-    test: Labelled
-    made: Labelled
-    rows: object  # records.parquet of `made`
-    variants: dict[str, Labelled]
-    rare: Labelled | None
-    rare_statements: tuple[str, ...]
-    prd_limit_pct: float | None
-
-
-def variants_of(request) -> dict[str, dict]:
-    """Ablations: without variation, without texture, with other textures; the alpha sweep; each kind of variation by itself.
-
-    "real texture" is recorded too, but not laid in time with the beats; so is none that is decoded.
-    """
-    bare = {"variation": None, "judge": None}
-    decoded = {**bare, "texture": "decoded"}
-    return {
-        "no variation": bare,
-        "retrieval only": {**bare, "alpha": 0.0},
-        "noise-shaped texture": decoded,
-        "real texture": decoded,
-        "decoded texture": decoded,
-        "as published": {**bare, **PUBLISHED},
-        "alpha 0.3": {**bare, "alpha": 0.3},
-        "alpha 0.6": {**bare, "alpha": 0.6},
-        **{name: {**bare, "variation": replace(Variation(), **{name: value})} for name, value in VARIED_ALONE.items()},
-        "all variation": {**bare, "variation": Variation(**VARIED_ALONE)},
-    }
-
-
-def rare_statements(train: Labelled, choice: Labelled, held_by_donors: Sequence[str]) -> tuple[str, ...]:
-    """The statements that less than a tenth of the training records hold, enough to learn and to choose a threshold."""
-    named = sorted({code for codes in train.codes for code in codes} & set(held_by_donors))
-    counts = {code: (train.holds(code).sum(), choice.holds(code).sum()) for code in named}
-    return tuple(
-        code for code, (taught, chosen) in counts.items()
-        if FEWEST_TAUGHT <= taught < RARE * len(train) and chosen >= FEWEST_CHOSEN
-    )  # fmt: skip
-
-
-def read_sets(folder: Path, real: Labelled, settings: Settings, show=iter) -> Sets:
-    """Opens the dataset, refuses a leak, makes the ablations."""
-    from ecg_batch.dataset.plan import read_plan
-    from ecg_batch.reading.synthetic import open_dataset
-    from ecg_batch.synthesis.source import query_source
-    from ecg_batch.synthesis.synthesizer import open_synthesizer
-
-    dataset, plan = open_dataset(folder), read_plan(folder)
-    count = min(len(dataset), settings.records)
-    rows = dataset.records.slice(0, count)
-    made = from_rows(dataset.raw[:count], rows, dataset.fs_hz)
-    train, choice, test = (real.in_folds(*folds) for folds in (TRAIN_FOLDS, (CHOICE_FOLD,), (TEST_FOLD,)))
-    refuse_leak(folder, made, choice, test)
-    changes = variants_of(plan.request)
-    stand_ins = {"noise-shaped texture": noise_texture, "real texture": real_texture}
-    queries = query_source(plan.request, folder)
-    synthesizer = open_synthesizer(with_this_software(plan), "decoded")
-    variants = ablations(synthesizer, count, changes, queries, stand_ins, show)
-    donors = synthesizer.donors
-    held = [code for code in donors.table.codes if donors.table.holds(code)[donors.rows].any()]
-    statements = rare_statements(train, choice, held)
-    rare = of_statements(synthesizer, statements, count, show) if statements else None
-    return Sets(real, train, choice, test, made, rows, variants, rare, statements, plan.request.prd_limit_pct)
-
-
-def of_statements(synthesizer, statements: Sequence[str], records: int, show) -> Labelled:
-    """The dataset's request, asked for these statements in equal shares instead."""
-    from ecg_batch.synthesis.ask import cohort_queries
-
-    cohort = Cohort(labels=tuple((code, 1 / len(statements)) for code in statements))
-    asked = synthesizer.asked(mix=None, table=None, vary=None, cohort=cohort)
-    queries_of = partial(cohort_queries, asked.request, asked.donors)
-    return ablations(asked, records, {"rare": {}}, queries_of, {}, show)["rare"]
-
-
-def with_this_software(plan):
-    """The same plan for records that are compared among themselves and never join its dataset."""
-    from ecg_batch.dataset.plan import software_versions
-
-    return replace(plan, versions=software_versions())
-
-
-def refuse_leak(folder: Path, made: Labelled, *held_out: Labelled) -> None:
-    """UserError where a patient of fold 9 or 10 is among the donors: no score on that patient would mean anything."""
-    donors = set(made.patients[made.patients >= 0].tolist())
-    leaked = sorted(donors & {int(patient) for part in held_out for patient in part.patient_id})
-    if leaked:
-        raise UserError(
-            f"{folder}: patients {', '.join(map(str, leaked[:5]))}{' ...' * (len(leaked) > 5)} of PTB-XL's folds 9 and 10 are "
-            "among the donors; a score on these folds would measure memory. Make the dataset with donor_folds within 1 to 8"
-        )
 
 
 def networks(models: Path = BUNDLED) -> dict[str, tuple[Judge, dict]]:
@@ -170,6 +38,7 @@ def fidelity_section(sets: Sets, encoder: Judge, settings: Settings, encoder_sha
     named = {floor: sets.train, "synthetic": sets.made}
     named |= {name: sets.variants[name] for name in ("no variation", "retrieval only", "noise-shaped texture", "real texture",
                                                      "decoded texture", "as published", "blend", "all variation")}  # fmt: skip
+    named |= sets.smaller
     target = embed(encoder, filtered(held_out.ecg, held_out.fs_hz))
     features = {name: embed(encoder, filtered(part.ecg, part.fs_hz)) for name, part in named.items()}
     draws: dict[str, list[dict]] = {name: [] for name in named}

@@ -18,16 +18,19 @@ from typing import Annotated
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.spatial.transform import Rotation
 
 from ecg_batch.donors.ptbxl import statement_codes
 from ecg_batch.errors import UserError
 from ecg_batch.evaluation.labelled import CHOICE_FOLD, TEST_FOLD, TRAIN_FOLDS, Labelled
 from ecg_batch.evaluation.scores import bootstrap, calibration, fast_macro_auroc, macro_auroc, macro_f1, thresholds_of
 from ecg_batch.keys import Range
+from ecg_batch.leads import MODELLED_INDEX, twelve_leads
 from ecg_batch.models.judge import BATCH, JUDGE_HZ, Judge, JudgeConfig, filtered, predict
 from ecg_batch.models.sizes import refuse
 from ecg_batch.models.weights import FORMAT
 from ecg_batch.progress import progress
+from ecg_batch.signal.vcg import DOWER, INVERSE_DOWER
 from ecg_batch.statements import SUPERCLASSES
 
 PASSES, FEWEST_STEPS, LOOKS = 15, 600, 8  # where no number of steps is asked for
@@ -42,7 +45,7 @@ class JudgeTraining:
     learning_rate: Annotated[float, Range(1e-12, 1e12)] = 3e-3
     weight_decay: Annotated[float, Range(0, 1e6)] = 0.05
     look_every: Annotated[int, Range(0, 10**7, "steps between two looks at fold 9; 0: eight looks")] = 0
-    augment: Annotated[int, Range(0, 1, "1: classical augmentation")] = 1
+    augment: Annotated[int, Range(0, 2, "1: classical augmentation; 2: turned and scaled vectorcardiograms")] = 1
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
 
     def of(self, records: int) -> "JudgeTraining":
@@ -235,7 +238,7 @@ def fit(
         x = pieces_at_random(train.x[rows], config.window, rng)
         judge.train()
         with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" or bf16_is_fast()):
-            logits = judge((augmented(x, rng) if training.augment else x).to(device))
+            logits = judge(AUGMENTATIONS[training.augment](x, rng).to(device))
         loss = F.binary_cross_entropy_with_logits(logits.float(), train.labels[rows].to(device))
         if not torch.isfinite(loss):
             raise UserError(
@@ -285,6 +288,10 @@ def _shuffled(count: int, seed: int, one: int) -> np.ndarray:
     return np.random.default_rng([seed, one, count]).permutation(count)
 
 
+def as_they_are(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    return x
+
+
 def augmented(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Classical augmentation of filtered mV: loudness, lead loudness, noise, a slow wave. Shifts: every piece is one."""
     b, lead, time = x.shape
@@ -294,3 +301,16 @@ def augmented(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     t = torch.arange(time) / JUDGE_HZ
     wave = torch.sin(2 * np.pi * (uniform(0.3, 1.0, b, 1, 1) * t + uniform(0, 1, b, lead, 1)))
     return x + uniform(0, 0.05, b, lead, 1) * wave
+
+
+def turned_and_scaled(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Each record's vectorcardiogram turned by up to 45 degrees about each axis and stretched along each by up to 1.5, as 3KG does
+    (Gopal et al. 2021, arXiv:2106.04452). What is no dipole, the rest of each lead, stays as it is.
+    """
+    turns = Rotation.from_euler("xyz", rng.uniform(-45, 45, (len(x), 3)), degrees=True).as_matrix()
+    moved = turns * rng.uniform(1, 1.5, (len(x), 1, 3)) - np.eye(3)  # (record, 3, 3)
+    of_leads = torch.from_numpy((DOWER @ moved @ INVERSE_DOWER).astype(np.float32))  # (record, 8, 8)
+    return x + twelve_leads(of_leads @ x[:, list(MODELLED_INDEX)])
+
+
+AUGMENTATIONS = (as_they_are, augmented, turned_and_scaled)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ecg_batch.donors.bank import Bank
 from ecg_batch.evaluation.labelled import Labelled, from_rows
-from ecg_batch.evaluation.sections import Settings
+from ecg_batch.evaluation.sets import Settings
 from ecg_batch.evaluation.two_sample import (
     BANDS,
     PARTS,

@@ -1,14 +1,14 @@
 """Usefulness: what a classifier for real patients gains from synthetic records, beside what costs nothing.
 
-Every row trains the same network for the same number of steps on another mixture. It is trained once for each test fold
-(10, and 1 to 8 in turn): without any record, real or synthetic, of that fold's patients; step and thresholds are chosen on
-fold 9. The predictions of all test folds are scored together, so a gain is seen on some seven times as many patients as fold 10
-has. Trainings are pure functions of (row, fold, seed), spread over processes of one thread each; each is written to
-trainings.jsonl when it is done, so a killed evaluation goes on where it stopped.
+Every row trains the same network for the same number of steps on another mixture. It is trained for each test fold (10, and
+others in turn where that is small): without any record, real or synthetic, of that fold's patients; step and thresholds are
+chosen on fold 9. The predictions of all trainings are scored together. Trainings are pure functions of (row, fold, seed), spread
+over processes of one thread each; each is written to trainings.jsonl when it is done, so a killed evaluation goes on where it
+stopped.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,13 +18,13 @@ import torch
 from ecg_batch.evaluation.labelled import CHOICE_FOLD, TEST_FOLD, TRAIN_FOLDS, Labelled
 from ecg_batch.evaluation.scores import fast_macro_auroc, macro_auroc, thresholds_of
 from ecg_batch.evaluation.train_judge import Examples, JudgeTraining, fit
-from ecg_batch.models.judge import SMALL, filtered, predict
+from ecg_batch.models.judge import BATCH, SMALL, filtered, predict
 from ecg_batch.pool import pool_of
 from ecg_batch.progress import track
 
 DRAWS = 200  # bootstrap
 REAL = "real"  # the name under which all real records are saved
-LABEL_SETS = ("superclasses", "rare statements")
+LABEL_SETS = ("superclasses", "rare statements", "all statements")
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,16 @@ def first(name: str, synthetic: str, **fields) -> Row:
     return Row(name, ((synthetic, 1.0), (REAL, 1.0)), in_turn=1, **fields)
 
 
-def save_set(folder: Path, name: str, records: Labelled, rare: Sequence[str] = ()) -> None:
-    """Filters once for all trainings: float16 keeps 2 uV of a 4 mV QRS. Processes map the file instead of copying it."""
-    labels = {
-        LABEL_SETS[0]: records.labels,
-        LABEL_SETS[1]: records.hold(rare) if rare else None,
-    }
-    np.save(folder / f"{name}.x.npy", filtered(records.ecg, records.fs_hz).numpy().astype(np.float16))
-    for task, held in labels.items():
-        if held is not None:
-            np.save(folder / f"{name}.{task}.npy", held.astype(np.float32))
+def save_set(folder: Path, name: str, records: Labelled, classes: Mapping[str, Sequence[str]]) -> None:
+    """Filters once for all trainings: float16 keeps 2 uV of a 4 mV QRS. Processes map the file instead of copying it.
+
+    classes: of each of LABEL_SETS.
+    """
+    parts = [filtered(records.ecg[at : at + BATCH], records.fs_hz).numpy().astype(np.float16)
+             for at in range(0, len(records), BATCH)]  # fmt: skip
+    np.save(folder / f"{name}.x.npy", np.concatenate(parts))
+    for task, held in classes.items():
+        np.save(folder / f"{name}.{task}.npy", records.hold(held).astype(np.float32))
     np.save(folder / f"{name}.patients.npy", records.patients)
     np.save(folder / f"{name}.fold.npy", records.fold)
 
@@ -180,20 +180,21 @@ def read_lines(path: Path) -> list[dict]:
 
 @dataclass(frozen=True)
 class Tested:
-    """What one training said of its test fold: truth, probability, predicted, each (record, class)."""
+    """What one training said of its test fold: truth, probability, predicted, each (record, class); patient: (record,)."""
 
     fold: int
     truth: np.ndarray
     probability: np.ndarray
     predicted: np.ndarray
+    patient: np.ndarray
 
 
-def tested(runs: Sequence[dict], truth_of: dict[int, np.ndarray]) -> list[Tested]:
+def tested(runs: Sequence[dict], truth_of: dict[int, np.ndarray], patient_of: dict[int, np.ndarray]) -> list[Tested]:
     """Runs in the order of fold and seed."""
     out = []
     for run in sorted(runs, key=lambda run: (run["fold"], run["seed"])):
-        p = np.array(run["probabilities"])
-        out.append(Tested(run["fold"], truth_of[run["fold"]].astype(bool), p, p >= np.array(run["thresholds"])))
+        p, fold = np.array(run["probabilities"]), run["fold"]
+        out.append(Tested(fold, truth_of[fold].astype(bool), p, p >= np.array(run["thresholds"]), patient_of[fold]))
     return out
 
 
@@ -204,22 +205,26 @@ def pooled(runs: Sequence[Tested], rows: Sequence[np.ndarray] | None = None) -> 
         np.concatenate([getattr(run, name)[at] for run, at in zip(runs, rows, strict=True)])
         for name in ("truth", "probability", "predicted")
     )
-    f1 = 2 * (predicted & truth).sum(0) / np.maximum(predicted.sum(0) + truth.sum(0), 1)
-    return {"AUROC": fast_macro_auroc(truth, p), "F1": float(f1.mean())}
+    return {"AUROC": fast_macro_auroc(truth, p), "F1": float(f1_by_class(truth, predicted).mean())}
+
+
+def f1_by_class(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    return 2 * (predicted & truth).sum(0) / np.maximum(predicted.sum(0) + truth.sum(0), 1)
 
 
 def summarise(runs: Sequence[Tested], against: Sequence[Tested] | None = None, classes: Sequence[str] = ()) -> dict:
     """Scores of a row and, against another row's runs of the same folds and seeds, its gain: each [value, low, high].
 
-    The 95 % interval is a bootstrap in two stages: test folds, each with its training, are drawn again, then records within
-    each. So it holds both what other patients and what other trainings would give.
+    The 95 % interval is a bootstrap in two stages: trainings, each with its test fold, are drawn again, then the patients of each
+    fold. So it holds both what other patients and what other trainings would give.
     """
     out = {"trainings": len(runs), "records": sum(len(run.truth) for run in runs), **_intervals(runs, against)}
     out["of folds"] = {name: [pooled([run])[name] for run in runs] for name in ("AUROC", "F1")}
     out["fold 10"] = pooled([run for run in runs if run.fold == TEST_FOLD])
-    truth, p = (np.concatenate([getattr(run, name) for run in runs]) for name in ("truth", "probability"))
+    truth, p, predicted = (np.concatenate([getattr(run, name) for run in runs]) for name in ("truth", "probability", "predicted"))
+    f1 = f1_by_class(truth, predicted)
     out["by class"] = {
-        name: {"AUROC": macro_auroc(truth[:, [k]], p[:, [k]]), "records": int(truth[:, k].sum())}
+        name: {"AUROC": macro_auroc(truth[:, [k]], p[:, [k]]), "F1": float(f1[k]), "records": int(truth[:, k].sum())}
         for k, name in enumerate(classes) if 0 < truth[:, k].sum() < len(truth)
     }  # fmt: skip
     return out
@@ -230,13 +235,21 @@ def _intervals(runs: Sequence[Tested], against: Sequence[Tested] | None) -> dict
         raise ValueError("a gain compares trainings on the same folds")
     rng, sides, drawn = np.random.default_rng(0), [side for side in (runs, against) if side is not None], []
     whole = np.array([list(pooled(side).values()) for side in sides])  # (side, score)
+    records_of = {run.fold: _records_of_patients(run.patient) for run in runs}
     for _ in range(DRAWS):
         chosen = rng.integers(0, len(runs), len(runs))
-        rows = [rng.integers(0, len(runs[at].truth), len(runs[at].truth)) for at in chosen]
+        drawn_of = {fold: np.concatenate([held[at] for at in rng.integers(0, len(held), len(held))])
+                    for fold, held in records_of.items()}  # fmt: skip
+        rows = [drawn_of[runs[at].fold] for at in chosen]  # the same patients in all trainings of a fold
         drawn.append([list(pooled([side[at] for at in chosen], rows).values()) for side in sides])
     drawn = np.array(drawn)  # (draw, side, score)
     out = _spans(whole[0], drawn[:, 0])
     return out if against is None else {**out, "gain": _spans(whole[0] - whole[1], drawn[:, 0] - drawn[:, 1])}
+
+
+def _records_of_patients(patient: np.ndarray) -> list[np.ndarray]:
+    order = np.argsort(patient, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(patient[order])) + 1)
 
 
 def _spans(value: np.ndarray, drawn: np.ndarray) -> dict[str, list[float]]:

@@ -8,21 +8,24 @@ import numpy as np
 
 from ecg_batch.evaluation import usefulness
 from ecg_batch.evaluation.labelled import TEST_FOLD, TRAIN_FOLDS, Labelled
-from ecg_batch.evaluation.sections import VARIED_ALONE, Sets, Settings
+from ecg_batch.evaluation.sets import SMALLER_BANKS, VARIED_ALONE, Sets, Settings, is_whole
 from ecg_batch.evaluation.train_judge import JudgeTraining
 from ecg_batch.evaluation.usefulness import LABEL_SETS, Row, first, mixed
 from ecg_batch.statements import SUPERCLASSES
 
-REAL, CLASSICAL, COPIES, COPIED = (
+SUPER, RARE, ALL = LABEL_SETS
+REAL, CLASSICAL, TURNED, COPIES, COPIED = (
     "real alone",
     "real + classical",
+    "real + turned and scaled (3KG)",
     "real, classes balanced by copies",
     "donors copied first, then real",
 )
 BARE, NOISE, UNVARIED = (f"{name} first, then real" for name in ("retrieval only", "noise-shaped texture", "unvaried synthetic"))
 FIRST, MIXED, ONLY, DONORS = "synthetic first, then real", "real + synthetic", "synthetic alone", "real donors alone"
+RARE_FIRST, RARE_COPIED = "rare synthetic first, then real", "rare donors copied first, then real"
 BOTH = f"{FIRST}, + classical"
-CHEAP = (CLASSICAL, COPIES, COPIED, BARE, NOISE)
+CHEAP = (CLASSICAL, TURNED, COPIES, COPIED, BARE, NOISE)
 CANDIDATES = (FIRST, BOTH, MIXED)
 BESIDE_FEW = (REAL, CLASSICAL, FIRST, BARE, UNVARIED)  # shown beside rows of few folds, hence on these folds too
 TEXTURES = ((UNVARIED, BARE, "none"), (UNVARIED, NOISE, "noise of the same spectrum"))
@@ -30,9 +33,7 @@ TEXTURES = ((UNVARIED, BARE, "none"), (UNVARIED, NOISE, "noise of the same spect
 
 def main_rows() -> list[Row]:
     return [
-        Row(REAL, (("real", 1.0),)),
-        Row(CLASSICAL, (("real", 1.0),), augment=1),
-        Row(COPIES, (("real", 1.0),), balance=1),
+        *baselines(),
         first(COPIED, "donors"),
         first(BARE, "retrieval only"),
         first(NOISE, "noise-shaped texture"),
@@ -45,26 +46,49 @@ def main_rows() -> list[Row]:
     ]
 
 
+def baselines() -> list[Row]:
+    real = (("real", 1.0),)
+    return [Row(REAL, real), Row(CLASSICAL, real, augment=1), Row(TURNED, real, augment=2), Row(COPIES, real, balance=1)]
+
+
+def of_task(rows: Sequence[Row], task: str) -> list[Row]:
+    return [replace(row, task=task, name=in_task(row.name, task)) for row in rows]
+
+
+def in_task(name: str, task: str) -> str:
+    return name if task == SUPER else f"{name}, {task}"
+
+
 def rare_rows() -> list[Row]:
-    """The same for a classifier of rare statements; the synthetic records are of these statements, evenly."""
-    rows = (
-        *main_rows()[:3],
-        first("rare donors copied first, then real", "rare donors"),
-        first("rare synthetic first, then real", "rare synthetic"),
+    """A classifier of rare statements; the synthetic records are of these statements, evenly."""
+    return of_task((
+        *baselines(),
+        first(RARE_COPIED, "rare donors"),
+        first("rare at own rates first, then real", "rare at own rates"),
+        first("rare retrieval only first, then real", "rare retrieval only"),
+        first(RARE_FIRST, "rare synthetic"),
         mixed("real + rare synthetic", "rare synthetic"),
-    )
-    return [replace(row, task=LABEL_SETS[1], name=f"{row.name}, {LABEL_SETS[1]}") for row in rows]
+    ), RARE)  # fmt: skip
 
 
-def ablation_rows() -> list[Row]:
-    names = ("real texture", "decoded texture", "as published", "alpha 0.3", "alpha 0.6", *VARIED_ALONE, "all variation")
+def all_rows() -> list[Row]:
+    """A classifier of all statements."""
+    return of_task((*baselines()[:3], first(COPIED, "donors"), first(FIRST, "synthetic")), ALL)
+
+
+def ablation_rows(smaller: Sequence[str] = tuple(SMALLER_BANKS)) -> list[Row]:
+    names = ("real texture", "decoded texture", "as published", "alpha 0.3", "alpha 0.6", *VARIED_ALONE, "all variation", *smaller)
     return [first(f"{name} first, then real", name) for name in names]
 
 
-def low_data_rows(shares=(0.05, 0.10, 0.25)) -> list[Row]:
+def low_data_rows(shares: Sequence[float]) -> list[Row]:
     """Few patients: real records and donors are cut to the same patients."""
-    kinds = (main_rows()[0], main_rows()[1], first(FIRST, "synthetic"))
+    kinds = (*baselines()[:2], first(COPIED, "donors"), first(FIRST, "synthetic"))
     return [replace(row, share=share, name=f"{row.name}, {100 * share:g} %") for share in shares for row in kinds]
+
+
+def shares_of(real: Labelled) -> tuple[float, ...]:
+    return (0.01, 0.10) if is_whole(real) else (0.05, 0.10, 0.25)
 
 
 def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -> dict:
@@ -72,19 +96,24 @@ def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -
     from tempfile import TemporaryDirectory
 
     training = JudgeTraining(steps=settings.steps, look_every=max(settings.steps // 4, 1))
-    held = {"real": sets.real, "synthetic": sets.made, "donors": donors_of(sets.made, sets.train), **sets.variants}
-    rare = rare_rows() if sets.rare else []
-    if rare:
-        held |= {"rare synthetic": sets.rare, "rare donors": donors_of(sets.rare, sets.train)}
+    held = {"real": sets.real, "synthetic": sets.made, "donors": donors_of(sets.made, sets.train), **sets.variants, **sets.smaller}
+    if sets.rare:
+        held |= {**sets.rare, "rare donors": donors_of(sets.rare["rare synthetic"], sets.train)}
     all_folds, few_folds = (usefulness.folds_to_test(sets.real.fold, count) for count in (settings.folds, settings.few_folds))
-    jobs = [job for row in (*main_rows(), *rare) for job in trainings(row, all_folds, settings.seeds)]
-    jobs += [job for row in (*low_data_rows(), *ablation_rows()) for job in trainings(row, few_folds, settings.seeds)]
+    rows, few = [*main_rows(), *all_rows()], [*low_data_rows(shares_of(sets.real)), *ablation_rows(tuple(sets.smaller))]
+    rows += rare_rows() if sets.rare else []
+    jobs = [job for some, folds in ((rows, all_folds), (few, few_folds)) for row in some
+            for job in trainings(row, folds, settings.seeds)]  # fmt: skip
     with TemporaryDirectory(prefix="evaluate-") as scratch:
         for name, records in held.items():
-            usefulness.save_set(Path(scratch), name, records, sets.rare_statements)
+            usefulness.save_set(Path(scratch), name, records, {task: codes for task, codes in classes_of(sets).items() if codes})
         data = f"{run_id} {len(sets.made)} {len(sets.train)}"
         runs = usefulness.train_rows(Path(scratch), out, jobs, training, settings.workers, data)
     return summary(sets, settings, jobs, runs)
+
+
+def classes_of(sets: Sets) -> dict[str, Sequence[str]]:
+    return {SUPER: SUPERCLASSES, RARE: sets.rare_statements, ALL: sets.statements}
 
 
 def trainings(row: Row, folds: Sequence[int], seeds: int) -> list[tuple[Row, int, int]]:
@@ -99,16 +128,14 @@ def donors_of(made: Labelled, train: Labelled) -> Labelled:
 
 
 def summary(sets: Sets, settings: Settings, jobs: list[tuple[Row, int, int]], runs: list[dict]) -> dict:
-    labels = {
-        LABEL_SETS[0]: sets.real.labels,
-        LABEL_SETS[1]: sets.real.hold(sets.rare_statements or ("",)),
-    }
-    classes = {LABEL_SETS[0]: SUPERCLASSES, LABEL_SETS[1]: sets.rare_statements}
-    truth = {task: {fold: y[sets.real.fold == fold] for fold in (*TRAIN_FOLDS, TEST_FOLD)} for task, y in labels.items()}
+    classes, folds = classes_of(sets), (*TRAIN_FOLDS, TEST_FOLD)
+    held = {task: sets.real.hold(codes) for task, codes in classes.items() if codes}
+    truth = {task: {fold: y[sets.real.fold == fold] for fold in folds} for task, y in held.items()}
+    patient = {fold: sets.real.patient_id[sets.real.fold == fold] for fold in folds}
     by_row: dict[Row, list[dict]] = {}
     for (row, _, _), run in zip(jobs, runs, strict=True):
         by_row.setdefault(row, []).append(run)
-    told = {row.name: usefulness.tested(held, truth[row.task]) for row, held in by_row.items()}
+    told = {row.name: usefulness.tested(held, truth[row.task], patient) for row, held in by_row.items()}
 
     def against(name: str, other: str, classes=(), folds: Sequence[int] = ()) -> dict:
         asked, at = ([run for run in told[row] if not folds or run.fold in folds] for row in (name, other))
@@ -118,16 +145,19 @@ def summary(sets: Sets, settings: Settings, jobs: list[tuple[Row, int, int]], ru
 
     rows = {row.name: against(row.name, base_of(row), classes[row.task]) for row in by_row}
     cheap = max(CHEAP, key=lambda name: rows[name]["F1"][0])
+    rare = {other: against(in_task(RARE_FIRST, RARE), in_task(other, RARE))["gain"]
+            for other in (CLASSICAL, TURNED, COPIES, RARE_COPIED)} if sets.rare else {}  # fmt: skip
     return {
         "settings": asdict(settings), "real records": len(sets.train), "real patients": len(set(sets.train.patient_id.tolist())),
         "donor records": len(set(sets.made.ecg_id.tolist())), "rare statements": list(sets.rare_statements), "rows": rows,
+        "donors of smaller banks": {name: len(set(made.ecg_id.tolist())) for name, made in sets.smaller.items()},
         "on the few folds": {name: against(name, REAL, folds=few) for name in BESIDE_FEW},
         "best cheap baseline": cheap, "against it": {name: against(name, cheap) for name in CANDIDATES},
-        "synthetic alone against its donors": against(ONLY, DONORS),
+        "synthetic alone against its donors": against(ONLY, DONORS), "rare synthetic against": rare,
         "texture": {f"against {what}": against(name, other)["gain"] for name, other, what in TEXTURES},
     }  # fmt: skip
 
 
 def base_of(row: Row) -> str:
     """Real alone with as many patients and the same labels."""
-    return REAL + (f", {100 * row.share:g} %" if row.share < 1 else "") + (f", {row.task}" if row.task != LABEL_SETS[0] else "")
+    return in_task(REAL + (f", {100 * row.share:g} %" if row.share < 1 else ""), row.task)

@@ -20,6 +20,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.export import hdf5 as export_hdf5
 from ecg_batch.export import npy as export_npy
 from ecg_batch.export import ptbxl as export_ptbxl
+from ecg_batch.export import webdataset as export_webdataset
 from ecg_batch.files import link_or_odd, read_regular, remove_tree, sha256_file, to_json, write_new, write_over
 from ecg_batch.pool import pool_of
 from ecg_batch.progress import progress
@@ -44,7 +45,7 @@ class Format:
 
 
 def formats() -> dict[str, Format]:
-    modules = {"ptbxl": export_ptbxl, "hdf5": export_hdf5, "npy": export_npy}
+    modules = {"ptbxl": export_ptbxl, "hdf5": export_hdf5, "npy": export_npy, "webdataset": export_webdataset}
     return {
         name: Format(module.begin, module.unit, module.end, module.units, module.names, name == "npy")
         for name, module in modules.items()

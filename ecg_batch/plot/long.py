@@ -35,6 +35,7 @@ COLOURS = {"N": "#33506e", "V": "#c0392b", "A": "#d98a00", "R": "#8e44ad"}
 # drawn as others are: supraventricular and ventricular beats, and those with the main rhythm's place
 GROUP = {"a": "A", "J": "A", "E": "V", "F": "V", "j": "N", "B": "N", "/": "N"}
 NAMES = {"N": "normal", "V": "ventricular ectopic", "A": "atrial ectopic", "R": "of another rhythm"}
+BESIDE = {"N": "own rhythm", "V": "beside a V", "A": "beside an A", "R": "other rhythm"}
 SINUS = ("(N", "(SBR")
 PAUSE, PAUSE_AMONG = 1.5, 11  # times the median of so many intervals: the sinus node stood still, or a beat was not conducted
 NORMAL = {"(P": "/"}  # of the record's own rhythm the symbol whose intervals count as normal, where it is not N
@@ -71,12 +72,12 @@ def plot_long(
     normal = np.where(normal, "N", "-")  # of all others no interval is measured
     symbols = np.array([GROUP.get(name, name) for name in written.tolist()])
     symbols[(symbols == "N") & ~own] = "R"
-    at_s = _strip_start(r_s, symbols) if at_s is None else float(at_s)
+    at_s = strip_start(r_s, symbols) if at_s is None else float(at_s)
     if not 0 <= at_s < r_s[-1]:
         raise UserError(f"{record_title}: no strip at {at_s:g} s; its beats end at {r_s[-1]:.0f} s. Choose an earlier time")
     few = len(normal_intervals(r_s, normal)[1]) < FEWEST_INTERVALS
     measured = Hrv(*[float("nan")] * len(fields(Hrv))) if few else measure_hrv(r_s, normal)
-    title = f"Ten seconds from {_clock(at_s)}: {_rhythms_within(rhythms, at_s, at_s + STRIP_S)}"
+    title = f"Ten seconds from {clock(at_s)}: {rhythms_within(rhythms, at_s, at_s + STRIP_S)}"
     strip = Sheet(read_mv(at_s, at_s + STRIP_S), fs_hz, title, _strip_facts(r_s, at_s))
     room = room_mm([strip])
     strip_mm = HEAD_MM + grid_mm(*room)
@@ -112,21 +113,21 @@ def _pauses(rr_s: np.ndarray) -> np.ndarray:
     return rr_s > PAUSE * median_filter(rr_s, PAUSE_AMONG, mode="nearest")
 
 
-def _rhythms_within(rhythms: Sequence[tuple[float, str]], start_s: float, stop_s: float) -> str:
+def rhythms_within(rhythms: Sequence[tuple[float, str]], start_s: float, stop_s: float) -> str:
     """The rhythms of a strip in words."""
     ends = [start for start, _ in rhythms[1:]] + [np.inf]
     words = [word for (start, word), end in zip(rhythms, ends, strict=True) if start < stop_s and end > start_s]
     return ", then ".join(RHYTHMS.get(word, word) for word in words)
 
 
-def _strip_start(r_s: np.ndarray, symbols: np.ndarray) -> float:
+def strip_start(r_s: np.ndarray, symbols: np.ndarray) -> float:
     """So that an ectopic beat near the middle of the record stands in the middle of the strip."""
     wanted = r_s[symbols != "N"] if (symbols != "N").any() else r_s
     beat = wanted[np.argmin(np.abs(wanted - r_s[-1] / 2))]
     return float(np.clip(np.floor(beat - STRIP_S / 2), 0, max(0.0, r_s[-1] - STRIP_S)))
 
 
-def _clock(time_s: float) -> str:
+def clock(time_s: float) -> str:
     whole_s = round(time_s)
     return f"{whole_s // 3600:02d}:{whole_s // 60 % 60:02d}:{whole_s % 60:02d}"
 
@@ -158,12 +159,12 @@ def _hours(axes, last_s: float, start_hour: float | None = None) -> None:
     """The time axis: hours of the record, or minutes where it is short; with the time of day where start_hour is given."""
     step_s = next(step for step in (10, 30, 60, 300, 600, 1800, 3600, 2 * 3600, 4 * 3600) if last_s / step <= 14)
     at = np.arange(0, 1.01 * last_s, step_s)
-    text = [_clock(time)[3:] if last_s < SHORT_S else _clock(time)[:5] for time in at]
+    text = [clock(time)[3:] if last_s < SHORT_S else clock(time)[:5] for time in at]
     if start_hour is not None:
         axes.text(-0.022, -0.085, _axis_word(last_s), fontsize=8, ha="right", va="center", transform=axes.transAxes)
         axes.text(-0.022, -0.205, "of day", fontsize=8, ha="right", va="center", transform=axes.transAxes)
         text = [
-            f"{label}\n{_clock(60 * round(start_hour * 60 + time / 60) % 86_400)[:5]}" for label, time in zip(text, at, strict=True)
+            f"{label}\n{clock(60 * round(start_hour * 60 + time / 60) % 86_400)[:5]}" for label, time in zip(text, at, strict=True)
         ]
     axes.set_xticks(at, text)
     axes.set_xlim(0, 1.002 * last_s)
@@ -171,6 +172,13 @@ def _hours(axes, last_s: float, start_hour: float | None = None) -> None:
 
 def _axis_word(last_s: float) -> str:
     return "min:s" if last_s < SHORT_S else "h:min"
+
+
+def rates_bpm(r_s: np.ndarray) -> np.ndarray:
+    """Mean rate of each ten seconds (ten,), filled up to whole minutes; NaN where no beat ends."""
+    count = int(r_s[-1] // TEN_S) + 1
+    count += -count % 6
+    return 60 / _binned(np.diff(r_s), (r_s[1:] // TEN_S).astype(int), count)
 
 
 def _binned(values: np.ndarray, bin_of: np.ndarray, count: int) -> np.ndarray:
@@ -182,14 +190,12 @@ def _binned(values: np.ndarray, bin_of: np.ndarray, count: int) -> np.ndarray:
 
 def _trend(axes, r_s: np.ndarray, at_s: float, start_hour: float | None) -> None:
     """Mean rate of each minute and the range of its ten-second means; of a short record the ten-second means themselves."""
-    count = int(r_s[-1] // TEN_S) + 1
-    count += -count % 6
-    ten = 60 / _binned(np.diff(r_s), (r_s[1:] // TEN_S).astype(int), count)
+    ten = rates_bpm(r_s)
     if r_s[-1] < SHORT_S:
-        axes.plot(TEN_S * (np.arange(count) + 0.5), ten, ".-", color=COLOURS["N"], linewidth=1)
+        axes.plot(TEN_S * (np.arange(len(ten)) + 0.5), ten, ".-", color=COLOURS["N"], linewidth=1)
         axes.set_title("Heart rate: mean of each ten seconds", fontsize=9, loc="left")
     else:
-        minutes, minute_s = ten.reshape(-1, 6), 6 * TEN_S * (np.arange(count // 6) + 0.5)
+        minutes, minute_s = ten.reshape(-1, 6), 6 * TEN_S * (np.arange(len(ten) // 6) + 0.5)
         known = ~np.isnan(minutes).all(axis=1)
         minutes, minute_s = minutes[known], minute_s[known]
         axes.fill_between(minute_s, np.nanmin(minutes, axis=1), np.nanmax(minutes, axis=1), color="#b9cbdc", linewidth=0)
@@ -248,8 +254,7 @@ def _poincare(axes, r_s: np.ndarray, symbols: np.ndarray, measured: Hrv) -> None
         alpha, size = (0.25, 1.2) if len(rr_ms) > 10_000 else (0.5, 2.0)
         axes.plot(rr_ms[:-1][at], rr_ms[1:][at], ".", color=COLOURS[name], markersize=size, alpha=alpha, rasterized=True)
         if len(at):
-            label = {"N": "own rhythm", "R": "other rhythm"}.get(name, f"beside a {name}")
-            axes.plot([], [], ".", color=COLOURS[name], label=label, markersize=3)
+            axes.plot([], [], ".", color=COLOURS[name], label=BESIDE[name], markersize=3)
     low, high = np.percentile(rr_ms, [0.05, 99.95])
     pad = 0.08 * (high - low)
     limits = (low - pad, high + pad)

@@ -42,11 +42,11 @@ def plot_dataset(folder: Path, out: Path, records: list[int] | None = None, at_s
     beyond = [record for record in chosen if not 0 <= record < len(dataset)]
     if beyond:
         raise UserError(f"{folder}: no record {beyond[0]}; it has records 0 to {len(dataset) - 1}")
-    plan = _plan_of(folder)
+    plan = plan_of(folder)
     bank = _bank_of(folder, plan)
     table = dataset.records.take(chosen).to_pylist()
     named = "" if plan.source else "PTB-XL "
-    waves = _waves(dataset, chosen)
+    waves = waves_of(dataset, chosen)
     each = zip(chosen, table, waves, strict=True)
     sheets = [_row(dataset[record], row, dataset.fs_hz, bank, named, shaded) for record, row, shaded in each]
     draw(sheets, out)
@@ -69,7 +69,7 @@ def _plot_long(dataset: OpenDataset, out: Path, record: int, at_s: float | None)
     samples, beats = annotations["sample"].to_numpy(), np.isin(symbols, BEAT_SYMBOLS)
     symbols = symbols.astype("U1")
     said = samples, symbols, np.array(annotations["aux"].to_pylist()), dataset.fs_hz
-    donor = f"donor {_donor(row, '' if _plan_of(dataset.path).source else 'PTB-XL ')}"
+    donor = f"donor {_donor(row, '' if plan_of(dataset.path).source else 'PTB-XL ')}"
     facts = f"Synthetic record {record}: {row['label']} asked, {donor}   flags: {row['flags'] or 'none'}"
     read_mv = partial(dataset.window, record)
     r_s = samples[beats] / dataset.fs_hz
@@ -87,7 +87,7 @@ def _one_of_each_label(rows: list[dict], most: int = 3) -> list[int]:
     return list(first.values())[:most] or [0]
 
 
-def _plan_of(folder: Path) -> Plan:
+def plan_of(folder: Path) -> Plan:
     try:
         return read_plan(folder)
     except FileNotFoundError:
@@ -102,7 +102,7 @@ def _bank_of(folder: Path, plan: Plan) -> Bank | None:
     return read_bank(path)
 
 
-def _waves(dataset: OpenDataset, records: list[int]) -> list[np.ndarray | None]:
+def waves_of(dataset: OpenDataset, records: list[int]) -> list[np.ndarray | None]:
     """Where each record has its waves, uint8 (3, time); None of datasets that do not know them."""
     if not dataset.has_waves:
         return [None] * len(records)

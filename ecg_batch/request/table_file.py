@@ -10,6 +10,7 @@ from ecg_batch.errors import UserError, clipped, shown, suggestion
 # what a damaged footer leads to in pyarrow, and in what is made of its columns
 DAMAGE = (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError, MemoryError, NotImplementedError, RuntimeError)
 LISTED = 3  # bad rows named in an error
+BLANK = " \t"  # what may stand about a cell; tools differ on other spaces, and nobody sees them
 
 
 def read_columns(path: str, source: str, known: Sequence[str], must: Sequence[str], needed: str, row_is: str) -> dict:
@@ -85,7 +86,7 @@ def text_of(column):
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    text = pc.utf8_trim(column.cast(pa.string()), characters=BLANK)
     return pc.if_else(pc.equal(text, ""), None, text)
 
 
@@ -111,11 +112,13 @@ def numbers(
 
 
 def _numbers_one_by_one(column, name: str, bad: dict[int, str]) -> np.ndarray:
-    """The slow way, taken only where a cell is no number: names each such row."""
+    """The slow way, taken only where a cell is no number: names each such row. What is a number is pyarrow's to say here too."""
+    import pyarrow as pa
+
     values = np.full(len(column), np.nan)
-    for row, cell in enumerate(column.to_pylist()):
+    for row, cell in enumerate(column):
         try:
-            values[row] = np.nan if cell is None else float(cell)
-        except (TypeError, ValueError):
-            bad.setdefault(row, f"{name} is {shown(cell)}, not a number")
+            values[row] = cell.cast(pa.float64()).as_py() if cell.is_valid else np.nan
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            bad.setdefault(row, f"{name} is {shown(cell.as_py())}, not a number")
     return values

@@ -98,6 +98,7 @@ BAD = {
     "a watch without seconds": (["status", "nowhere", "--watch", "often"], "often; needed seconds"),
     "a check of nothing": (["verify", "nowhere"], "nowhere: no dataset here"),
     "a picture of nothing": (["plot", "nowhere"], "nowhere"),
+    "a page about nothing": (["report", "nowhere"], "nowhere"),
     "records by name": (["plot", "DIR", "--records", "all"], "for example 17,31"),
     "an export of nothing": (["export", "nowhere", "--format", "npy"], "nowhere"),
     "an unknown format": (["export", "DIR", "--format", "edf"], "invalid choice: 'edf'"),

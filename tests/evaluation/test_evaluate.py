@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from making import write_request
 from places import ROOT
 from ptbxl_layout import write_record, write_tables
@@ -14,18 +15,18 @@ from real_sets import bundled_records, few_donors, write_few_donors
 
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.errors import UserError, need
-from ecg_batch.evaluation import fidelity, privacy, usefulness, validity
-from ecg_batch.evaluation import sections as evaluate
+from ecg_batch.evaluation import fidelity, privacy, sections, sets, usefulness, validity
 from ecg_batch.evaluation import usefulness_rows as evaluate_usefulness
 from ecg_batch.evaluation.labelled import from_ptbxl, from_rows
 from ecg_batch.evaluation.report import evaluate_dataset
 from ecg_batch.evaluation.scores import macro_auroc
-from ecg_batch.evaluation.train_judge import JudgeTraining, train_judge
-from ecg_batch.leads import twelve_leads
+from ecg_batch.evaluation.train_judge import JudgeTraining, train_judge, turned_and_scaled
+from ecg_batch.leads import MODELLED_INDEX, identity_residual, twelve_leads
 from ecg_batch.models.judge import JudgeConfig, embed, filtered, load_judge, superclasses
 from ecg_batch.reading.synthetic import open_dataset
 from ecg_batch.request.parse import load_request
 from ecg_batch.run.local import synthesize
+from ecg_batch.signal.vcg import DOWER, INVERSE_DOWER
 from ecg_batch.synthesis.generate import open_generator
 from ecg_batch.synthesis.synthesizer import open_synthesizer
 
@@ -84,8 +85,8 @@ def test_copies_are_exposed_by_the_distance_ratio(real, made):
 @pytest.mark.slow
 def test_white_noise_is_exposed_by_frechet_kid_and_coverage(encoder, features, made):
     noise = (rng.standard_normal((200, 12, 1000)) * 200).astype(np.int16)
-    fake, floor = embed(encoder, filtered(noise, 100)), evaluate.distances(features["train"], features["new"])
-    exposed, honest = (evaluate.distances(x, features["new"]) for x in (fake, features["made"]))
+    fake, floor = embed(encoder, filtered(noise, 100)), sections.distances(features["train"], features["new"])
+    exposed, honest = (sections.distances(x, features["new"]) for x in (fake, features["made"]))
     assert exposed["Frechet"] > 10 * floor["Frechet"] > 5 * honest["Frechet"] / 2 and exposed["KID"] > 10 * honest["KID"]
     assert exposed["coverage"] < 0.15 < 0.6 < honest["coverage"]
     qrs = [[validity.measure(ecg, 100)["QRS"] for ecg in ecgs] for ecgs in (noise[:20], made.ecg[:40])]
@@ -168,7 +169,7 @@ def test_a_gain_is_seen_and_no_gain_is_not():
 
     def classifier(*sharpness):
         p = {fold: 0.5 + sharpness * (y - 0.5) + draw.normal(0, 0.5, y.shape) for fold, y in truth.items()}
-        return [usefulness.Tested(fold, truth[fold], p[fold], p[fold] >= 0.5) for fold in folds]
+        return [usefulness.Tested(fold, truth[fold], p[fold], p[fold] >= 0.5, np.arange(100)) for fold in folds]
 
     base, as_good, better = classifier(0.6, 0.6), classifier(0.6, 0.6), classifier(0.6, 1.2)
     none, gain = (usefulness.summarise(runs, base)["gain"] for runs in (as_good, better))
@@ -180,6 +181,40 @@ def test_a_gain_is_seen_and_no_gain_is_not():
         usefulness.summarise(better[:3], base)
 
 
+def test_intervals_are_of_patients_and_not_of_their_records():
+    """The same 60 answers, of 60 patients or each five times of 12; and three trainings of one fold bring no new patients."""
+    truth = np.repeat(np.random.default_rng(1).random((12, 1)) < 0.5, 5, axis=0)
+    p = np.where(truth, 0.6, 0.4) + np.repeat(np.random.default_rng(2).normal(0, 0.15, (12, 1)), 5, axis=0)
+
+    def width(patient, trainings=1):
+        runs = [usefulness.Tested(10, truth, p, p >= 0.5, patient)] * trainings
+        _, low, high = usefulness.summarise(runs)["AUROC"]
+        return high - low
+
+    alone, five_each = width(np.arange(60)), width(np.repeat(np.arange(12), 5))
+    assert five_each > 1.5 * alone and width(np.repeat(np.arange(12), 5), 3) > 0.8 * five_each
+
+
+def test_what_an_evaluation_spends_goes_by_the_size_of_ptbxl(real):
+    _, few = real
+    whole = few.take(np.resize(np.arange(len(few)), 1200))
+    in_fold = [replace(part, fold=np.full(len(part), 10)) for part in (few.take(np.arange(100)), whole)]
+    assert sets.Settings().of(in_fold[0]).folds == 9 and sets.Settings().of(in_fold[0]).seeds == 1
+    assert sets.Settings().of(in_fold[1]).folds == 1 and sets.Settings().of(in_fold[1]).seeds == 3
+    assert sets.Settings(steps=7, folds=3).of(in_fold[1]).steps == 7 and sets.Settings(folds=3).of(in_fold[1]).folds == 3
+
+
+def test_turned_and_scaled_leads_stay_leads_and_what_is_no_dipole_stays_as_it_is():
+    ecg = twelve_leads(rng.normal(size=(5, 8, 50)))
+    turned = turned_and_scaled(torch.from_numpy(ecg).float(), np.random.default_rng(3)).double().numpy()
+    assert identity_residual(turned).max() < 1e-5
+    before, after = ecg[:, MODELLED_INDEX], turned[:, MODELLED_INDEX]
+    longer = np.linalg.norm(INVERSE_DOWER @ after, axis=1) / np.linalg.norm(INVERSE_DOWER @ before, axis=1)  # (record, time)
+    assert longer.min() > 0.99 and longer.max() < 1.51 and longer.std() > 0.05
+    rest = np.eye(8) - DOWER @ INVERSE_DOWER
+    assert np.abs(rest @ (after - before)).max() < 0.01 < 0.5 < np.abs(after - before).max()
+
+
 def test_nobody_of_the_test_fold_is_trained_on():
     patients, fold = np.array([[1, -1, -1], [2, -1, -1], [3, -1, -1], [4, -1, -1], [5, -1, -1]]), np.array([1, 2, 8, 9, 10])
     made = np.array([[1, -1, -1], [1, 3, -1], [2, -1, -1], [3, 2, 1], [77, -1, -1]])
@@ -189,7 +224,7 @@ def test_nobody_of_the_test_fold_is_trained_on():
 
 def test_rare_statements_are_those_that_can_be_learned_and_chosen(real):
     train, choice = real
-    found = evaluate.rare_statements(train, choice, ["AFIB", "NORM", "CLBBB", "LVH", "WPW"])
+    found = sets.rare_statements(train, choice, ["AFIB", "NORM", "CLBBB", "LVH", "WPW"])
     for code in found:
         assert 20 <= train.holds(code).sum() < 0.1 * len(train) and choice.holds(code).sum() >= 3
     assert "NORM" not in found and "WPW" not in found and found
@@ -223,23 +258,26 @@ def judges(ptbxl, tmp_path_factory):
     return folder
 
 
-TINY = evaluate.Settings(folds=2, few_folds=1, steps=2, records=64, compared=30, delineated=4, workers=1, told_seeds=1,
+TINY = sets.Settings(folds=2, few_folds=1, steps=2, records=64, compared=30, delineated=4, workers=1, told_seeds=1,
                          told_steps=10)
 
 
 @pytest.mark.slow
 def test_a_tiny_evaluation_from_dataset_to_page_twice_the_same(dataset, ptbxl, judges, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate_usefulness, "low_data_rows", lambda rows=evaluate_usefulness.low_data_rows: rows((0.25,)))
-    monkeypatch.setattr(evaluate_usefulness, "ablation_rows", lambda rows=evaluate_usefulness.ablation_rows: rows()[:2])
-    monkeypatch.setattr(evaluate, "RARE", 0.5)  # of 90 records a tenth is too few to learn from
-    monkeypatch.setattr(evaluate, "FEWEST_TAUGHT", 8)
-    monkeypatch.setattr(evaluate, "FIDELITY_DRAWS", 2)
+    rows = evaluate_usefulness.ablation_rows
+    monkeypatch.setattr(evaluate_usefulness, "shares_of", lambda real: (0.25,))
+    monkeypatch.setattr(evaluate_usefulness, "ablation_rows", lambda smaller: rows(smaller)[-3:])
+    monkeypatch.setattr(sets, "RARE", 0.5)  # of 90 records a tenth is too few to learn from
+    monkeypatch.setattr(sets, "FEWEST_TAUGHT", 8)
+    monkeypatch.setattr(sections, "FIDELITY_DRAWS", 2)
     monkeypatch.setattr(usefulness, "DRAWS", 10)
     one = evaluate_dataset(dataset, ptbxl, tmp_path / "one", TINY, judges=judges)
     page = (tmp_path / "one" / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 6 and "http://" not in page and 'src="/' not in page
     report = json.loads((tmp_path / "one" / "report.json").read_bytes())
     assert set(report) >= {"bars", "first lines", "usefulness", "fidelity"} and report["usefulness"]["rare statements"]
+    few, some = report["usefulness"]["donors of smaller banks"].values()
+    assert 0 < few < some and set(report["usefulness"]["donors of smaller banks"]) < set(report["fidelity"]["rows"])
     json.loads((tmp_path / "one" / "report.json").read_bytes(), parse_constant=pytest.fail)  # no NaN: browsers cannot read it
     runs = (tmp_path / "one" / "trainings.jsonl").read_text().splitlines()
     (tmp_path / "two").mkdir()
@@ -266,8 +304,8 @@ def test_windows_of_long_records_are_held_against_their_donors_recordings(ptbxl,
 @pytest.mark.slow
 def test_a_patient_of_the_test_fold_among_the_donors_is_refused(made, real):
     with pytest.raises(UserError, match="folds 9 and 10 are among"):
-        evaluate.refuse_leak("runs/x", made, real[0].take(np.flatnonzero(real[0].patient_id == made.patient_id[0])))
-    evaluate.refuse_leak("runs/x", made, real[1])
+        sets.refuse_leak("runs/x", made, real[0].take(np.flatnonzero(real[0].patient_id == made.patient_id[0])))
+    sets.refuse_leak("runs/x", made, real[1])
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import tracemalloc
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pandas
 import pyarrow as pa
 import pytest
+import webdataset
 import wfdb
 from places import TESTS
 
@@ -54,7 +56,12 @@ def read_hdf5(folder: Path) -> np.ndarray:
     return np.concatenate(parts)
 
 
-READERS = {"ptbxl": read_wfdb, "hdf5": read_hdf5, "npy": lambda folder: np.load(folder / "ecg.npy")}
+def read_webdataset(folder: Path) -> np.ndarray:
+    tars = sorted(str(path) for path in folder.glob("ecg-*.tar"))
+    return np.stack([sample["npy"] for sample in webdataset.WebDataset(tars, shardshuffle=False).decode()])
+
+
+READERS = {"ptbxl": read_wfdb, "hdf5": read_hdf5, "npy": lambda folder: np.load(folder / "ecg.npy"), "webdataset": read_webdataset}
 
 
 @pytest.mark.slow
@@ -209,6 +216,35 @@ def test_a_public_loader_reads_it_unchanged(dataset, layout):
         ]
 
 
+# WebDataset -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_of_a_tar_is_a_record_with_its_row_and_its_beats(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("ecg_batch.export.webdataset.TAR_SAMPLES", 200_000)
+    chosen = dataset.select([500, 3, 200, 199])
+    export(chosen, tmp_path / "few", "webdataset", 1)
+    samples = list(webdataset.WebDataset(str(tmp_path / "few/ecg-000000000.tar"), shardshuffle=False).decode())
+    assert [sample["__key__"] for sample in samples] == ["000000500", "000000003", "000000200", "000000199"]
+    for sample, row, record in zip(samples, chosen.records.to_pylist(), chosen.indices, strict=True):
+        np.testing.assert_array_equal(sample["npy"], dataset.raw[record])
+        assert sample["json"] == row and sample["beats.json"] == dataset.beats(int(record)).to_pydict()
+    export(dataset, tmp_path / "all", "webdataset", 1)
+    assert sorted(path.name for path in (tmp_path / "all").glob("*.tar")) == [f"ecg-000000{at}00.tar" for at in (0, 2, 4)]
+    assert json.loads((tmp_path / "all/ecg.json").read_text())["tars"] == 3
+
+
+@pytest.mark.slow
+def test_tars_are_the_same_bytes_whenever_and_by_whomever_they_are_made(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("ecg_batch.export.webdataset.TAR_SAMPLES", 300_000)
+    for name, workers in (("one", 1), ("two", 2)):
+        export(dataset, tmp_path / name, "webdataset", workers)
+    one, two = ((tmp_path / name / "SHA256SUMS").read_bytes() for name in ("one", "two"))
+    assert one == two
+    with tarfile.open(tmp_path / "one/ecg-000000300.tar") as tar:
+        said = {(member.mtime, member.uid, member.gid, member.uname, member.gname, member.mode) for member in tar.getmembers()}
+    assert said == {(0, 0, 0, "", "", 0o644)}
+
+
 # Long records ---------------------------------------------------------------------------------------------------------
 
 
@@ -264,7 +300,7 @@ def test_annotation_files_are_the_bytes_of_wfdb_itself(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["hdf5", "npy"])
+@pytest.mark.parametrize("format", ["hdf5", "npy", "webdataset"])
 def test_beats_go_with_the_records(dataset, tmp_path, format, monkeypatch):
     monkeypatch.setattr("ecg_batch.export.pieces.BEATS_UNITS", 1)
     monkeypatch.setattr("ecg_batch.export.pieces.UNIT_SAMPLES", 3000)

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ecg_batch.cli.settings import settings
-from ecg_batch.evaluation.sections import Settings
+from ecg_batch.evaluation.sets import Settings
 from ecg_batch.evaluation.train_judge import JudgeTraining
 from ecg_batch.models.judge import Judge, JudgeConfig
 from ecg_batch.models.mamba import MambaConfig, MambaLM

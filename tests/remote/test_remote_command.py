@@ -73,7 +73,7 @@ def test_verify_names_the_damage(memory, damage):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["ptbxl", "npy", "hdf5"])
+@pytest.mark.parametrize("format", ["ptbxl", "npy", "hdf5", "webdataset"])
 def test_an_export_is_that_of_the_folder(web, folders, tmp_path, format):
     import ecg_batch
 
@@ -96,7 +96,7 @@ def test_an_export_by_worker_processes_from_s3(in_environment, folders, tmp_path
 
 @pytest.mark.parametrize("words", [
     ["verify", "s3://bucket/runs", "--repair"], ["synthesize", "x.yaml", "--out", "s3://bucket/runs"],
-    ["export", "runs/rare", "--format", "npy", "--out", "https://host/runs"], ["plot", "s3://bucket/runs"],
+    ["export", "runs/rare", "--format", "npy", "--out", "https://host/runs"], ["plot", "s3://bucket/runs"], ["report", "s3://bucket/runs"],
     ["evaluate", "s3://bucket/runs", "--out", "report"],
 ])  # fmt: skip
 def test_what_works_in_folders_only_says_so(words, capsys):

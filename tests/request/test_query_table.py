@@ -114,6 +114,17 @@ def test_the_same_rows_are_the_same_table_however_they_are_stored(tmp_path):
     assert len(digests) == 1
 
 
+ODD = ["\x1f70", "\u00a070", "70\u2003", "70\v", "\uff17\uff10", "\u0667\u0660", "1_000", "0x46", "seventy"]
+
+
+@pytest.mark.parametrize("cell", ODD)
+def test_a_number_is_plain_digits_and_only_blanks_stand_about_it(tmp_path, cell):
+    path = tmp_path / "t.csv"
+    path.write_bytes(f"label,hr_bpm\nNORM,{cell}\nNORM, 65\t\n".encode())
+    said = refusal(path)
+    assert "1 of 2 rows cannot be made: row 1: hr_bpm is" in said and "not a number" in said
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("cell", ["1e300", "-1e300", "inf", "1e39"])
 def test_a_number_beyond_float32_is_told_once(tmp_path, cell):

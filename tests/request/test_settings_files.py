@@ -11,7 +11,7 @@ from ecg_batch.cli.configs import schemas
 from ecg_batch.cli.main import main
 from ecg_batch.cli.settings import settings
 from ecg_batch.errors import MOST_ECHO, UserError
-from ecg_batch.evaluation.sections import Settings
+from ecg_batch.evaluation.sets import Settings
 from ecg_batch.request.parse import AskedRequest, load_request
 from ecg_batch.run.slurm.cluster import AskedCluster, load_cluster
 from ecg_batch.settings import MOST_BYTES, read_settings, schema
@@ -218,8 +218,8 @@ def test_set_is_read_as_strictly(tmp_path, pairs, said):
     [
         ("steps=", "steps has no value"),
         ("steps=0400", "steps is 0400, which YAML 1.1 reads as octal"),
-        ("steps=4e2.5", "steps is '4e2.5'; needed a whole number from 10"),
-        ("steps=0", "steps is 0; needed a whole number from 10"),
+        ("steps=4e2.5", "steps is '4e2.5'; needed a whole number from 0"),
+        ("told_steps=0", "told_steps is 0; needed a whole number from 10"),
         ("workers=-1", "workers is -1; needed a whole number from 1"),
         ("step=3", "unknown key 'step' (did you mean steps?); known keys: compared"),
         ("steps=null", "steps is null"),

@@ -1,0 +1,1 @@
+"""Report: one page about a finished dataset, for people."""
