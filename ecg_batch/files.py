@@ -12,18 +12,24 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+from ecg_batch.remote.path import RemotePath
+
 # what file systems without hard links, or with none between folders, answer
 NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 MARK_S = 10.0  # a file is moved in far less
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: Path | RemotePath) -> str:
+    if isinstance(path, RemotePath):
+        return hashlib.sha256(path.whole()).hexdigest()
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def open_regular(path: Path, buffering: int = -1) -> BinaryIO:
+def open_regular(path: Path | RemotePath, buffering: int = -1) -> BinaryIO:
     """A file opened to be read. OSError where it is a pipe or a device, which would be waited for, or read, without end."""
+    if isinstance(path, RemotePath):
+        return path.open()
     file = open(path, "rb", buffering, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -31,12 +37,14 @@ def open_regular(path: Path, buffering: int = -1) -> BinaryIO:
     return file
 
 
-def read_regular(path: Path) -> bytes:
+def read_regular(path: Path | RemotePath) -> bytes:
+    if isinstance(path, RemotePath):
+        return path.read_bytes()
     with open_regular(path) as file:
         return file.read()
 
 
-def link_or_odd(folder: Path, name: str) -> str | None:
+def link_or_odd(folder: Path | RemotePath, name: str) -> str | None:
     """Why a file that is named in the folder is not simply in it, or None: symbolic links, pipes and the like, ways out of it.
 
     An absent file is no oddity: whoever reads it says so.
@@ -45,6 +53,8 @@ def link_or_odd(folder: Path, name: str) -> str | None:
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\0" in name:
         return "no name of a file in this folder"
+    if isinstance(folder, RemotePath):
+        return None
     for part in parts:
         path /= part
         try:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from ecg_batch.cli.parser import folder, place
+
 FILES = ("REQUEST", "FILE", "PNG")  # metavars of arguments that are files; other paths are folders
 
 
@@ -21,5 +23,5 @@ def _mark_paths(parser: argparse.ArgumentParser, shtab) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _mark_paths(command, shtab)
-        elif action.type is Path:
+        elif action.type in (Path, folder, place):
             action.complete = shtab.FILE if action.metavar in FILES else shtab.DIRECTORY

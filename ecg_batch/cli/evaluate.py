@@ -13,7 +13,7 @@ the dataset, and are held against people's annotations.
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ecg_batch.cli.parser import setting
+from ecg_batch.cli.parser import folder, setting
 from ecg_batch.cli.settings import settings
 from ecg_batch.errors import UserError
 
@@ -29,9 +29,9 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("dataset", type=Path, metavar="DIR", help="a finished dataset")
+    parser.add_argument("dataset", type=folder, metavar="DIR", help="a finished dataset")
     parser.add_argument("--ptbxl", type=Path, metavar="DIR", help="PTB-XL in its original layout")
-    parser.add_argument("--out", type=Path, required=True, metavar="REPORT", help="folder for the report")
+    parser.add_argument("--out", type=folder, required=True, metavar="REPORT", help="folder for the report")
     parser.add_argument("--ludb", type=Path, metavar="DIR", help="LUDB, or any folder with marks of waves as 1.i to 1.v6")
     parser.add_argument("--mitdb", type=Path, metavar="DIR", help="MIT-BIH, or any folder with beats as 101.atr")
     parser.add_argument("--cinc2017", type=Path, metavar="DIR", help="CinC 2017, or any folder with records of one lead "

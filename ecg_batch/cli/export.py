@@ -11,10 +11,11 @@ formats:
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ecg_batch.cli.parser import pair, positive, span
+from ecg_batch.cli.parser import folder, pair, place, positive, span
 from ecg_batch.cli.threads import one_thread
 from ecg_batch.errors import number_of
 from ecg_batch.pool import usable_cores
+from ecg_batch.remote.url import is_url
 
 EXAMPLES = """examples:
   ecg-batch export runs/demo --format ptbxl
@@ -24,9 +25,10 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("dataset", type=Path, metavar="DIR", help="the --out of a finished ecg-batch synthesize")
+    parser.add_argument("dataset", type=place, metavar="DIR", help="the --out of a finished ecg-batch synthesize, or its "
+                        "URL")  # fmt: skip
     parser.add_argument("--format", required=True, choices=("ptbxl", "wfdb", "hdf5", "npy", "webdataset"))
-    parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder (default: DIR-FORMAT)")
+    parser.add_argument("--out", type=folder, metavar="DIR", help="a new folder (default: DIR-FORMAT; of a URL in this folder)")
     parser.add_argument("--workers", type=positive, default=usable_cores(), metavar="N", help="processes (default: all cores)")
     parser.add_argument("--where", type=pair, action="append", default=[], metavar="COLUMN=VALUE", help="only records with this "
                         "value in records.parquet; several must all hold")  # fmt: skip
@@ -38,7 +40,9 @@ def run(arguments: Namespace) -> int:
     from ecg_batch.export.formats import export
     from ecg_batch.reading.synthetic import open_dataset
 
-    out = arguments.out or arguments.dataset.resolve().with_name(f"{arguments.dataset.resolve().name}-{arguments.format}")
+    whole = Path(arguments.dataset.rstrip("/")) if is_url(arguments.dataset) else arguments.dataset.resolve()
+    beside = Path.cwd() if is_url(arguments.dataset) else whole.parent
+    out = arguments.out or beside / f"{whole.name}-{arguments.format}"
     dataset = open_dataset(arguments.dataset)
     for condition in arguments.where:
         dataset = dataset.where_text(*condition.split("=", 1))

@@ -5,10 +5,12 @@ import logging
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from ecg_batch.cli.outcome import print_error
-from ecg_batch.errors import clipped, shown
+from ecg_batch.errors import UserError, clipped, shown
+from ecg_batch.remote.url import is_url, local_path, refuse_url
 
 WHOLE = "[0-9]{1,9}"
 SHORTEST_S, LONGEST_S = 0.1, 86_400  # of a pause
@@ -48,6 +50,20 @@ def add_command(commands, name: str, text: str, examples: str, add_arguments: Ca
 
 
 # Types of arguments ---------------------------------------------------------------------------------------------------
+
+
+def folder(text: str) -> Path:
+    """A folder of this machine."""
+    try:
+        refuse_url(text, "this command works")
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return local_path(text)
+
+
+def place(text: str) -> Path | str:
+    """A folder, or a URL as it stands."""
+    return text if is_url(text) else local_path(text)
 
 
 def positive(text: str) -> int:

@@ -1,9 +1,8 @@
 """Draw records of a finished dataset on ECG paper, each beside its donor; of long records one, with its rhythm."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
-from ecg_batch.cli.parser import numbers
+from ecg_batch.cli.parser import folder, numbers
 
 EXAMPLES = """examples:
   ecg-batch plot runs/demo
@@ -13,9 +12,9 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("dataset", type=Path, metavar="DIR", help="a finished dataset")
+    parser.add_argument("dataset", type=folder, metavar="DIR", help="a finished dataset")
     parser.add_argument("--records", type=numbers, metavar="N,N,...", help="which records (default: the first of three labels)")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="default: DIR.png, beside the dataset")
+    parser.add_argument("--out", type=folder, metavar="PNG", help="default: DIR.png, beside the dataset")
     parser.add_argument("--at", type=float, metavar="SECONDS", help="where the strip of a long record begins (default: at an "
                         "ectopic beat, or in the middle)")  # fmt: skip
 

@@ -4,7 +4,7 @@ import logging
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ecg_batch.cli.parser import positive
+from ecg_batch.cli.parser import folder, positive
 from ecg_batch.pool import usable_cores
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--wfdb", type=Path, action="append", default=[], metavar="DIR", help="another registry: a folder of "
                         "12-lead WFDB records whose headers say age, sex and SNOMED CT codes; may be given several times, with "
                         "--ptbxl or without; its name becomes that of the donors' source")  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the bank")
+    parser.add_argument("--out", type=folder, required=True, metavar="DIR", help="folder for the bank")
     parser.add_argument("--fs", type=int, choices=(100, 500), default=100, help="sampling rate in Hz (default: 100)")
     parser.add_argument("--donors", type=positive, metavar="N", help="donors in the bank (default: 3336, fewer where classes "
                         "cannot be balanced)")  # fmt: skip

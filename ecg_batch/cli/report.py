@@ -4,7 +4,8 @@ The page is one HTML file of 3 MB at most. It needs nothing else, on a phone or 
 """
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
+
+from ecg_batch.cli.parser import folder
 
 EXAMPLES = """examples:
   ecg-batch report runs/demo
@@ -13,8 +14,8 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("dataset", type=Path, metavar="DIR", help="a finished dataset")
-    parser.add_argument("--out", type=Path, metavar="HTML", help="default: DIR.report.html, beside the dataset")
+    parser.add_argument("dataset", type=folder, metavar="DIR", help="a finished dataset")
+    parser.add_argument("--out", type=folder, metavar="HTML", help="default: DIR.report.html, beside the dataset")
 
 
 def run(arguments: Namespace) -> int:

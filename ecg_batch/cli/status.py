@@ -6,10 +6,9 @@ It reads files alone, so it may be asked from any machine that sees the folder. 
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from ecg_batch.cli.outcome import INTERRUPTED
-from ecg_batch.cli.parser import seconds
+from ecg_batch.cli.parser import place, seconds
 
 EXAMPLES = """examples:
   ecg-batch status runs/demo
@@ -19,7 +18,8 @@ WATCH_S = 5.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("dataset", type=Path, metavar="DIR", help="the --out of ecg-batch synthesize, finished or not")
+    parser.add_argument("dataset", type=place, metavar="DIR", help="the --out of ecg-batch synthesize, finished or not; or "
+                        "the URL of a finished one")  # fmt: skip
     parser.add_argument("--watch", nargs="?", type=seconds, const=WATCH_S, metavar="SECONDS",
                         help=f"show it again every {WATCH_S:g} s, or SECONDS, until the run is finished")  # fmt: skip
 

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from ecg_batch.cli.parser import positive, setting, shards
+from ecg_batch.cli.parser import folder, positive, setting, shards
 from ecg_batch.cli.threads import one_thread
 from ecg_batch.errors import UserError
 
@@ -22,7 +22,7 @@ next: ecg-batch status DIR, ecg-batch plot DIR, ecg-batch verify DIR
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("request", type=Path, metavar="REQUEST", help="YAML file: what to make; ecg-batch configs copies examples")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the dataset; DIR.partial while it is being made")
+    parser.add_argument("--out", type=folder, required=True, metavar="DIR", help="the dataset; DIR.partial while it is being made")
     parser.add_argument("--workers", type=positive, default=1, metavar="N", help="processes, one core each (default: 1); changes "
                         "no byte")  # fmt: skip
     parser.add_argument("--set", nargs="+", type=setting, action="extend", default=[], metavar="KEY=VALUE",

@@ -7,7 +7,7 @@ import logging
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ecg_batch.cli.parser import add_command, setting
+from ecg_batch.cli.parser import add_command, folder, setting
 from ecg_batch.cli.settings import settings
 
 log = logging.getLogger(__name__)
@@ -38,20 +38,20 @@ def run(arguments: Namespace) -> int:
 
 def _texture(parser: ArgumentParser) -> None:
     parser.add_argument("--bank", type=Path, required=True, metavar="DIR", help="folder with textures.zarr, from ecg-batch prepare")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for weights, checkpoints, curves and report")
+    parser.add_argument("--out", type=folder, required=True, metavar="DIR", help="folder for weights, checkpoints, curves, report")
     _set(parser)
 
 
 def _report(parser: ArgumentParser) -> None:
     parser.add_argument("--bank", type=Path, required=True, metavar="DIR", help="folder with textures.zarr, from ecg-batch prepare")
     parser.add_argument("--models", type=Path, required=True, metavar="DIR", help="folder with the two .safetensors files")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report and its figure")
+    parser.add_argument("--out", type=folder, required=True, metavar="DIR", help="folder for the report and its figure")
 
 
 def _judge(parser: ArgumentParser) -> None:
     parser.add_argument("--ptbxl", type=Path, required=True, metavar="DIR", help="PTB-XL in its original layout")
     parser.add_argument("--fs", type=int, choices=(100, 500), default=100, help="which of its records to read, Hz (default: 100)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for weights, curves and report")
+    parser.add_argument("--out", type=folder, required=True, metavar="DIR", help="folder for weights, curves and report")
     parser.add_argument("--name", choices=("judge", "encoder"), default="judge", help="encoder: the network that measures fidelity "
                         "(default: judge)")  # fmt: skip
     _set(parser)

@@ -15,7 +15,9 @@ from ecg_batch.dataset.coordinates import coordinates
 from ecg_batch.errors import UserError
 from ecg_batch.files import open_regular
 from ecg_batch.leads import LEADS, MV_PER_UV
+from ecg_batch.remote.path import is_remote
 
+DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)  # what HDF5 makes of it
 DEFLATE = 1  # 5 would save 4 % and take twice as long
 MOST_TIMES = 60 * 500  # samples of a record up to which there is a time for each
 CACHE_BYTES = 2**24  # HDF5's own default of 1 MB is less than a chunk: each slice of a chunk would decode it anew
@@ -50,9 +52,10 @@ def write(path: Path, ecg: np.ndarray, records: np.ndarray, chunk_records: int, 
             file["ecg"][start : start + chunk_records] = ecg[start : start + chunk_records]
 
 
-def _refuse_odd_chunks(ecg) -> None:
-    """ValueError unless every chunk is where it belongs, once, through all filters: this layout's index of chunks has no checksum,
-    and HDF5 fills a chunk that it does not find with zeros.
+def _chunk_places(ecg) -> dict[int, tuple[int, int]]:
+    """First record of each chunk -> its first byte in the file, and the one after its last. ValueError unless every chunk is where
+    it belongs, once, through all filters: this layout's index of chunks has no checksum, and HDF5 fills a chunk that it does not
+    find with zeros.
     """
     found: list = []
     ecg.id.chunk_iter(found.append)
@@ -62,6 +65,7 @@ def _refuse_odd_chunks(ecg) -> None:
     ends = sorted((chunk.byte_offset, chunk.byte_offset + chunk.size) for chunk in found)
     if any(one[1] > two[0] for one, two in pairwise(ends)):
         raise ValueError("two of its chunks overlap")
+    return {chunk.chunk_offset[0]: (chunk.byte_offset, chunk.byte_offset + chunk.size) for chunk in found}
 
 
 @dataclass
@@ -72,10 +76,11 @@ class Hdf5Chunks:
     shape: tuple[int, int, int]
     chunk_records: int
     shard_records: int
-    _open: dict[int, object] = field(default_factory=dict, repr=False)  # of this process: (process id, shard) -> h5py Dataset
+    _open: dict[tuple, object] = field(default_factory=dict, repr=False)  # of this process: (process id, shard) -> h5py Dataset
+    _places: dict[tuple, tuple] = field(default_factory=dict, repr=False)  # the same -> (file below a URL, where its chunks lie)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_open": {}}
+        return {**self.__dict__, "_open": {}, "_places": {}}
 
     def read(self, chunk: int, out: np.ndarray | None = None) -> np.ndarray:
         start = chunk * self.chunk_records
@@ -95,12 +100,23 @@ class Hdf5Chunks:
         while start < stop:
             shard, at = divmod(start, self.shard_records)
             count = min(stop - start, self.shard_records - at)
-            try:
-                yield self._dataset(shard)[at : at + count]
-            except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-                raise UserError(f"{self.files[shard]}: cannot be read: {error}. ecg-batch verify DIR names what else is damaged, "
-                                "and --repair has it made again") from None  # fmt: skip
+            yield self._whole(shard, slice(at, at + count))
             start += count
+
+    def _whole(self, shard: int, key: slice = slice(0)) -> np.ndarray:
+        """Records of a shard's file. UserError where they are not whole, from a URL the second time too."""
+        try:
+            try:
+                return self._dataset(shard)[key]
+            except DAMAGE:
+                if not is_remote(self.files[shard]):
+                    raise
+                self._forget(shard)
+                return self._dataset(shard)[key]
+        except DAMAGE as error:
+            mend = "copy it there again" if is_remote(self.files[shard]) else "--repair has it made again"
+            raise UserError(f"{self.files[shard]}: cannot be read: {error}. ecg-batch verify DIR names what else is damaged, "
+                            f"and {mend}") from None  # fmt: skip
 
     def _dataset(self, shard: int):
         """Opened once in each process: HDF5's handles must not be shared with a forked one. As a file of Python: no locks, as the
@@ -112,10 +128,32 @@ class Hdf5Chunks:
         if key not in self._open:
             if len(self._open) >= 64:
                 self._open.clear()
-            ecg = h5py.File(open_regular(self.files[shard]), "r", rdcc_nbytes=CACHE_BYTES)["ecg"]
+                self._places.clear()
+            file = open_regular(self.files[shard])
+            ecg = h5py.File(file, "r", rdcc_nbytes=CACHE_BYTES)["ecg"]
             records = min(self.shard_records, self.shape[0] - shard * self.shard_records)
             if ecg.shape != (records, *self.shape[1:]) or ecg.dtype != np.dtype("<i2"):
                 raise ValueError(f"it holds {ecg.dtype} {ecg.shape}; needed int16 {(records, *self.shape[1:])}")
-            _refuse_odd_chunks(ecg)
+            places = _chunk_places(ecg)
             self._open[key] = ecg
+            if is_remote(self.files[shard]):
+                self._places[key] = (file, places)
         return self._open[key]
+
+    def _forget(self, shard: int) -> None:
+        self._open.pop((os.getpid(), shard), None)
+        self._places.pop((os.getpid(), shard), None)
+        path = self.files[shard]
+        path.store.begin({})
+        if path.store.cache and path.inner in path.store.sums:
+            path.store.cache.drop(path.store.sums[path.inner])
+
+    def begin(self, chunks: Iterable[int]) -> None:
+        """Start to fetch these chunks of files below a URL, and forget others. Waits for the files that are not open yet."""
+        wanted = {}
+        for start in (int(chunk) * self.chunk_records for chunk in chunks):
+            shard, at = divmod(start, self.shard_records)
+            self._whole(shard)
+            file, places = self._places[os.getpid(), shard]
+            wanted |= dict([file.wanted(*places[at])])
+        self.files[0].store.begin(wanted)

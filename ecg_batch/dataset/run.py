@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ecg_batch.dataset.layout import FAILURES, PLAN, RECEIPTS, STAGING, SUMS, Shard, final_name, partial_of
+from ecg_batch.dataset.layout import FAILURES, MANIFEST, PLAN, RECEIPTS, STAGING, SUMS, Shard, final_name, partial_of
 from ecg_batch.dataset.plan import Plan, read_plan
 from ecg_batch.errors import UserError
+from ecg_batch.remote.path import RemotePath
+from ecg_batch.remote.url import is_url
 from ecg_batch.request.model import Request
 
 
@@ -14,7 +16,7 @@ class Run:
     """folder: NAME.partial while the run is being made, NAME when it is finished."""
 
     plan: Plan
-    folder: Path
+    folder: Path | RemotePath
 
     @property
     def request(self) -> Request:
@@ -64,8 +66,25 @@ class Run:
         return (self.folder / SUMS).exists()
 
 
-def find_folder(path: Path) -> Path:
-    """The folder of a run, finished or not, from either of its names. UserError where there is none."""
+def refuse_no_dataset(path: RemotePath) -> None:
+    """UserError where no finished dataset is at a URL, or its server knows no ranges."""
+    if path.suffix == ".partial":
+        raise UserError(f"{path}: not finished yet, and only finished datasets are read from a URL. Where it is made, ecg-batch "
+                        "status says how far it is")  # fmt: skip
+    try:
+        path.store.refuse_without_ranges(MANIFEST)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no dataset (no {MANIFEST} below it). Give the URL to which a finished ecg-batch synthesize --out "
+                        "was copied, with all its files") from None  # fmt: skip
+
+
+def find_folder(path: Path | str) -> Path | RemotePath:
+    """The folder of a run, finished or not, from either of its names; or a finished one's URL. UserError where there is none."""
+    if is_url(path):
+        from ecg_batch.remote.store import Store
+
+        refuse_no_dataset(found := RemotePath(Store(path)))
+        return found
     out = final_name(path)
     for folder in (out, partial_of(out)):
         if (folder / PLAN).exists():

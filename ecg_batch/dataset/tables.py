@@ -16,6 +16,7 @@ from ecg_batch.dataset.layout import BEATS, SUMS
 from ecg_batch.dataset.sums import read_sums
 from ecg_batch.errors import UserError, clipped
 from ecg_batch.files import open_regular, sha256_file
+from ecg_batch.remote.path import is_remote
 
 # whatever a footer with a flipped bit leads to in pyarrow
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, NotImplementedError, MemoryError, RuntimeError)
@@ -25,7 +26,9 @@ DONOR_COLUMNS = {"donor_ecg_id": "blend_ecg_id", "donor_patient_id": "blend_pati
 def damaged(path: Path, why: object, folder: Path | None = None) -> UserError:
     """The error for a file of a finished dataset that is not what was written. folder: the dataset's, by default the file's."""
     why = clipped(" ".join(str(why).split()).rstrip("."))
-    return UserError(f"{path}: damaged: {why}. ecg-batch verify {folder or path.parent} --repair has it made again")
+    where = folder or path.parent
+    mend = "names what else is; copy it there again" if is_remote(path) else "--repair has it made again"
+    return UserError(f"{path}: damaged: {why}. ecg-batch verify {where} {mend}")
 
 
 def hold_against_sums(folder: Path, name: str) -> None:
@@ -43,6 +46,8 @@ def hold_against_sums(folder: Path, name: str) -> None:
 
 def is_there(folder: Path, name: str) -> bool:
     """Whether a dataset has a file that only some have. UserError where it is named in SHA256SUMS and absent."""
+    if is_remote(folder) and folder.store.sums and name not in folder.store.sums:
+        return False  # known without asking
     if (folder / name).exists():
         return True
     try:
@@ -55,7 +60,10 @@ def is_there(folder: Path, name: str) -> bool:
 
 
 def _state(path: Path) -> tuple[int, ...]:
-    """What tells another state of a file from this one, without reading it."""
+    """What tells another state of a file from this one, without reading it. A file below a URL has one for each opening."""
+    if is_remote(path):
+        path.whole()  # FileNotFoundError where it is absent
+        return ()
     stat = os.stat(path)
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
@@ -77,6 +85,10 @@ def open_table(path: Path):
     """A pyarrow ParquetFile that checks its pages. For those who know what to do about an error; others take read_rows."""
     import pyarrow.parquet as pq
 
+    if is_remote(path):  # a table is a hundredth of its samples, and only as a whole it can be held against its sum
+        import pyarrow as pa
+
+        return pq.ParquetFile(pa.BufferReader(pa.py_buffer(path.whole())), page_checksum_verification=True)
     open_regular(path).close()
     return pq.ParquetFile(path, page_checksum_verification=True)
 

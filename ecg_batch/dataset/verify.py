@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ecg_batch.dataset.layout import BEATS, ECG, FOLDERS, FORMAT, MANIFEST, PARTS, PLAN, README, RECORDS, SUMS, Shard
+from ecg_batch.dataset.layout import BEATS, ECG, FOLDERS, FORMAT, HDF5, MANIFEST, PARTS, PLAN, README, RECORDS, SUMS, Shard
 from ecg_batch.dataset.manifest import content_root, dataset_files, read_manifest
 from ecg_batch.dataset.plan import Plan
 from ecg_batch.dataset.receipts import read_receipts, smaller_batches
 from ecg_batch.dataset.run import Run, read_run
 from ecg_batch.dataset.sums import damaged_files, parse_sums
 from ecg_batch.dataset.tables import DAMAGE, open_table
+from ecg_batch.dataset.zarr_chunks import zarr_chunks
 from ecg_batch.errors import UserError, clipped, number_of
 from ecg_batch.files import link_or_odd, read_regular, sha256_file
 from ecg_batch.leads import LEADS, identity_residual
 from ecg_batch.progress import track
+from ecg_batch.remote.path import RemotePath, is_remote
 from ecg_batch.request.model import CHUNK_RECORDS
 
 LONGEST = 600  # characters of a problem; names and errors of others are in it
@@ -43,7 +45,7 @@ def _problems(folder: Path) -> Iterator[str]:
     finished = folder.suffix != ".partial"
     sums, malformed = _sums(folder) if finished else ({}, [])
     yield from (f"{SUMS}: {problem}" for problem in malformed)
-    wrong = dict(damaged_files(folder, sums))
+    wrong = dict(damaged_files(folder, _first(folder, sums)))
     if PLAN not in wrong:
         try:
             run = read_run(folder)
@@ -68,6 +70,20 @@ def _problems(folder: Path) -> Iterator[str]:
             yield from _parts(run, receipts, wrong)
 
 
+def _first(folder: Path | RemotePath, sums: dict[str, str]) -> dict[str, str]:
+    """What is held against its sum first: below a URL all but samples, which come shard by shard, so that each is fetched once."""
+    if not is_remote(folder):
+        return sums
+    folder.store.trust(sums)
+    small = {name: sha256 for name, sha256 in sums.items() if not _is_sample(name)}
+    folder.store.warm(name for name in small if not link_or_odd(folder, name))
+    return small
+
+
+def _is_sample(name: str) -> bool:
+    return name.startswith((f"{ECG}/ecg/c.", f"{HDF5}/"))
+
+
 def _sums(folder: Path) -> tuple[dict[str, str], list[str]]:
     """(file -> sha256, what is wrong with SHA256SUMS itself)."""
     try:
@@ -85,7 +101,7 @@ def _foreign(run: Run, sums: dict[str, str]) -> Iterator[tuple[str, str]]:
     for name in sums.keys() - planned:
         yield name, f"named in {SUMS}, and no part of the dataset"
     for name in sorted(planned - sums.keys()):
-        if os.path.lexists(run.folder / name):
+        if (run.folder / name).exists() if is_remote(run.folder) else os.path.lexists(run.folder / name):
             yield name, f"not named in {SUMS}, so nothing says what it was"
 
 
@@ -123,6 +139,11 @@ def _zarr_metadata(run: Run, wrong: dict[str, str]) -> Iterator[tuple[str, str]]
 
 def _strays(run: Run) -> Iterator[str]:
     known = {SUMS, *dataset_files(run.plan)}
+    if is_remote(run.folder):
+        names = run.folder.store.names() or ()  # http has no lists
+        ours = (one for one in names if not one.rpartition("/")[2].startswith(OF_THE_SYSTEM_BEGIN + OF_THE_SYSTEM))
+        yield from (f"{name}: stray: no part of the dataset. Remove it" for name in sorted(set(ours) - known))
+        return
     for parent, folders, names in sorted(os.walk(run.folder)):
         for name in sorted([*names, *(one for one in folders if os.path.islink(os.path.join(parent, one)))]):
             path = os.path.relpath(os.path.join(parent, name), run.folder)
@@ -152,13 +173,20 @@ def _shards(run: Run, receipts: dict, sums: dict[str, str], wrong: dict[str, str
         yield f"{ECG}/ecg: cannot be opened: {' '.join(str(error).split())[:200]}"
         readable, array = False, None
     for shard in track(run.shards, "verify", "shards"):
-        receipt = receipts.get(shard.index)
+        receipt, names = receipts.get(shard.index), run.plan.ecg_files(shard)
+        if is_remote(run.folder):
+            here = dict(damaged_files(run.folder, {name: sums[name] for name in names if name in sums}, quiet=True))
+            yield from (f"{name}: {problem}" for name, problem in here.items())
+            wrong |= here
         if receipt is None or f"receipts/{shard.index}.json" in wrong:
             continue
         problems = list(_shard_files(run.folder, receipt, sums, wrong))
         yield from problems
         if not problems and readable and not set(receipt["files"]) & set(wrong):
             yield from _samples(run.plan, array, shard, receipt["content_sha256"])
+        if is_remote(run.folder):
+            for name in names:
+                run.folder.store.forget(name)
 
 
 def _open_samples(run: Run):
@@ -166,7 +194,12 @@ def _open_samples(run: Run):
     if run.request.format == "zarr":
         import zarr
 
-        return zarr.open_array(run.folder / ECG / "ecg", mode="r", zarr_format=3)
+        folder = run.folder / ECG / "ecg"
+        if is_remote(folder):
+            from ecg_batch.remote.zarr_store import ReadStore
+
+            return zarr_chunks(folder) or zarr.open_array(ReadStore(folder), mode="r", zarr_format=3)
+        return zarr.open_array(folder, mode="r", zarr_format=3)
     from ecg_batch.dataset.hdf5 import Hdf5Chunks
 
     files = tuple(run.folder / run.plan.ecg_files(shard)[0] for shard in run.shards)
@@ -175,7 +208,7 @@ def _open_samples(run: Run):
 
 def _shard_files(folder: Path, receipt: dict, sums: dict[str, str], wrong: dict[str, str]) -> Iterator[str]:
     for name, stated in receipt["files"].items():
-        merged = name.startswith(PARTS) and not (folder / name).exists()
+        merged = name.startswith(PARTS) and (is_remote(folder) or not (folder / name).exists())
         if name in wrong or merged:
             continue
         if odd := link_or_odd(folder, name):

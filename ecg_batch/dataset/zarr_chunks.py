@@ -8,8 +8,10 @@ process. So where the layout is ours (Zarr v3 sharding, write.py) it is read her
 import json
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import google_crc32c
@@ -18,6 +20,7 @@ from numcodecs import blosc
 
 from ecg_batch.errors import UserError
 from ecg_batch.files import open_regular, read_regular
+from ecg_batch.remote.path import RemotePath, is_remote
 
 ABSENT = 2**64 - 1  # offset and length of a chunk that holds zeros only, and is not stored
 CHECKSUM_BYTES = 4
@@ -49,7 +52,7 @@ class ZarrChunks:
             try:
                 blosc.decompress(data, ecg)
             except (RuntimeError, ValueError) as error:
-                raise _damaged(self.folder / f"c.{shard}.0.0", at, str(error)) from None
+                raise damaged_chunk(self.folder / f"c.{shard}.0.0", at, str(error)) from None
         return ecg[: self.shape[0] - chunk * self.chunk_records]
 
     def _bytes(self, path: Path, at: int) -> bytes | None:
@@ -61,11 +64,48 @@ class ZarrChunks:
                     return None
                 data = os.pread(file.fileno(), length, offset)
         except (OSError, ValueError) as error:
-            raise _damaged(path, at, str(error)) from None
+            raise damaged_chunk(path, at, str(error)) from None
         body, stated = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
         if len(data) != length or google_crc32c.value(body).to_bytes(4, "little") != stated:
-            raise _damaged(path, at, "its crc32c is not the stored one")
+            raise damaged_chunk(path, at, "its crc32c is not the stored one")
         return body
+
+
+class RemoteZarrChunks(ZarrChunks):
+    """The same of a folder below a URL: a range for each chunk, and once for each file its index. begin() fetches before read()."""
+
+    folder: RemotePath
+
+    def begin(self, chunks: Iterable[int]) -> None:
+        """Start to fetch these chunks, and forget others. Waits for nothing."""
+        places = [divmod(int(chunk), self._in_file) for chunk in chunks]
+        self.folder.store.begin({place: partial(self._fetch, *place) for place in places})
+
+    @property
+    def _in_file(self) -> int:
+        return self.shard_records // self.chunk_records
+
+    def _fetch(self, shard: int, at: int) -> bytes:
+        from ecg_batch.remote.shards import fetch_chunk
+
+        return fetch_chunk(self.folder / f"c.{shard}.0.0", at, self._in_file)
+
+    def _bytes(self, path: RemotePath, at: int) -> bytes | None:
+        from ecg_batch.remote.store import NotSound
+
+        shard = int(path.name.split(".")[1])
+        try:
+            begun = self.folder.store.begun((shard, at))
+            return (self._fetch(shard, at) if begun is None else begun) or None
+        except NotSound as error:
+            raise damaged_chunk(path, at, str(error)) from None
+
+    def __getitem__(self, key: slice) -> np.ndarray:
+        """int16 of records start .. stop - 1."""
+        start, stop, _ = key.indices(self.shape[0])
+        first, last = start // self.chunk_records, -(-stop // self.chunk_records)
+        parts = [self.read(chunk) for chunk in range(first, last)]
+        return np.concatenate(parts)[start - first * self.chunk_records : stop - first * self.chunk_records]
 
 
 _INDICES: OrderedDict[tuple, np.ndarray] = OrderedDict()  # of this process, by which file in which state: paths are used again
@@ -93,9 +133,9 @@ def _read_index(handle: int, file_bytes: int, chunks: int) -> np.ndarray:
     return np.frombuffer(data[:size], "<u8").reshape(chunks, 2)
 
 
-def _damaged(path: Path, at: int, why: str) -> UserError:
-    return UserError(f"{path}: chunk {at} cannot be read: {why}. ecg-batch verify DIR names what else is damaged, and --repair "
-                     "has it made again")  # fmt: skip
+def damaged_chunk(path: Path, at: int, why: str) -> UserError:
+    mend = "copy it there again" if is_remote(path) else "--repair has it made again"
+    return UserError(f"{path}: chunk {at} cannot be read: {why}. ecg-batch verify DIR names what else is damaged, and {mend}")
 
 
 def zarr_chunks(folder: Path) -> ZarrChunks | None:
@@ -120,4 +160,5 @@ def zarr_chunks(folder: Path) -> ZarrChunks | None:
         ours = ours and shard % chunk == 0 and not stated.get("storage_transformers")
     except (KeyError, ValueError, TypeError, ZeroDivisionError):
         return None
-    return ZarrChunks(folder, tuple(stated["shape"]), chunk, shard) if ours else None
+    kind = RemoteZarrChunks if is_remote(folder) else ZarrChunks
+    return kind(folder, tuple(stated["shape"]), chunk, shard) if ours else None

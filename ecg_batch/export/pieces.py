@@ -10,6 +10,7 @@ import numpy as np
 from ecg_batch.dataset.layout import BEATS, RECORDS
 from ecg_batch.dataset.tables import is_there, read_beats, schema_of
 from ecg_batch.reading.synthetic import OpenDataset
+from ecg_batch.remote.path import is_remote
 
 UNIT_SAMPLES = 256 * 1000  # about as many samples a lead are one unit: 256 records of 10 s at 100 Hz, or one long one
 BEATS_UNITS = 16  # whose beats are in memory at once
@@ -35,7 +36,10 @@ def write_rows(dataset: OpenDataset, folder: Path) -> None:
     if dataset.chosen is None:
         for name in tables:
             schema_of(dataset.path / name)  # held against its sums
-            shutil.copyfile(dataset.path / name, folder / name)
+            if is_remote(dataset.path):
+                (folder / name).write_bytes((dataset.path / name).whole())
+            else:
+                shutil.copyfile(dataset.path / name, folder / name)
         return
     _write(folder / RECORDS, [dataset.records])
     if BEATS in tables:

@@ -3,7 +3,7 @@
 import operator
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from ecg_batch.errors import UserError, shown
 from ecg_batch.leads import MV_PER_UV
-from ecg_batch.reading.epoch import Epoch, batch_bounds, worker_bounds
+from ecg_batch.reading.epoch import Epoch, Piece, batch_bounds, worker_bounds
 from ecg_batch.reading.labels import multi_hot, names_of
 from ecg_batch.reading.records import Records
 from ecg_batch.reading.targets import make_targets
@@ -137,15 +137,24 @@ class ECGIterable(IterableDataset):
         step = max(self.window // (self.batch or 1), 1)  # batches of a window
         held = np.empty((min(step * (self.batch or 1), int(bounds[-1] - bounds[0])), *self.set.shape), np.int16)
         with ThreadPoolExecutor(THREADS) as pool:
-            for first in range(done - done % step, len(bounds) - 1, step):
-                window = bounds[first : first + step + 1]
-                yield from self._window(order, window, held, max(done - first, 0), None if worker else pool)
+            firsts = range(done - done % step, len(bounds) - 1, step)
+            windows = [bounds[first : first + step + 1] for first in firsts]
+            following = self._begun(order, windows, 0)
+            for at, (first, window) in enumerate(zip(firsts, windows, strict=True)):
+                pieces, ecg = following, self.set.read(following, held, None if worker else pool)
+                following = self._begun(order, windows, at + 1)
+                yield from self._window(order, window, ecg, pieces, max(done - first, 0))
 
-    def _window(self, order: Epoch, bounds: np.ndarray, held: np.ndarray, done: int, pool: Executor | None) -> Iterator[dict]:
-        """The batches of one window but the first `done`. held is overwritten: all that is yielded is copied out of it."""
+    def _begun(self, order: Epoch, windows: list[np.ndarray], at: int) -> list[Piece]:
+        """The pieces of a window, none after the last one. Where they are far away they are fetched from now on."""
+        pieces = order.pieces(int(windows[at][0]), int(windows[at][-1])) if at < len(windows) else []
+        self.set.begin(pieces)
+        return pieces
+
+    def _window(self, order: Epoch, bounds: np.ndarray, ecg: np.ndarray, pieces: list[Piece], done: int) -> Iterator[dict]:
+        """The batches of one window but the first `done`. ecg is overwritten: all that is yielded is copied out of it."""
         start, stop = int(bounds[0]), int(bounds[-1])
-        pieces = order.pieces(start, stop)
-        rows, ecg = np.concatenate([piece.rows for piece in pieces]), self.set.read(pieces, held, pool)
+        rows = np.concatenate([piece.rows for piece in pieces])
         shuffled = order.shuffled(start, stop)
         for first, last in zip(bounds[done:-1] - start, bounds[done + 1 :] - start, strict=True):
             batch = self._batch(ecg[shuffled[first:last]], rows[shuffled[first:last]])

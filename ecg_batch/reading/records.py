@@ -1,7 +1,7 @@
 """Records: what every source of ECGs offers, be it a synthetic dataset (read.py) or a PTB-XL folder (real.py)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
 
 import numpy as np
@@ -10,6 +10,8 @@ from ecg_batch.errors import UserError, clipped
 from ecg_batch.leads import LEADS, MV_PER_UV
 from ecg_batch.reading.choice import matches
 from ecg_batch.reading.labels import multi_hot
+
+AHEAD = 64  # chunks that are fetched at once: 55 MB at 100 Hz
 
 
 class Records(ABC):
@@ -29,6 +31,9 @@ class Records(ABC):
     @abstractmethod
     def chunks(self):
         """How to read fast: .chunk_records, .shape (record, lead, time), and .read(chunk, out=None) -> int16 of one chunk."""
+
+    def begin(self, chunks: Iterable[int]) -> None:  # noqa: B027 - most sources have nothing to do
+        """These chunks will be read next: a source far away begins to fetch them, and forgets others."""
 
     @abstractmethod
     def content(self) -> str:
@@ -118,9 +123,12 @@ class Records(ABC):
         """int16 (record, lead, time) of these record numbers of the source, each chunk decoded once."""
         chunks = self.chunks
         ecg, number = np.empty((len(wanted), *chunks.shape[1:]), np.int16), wanted // chunks.chunk_records
-        for chunk in np.unique(number):
-            at = np.flatnonzero(number == chunk)
-            ecg[at] = chunks.read(int(chunk))[wanted[at] % chunks.chunk_records]
+        for group in _groups(np.unique(number)):
+            self.begin(group)
+            for chunk in group:
+                at = np.flatnonzero(number == chunk)
+                ecg[at] = chunks.read(int(chunk))[wanted[at] % chunks.chunk_records]
+        self.begin(())
         return ecg
 
     def __len__(self) -> int:
@@ -128,6 +136,10 @@ class Records(ABC):
 
     def __getitem__(self, key) -> np.ndarray:
         return self.raw[key] * np.float32(MV_PER_UV)
+
+
+def _groups(numbers: np.ndarray) -> list[np.ndarray]:
+    return [numbers[first : first + AHEAD] for first in range(0, len(numbers), AHEAD)]
 
 
 class _Raw:

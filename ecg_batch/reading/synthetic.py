@@ -1,15 +1,17 @@
 """Read: a finished dataset as arrays and columns, nothing loaded before it is asked for."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ecg_batch.dataset.beats import WAVE_COLUMNS
-from ecg_batch.dataset.layout import ECG, HDF5, HDF5_DIGITS, MANIFEST, RECORDS, ecg_file, partial_of
+from ecg_batch.dataset.layout import ECG, HDF5, HDF5_DIGITS, MANIFEST, RECORDS, SUMS, ecg_file, partial_of
 from ecg_batch.dataset.manifest import read_manifest
 from ecg_batch.dataset.plan import BEATS
+from ecg_batch.dataset.run import refuse_no_dataset
+from ecg_batch.dataset.sums import trust_sums
 from ecg_batch.dataset.tables import (
     DAMAGE,
     beat_groups,
@@ -24,12 +26,26 @@ from ecg_batch.dataset.tables import (
 from ecg_batch.errors import UserError
 from ecg_batch.leads import LEADS, MV_PER_UV
 from ecg_batch.reading.records import Records
+from ecg_batch.remote.path import RemotePath, is_remote
+from ecg_batch.remote.url import is_url, local_path, refuse_flattened
 from ecg_batch.request.model import CHUNK_RECORDS, MINUTE_S
 
 
-def open_dataset(path: str | Path) -> "OpenDataset":
-    """Open a finished dataset. UserError where it is unfinished, none, of a newer format, visibly damaged, or not to be read."""
-    path = Path(path).absolute()  # whatever folder a program goes to later
+def open_dataset(path: str | Path, *, storage_options: Mapping | None = None, cache: str | Path | None = None) -> "OpenDataset":
+    """Open a finished dataset, in a folder or below a URL of fsspec: s3://bucket/runs/rare, https://host/rare, and others.
+
+    storage_options: of fsspec, for a URL: credentials, endpoint_url and the like, where the environment does not say them. cache: a
+    folder for what is fetched from a URL, which may be shared. UserError where it is unfinished, none, of a newer format, visibly
+    damaged, or not to be read.
+    """
+    if is_url(str(path)):
+        from ecg_batch.remote.store import Store
+
+        return _open_remote(RemotePath(Store(str(path), storage_options, cache)))
+    if storage_options or cache:
+        raise UserError(f"{path}: storage_options and cache are for URLs, and this is a folder. Leave them out")
+    refuse_flattened(path)
+    path = local_path(path).absolute()  # whatever folder a program goes to later
     try:
         return _open(path)
     except PermissionError as error:
@@ -49,13 +65,31 @@ def _open(path: Path) -> "OpenDataset":
     return OpenDataset(path, manifest)
 
 
+def _open_remote(path: RemotePath) -> "OpenDataset":
+    """In two rounds of requests, whatever the size."""
+    store = path.store
+    refuse_no_dataset(path)
+    store.warm([MANIFEST, SUMS])
+    trust_sums(path)
+    manifest = read_manifest(path)
+    hold_against_sums(path, MANIFEST)
+    needed = [RECORDS, ecg_file(_last_file(manifest), stored_format(manifest), digits_of(path))]
+    store.warm([f"{ECG}/ecg/zarr.json"] if stored_format(manifest) == "zarr" else [], needed)
+    for name in needed:
+        if not (path / name).exists():
+            raise UserError(f"{path / name}: absent, so the dataset is damaged. ecg-batch verify {path} names what else is")
+    return OpenDataset(path, manifest)
+
+
 def _last_file(manifest: dict) -> int:
     streamed = manifest["request"]["duration_s"] > MINUTE_S  # then each record is a file
     return manifest["records" if streamed else "shards"] - 1
 
 
-def digits_of(path: Path) -> int:
+def digits_of(path: Path | RemotePath) -> int:
     """Of names of HDF5 files: a dataset of before 0.4 has 0.h5."""
+    if is_remote(path) and path.store.sums:
+        return 0 if f"{HDF5}/0.h5" in path.store.sums else HDF5_DIGITS
     return 0 if (path / HDF5 / "0.h5").exists() else HDF5_DIGITS
 
 
@@ -89,7 +123,7 @@ class OpenDataset(Records):
 
     label_means = "what was asked"
 
-    def __init__(self, path: Path, manifest: dict):
+    def __init__(self, path: Path | RemotePath, manifest: dict):
         self.path, self.manifest, self.total = path, manifest, manifest["records"]
         self.fs_hz, self.duration_s = manifest["request"]["fs_hz"], manifest["request"]["duration_s"]
         self._chunks = None
@@ -108,6 +142,10 @@ class OpenDataset(Records):
             raise UserError(f"{self}: records of {self.duration_s} s are read in pieces, with piece() or xarray, not in chunks "
                             "of whole records; cut training examples from them")  # fmt: skip
         return self._chunks
+
+    def begin(self, chunks: Iterable[int]) -> None:
+        if is_remote(self.path):
+            self.chunks.begin(chunks)
 
     def content(self) -> str:
         return self.manifest["content_root"]
@@ -131,12 +169,20 @@ class OpenDataset(Records):
 
     def _long(self, records, read):
         """What `read` gives of the array. Each record is a file, and zarr would read an absent one as zeros."""
+        if is_remote(self.path):
+            self.path.store.warm(there=[ecg_file(int(record)) for record in records])
         absent = [name for record in records if not (name := self.path / ecg_file(int(record))).exists()]
         if absent:
             raise UserError(f"{absent[0]}: absent, so the dataset is damaged. ecg-batch verify DIR names what else is, and "
                             "--repair has it made again")  # fmt: skip
         try:
-            return read(self._array())
+            try:
+                return read(self._array())
+            except DAMAGE:
+                if not is_remote(self.path):
+                    raise
+                self.path.store.indices.clear()
+                return read(self._array())  # what came is fetched once more
         except DAMAGE as error:
             named = " or ".join(ecg_file(int(record)) for record in records[:5])
             raise UserError(f"{self.path}: {named} cannot be read ({type(error).__name__}). ecg-batch verify DIR names what "
@@ -191,5 +237,10 @@ class OpenDataset(Records):
         import zarr
 
         if self._zarr[0] != os.getpid():
-            self._zarr = (os.getpid(), zarr.open_array(self.path / ECG / "ecg", mode="r", zarr_format=3))
+            store = self.path / ECG / "ecg"
+            if is_remote(store):
+                from ecg_batch.remote.zarr_store import ReadStore
+
+                store = ReadStore(store)
+            self._zarr = (os.getpid(), zarr.open_array(store, mode="r", zarr_format=3))
         return self._zarr[1]

@@ -46,6 +46,15 @@ class TrainingSet:
     def shape(self) -> tuple[int, int]:
         return self.sources[0].chunks.shape[1:]
 
+    def begin(self, pieces: Sequence[Piece]) -> None:
+        """These pieces will be read next."""
+        wanted: dict[int, list[int]] = {at: [] for at in range(len(self.sources))}
+        for piece in pieces:
+            at = int(self.source[piece.rows[0]])
+            wanted[at].append(int(self.record[piece.rows[0]]) // self.sources[at].chunks.chunk_records)
+        for at, chunks in wanted.items():
+            self.sources[at].begin(dict.fromkeys(chunks))
+
     def read(self, pieces: Sequence[Piece], out: np.ndarray, pool: Executor | None = None) -> np.ndarray:
         """The pieces' ECGs one after another in out, int16 (record, lead, time), each chunk decoded once. Returns the part used.
 

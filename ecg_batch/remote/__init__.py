@@ -1,0 +1,1 @@
+"""Remote: datasets below a URL, read by ranges, through whatever fsspec knows."""
