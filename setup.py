@@ -1,5 +1,5 @@
-"""What pyproject.toml cannot say: which compiled kernels there are for a machine, a wheel that any Python 3 takes, and the examples of
-configs/ with their schemas, which go into it as ecg_batch/configs/.
+"""What pyproject.toml cannot say: which compiled kernels there are for a machine, a wheel that any Python 3 takes, and the examples
+of configs/ with their schemas, which go into it as ecg_batch/configs/.
 """
 
 import os

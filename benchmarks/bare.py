@@ -1,12 +1,12 @@
-"""The wheel in a plain Debian with Python alone, beside the developer's checkout on the same machine: python -m benchmarks.bare ROOT
+"""The wheel in a plain Debian with Python alone, beside the checkout on the same machine: python -m benchmarks.bare ROOT
 
     make wheel && mkdir wheels && cp dist/*x86_64.whl wheels/
     .venv/bin/pip download --constraint constraints.txt --dest wheels wheels/ecg_batch-*.whl
     debootstrap --variant=minbase --include=python3,python3-venv bookworm ROOT http://deb.debian.org/debian
     .venv/bin/python -m benchmarks.bare ROOT --wheels wheels
 
-It needs root. In ROOT there is no compiler and no network, only the folder of wheels, from which pip installs. Both then make the demo
-in turns, each turn the other way round; both must make the same samples.
+It needs root. In ROOT there is no compiler and no network, only the folder of wheels, from which pip installs. Both then make the
+demo in turns, each turn the other way round; both must make the same samples.
 """
 
 import os

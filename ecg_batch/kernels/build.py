@@ -1,7 +1,7 @@
 """The compiled kernels: which builds there are, which of them this CPU runs, and what their wrappers share.
 
-A wheel brings them. An installation from source compiles them; without a compiler there are none, and the plain references run: a fifth
-of the speed.
+A wheel brings them. An installation from source compiles them; without a compiler there are none, and the plain references run: a
+fifth of the speed.
 """
 
 import ctypes

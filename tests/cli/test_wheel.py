@@ -1,4 +1,4 @@
-"""The wheel alone is enough: examples, a dataset, its check, its picture and its export, far from any checkout, without a compiler and
+"""The wheel alone is enough: examples, a dataset, its check, its picture and its export, far from any checkout, with no compiler and
 without the packages that only extras install. Whoever calls for one of those is told the extra in a sentence.
 """
 
@@ -8,17 +8,18 @@ import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
-from importlib.metadata import version
+import tomllib
+from importlib.metadata import distribution, requires, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from places import ROOT
 
 from ecg_batch.kernels.build import BUILDS
 
 SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "constraints.txt", "configs", "ecg_batch")
-OF_EXTRAS = ("torch", "functorch", "torchgen", "submitit", "sklearn", "scikit_learn", "neurokit2", "pip", "ecg_batch", "__editable__")
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +42,30 @@ def wheel(tmp_path_factory) -> Path:
     return wheel
 
 
+def needed(name: str, done: set[str]) -> set[str]:
+    """The packages that one needs without extras, itself too."""
+    if name not in done:
+        done.add(name)
+        for line in requires(name) or ():
+            one = Requirement(line)
+            if one.marker is None or one.marker.evaluate({"extra": ""}):
+                needed(canonicalize_name(one.name), done)
+    return done
+
+
 @pytest.fixture(scope="module")
 def base(wheel, tmp_path_factory) -> Path:
-    """A virtual environment with the wheel and what it needs without extras, as links to what is installed here; no pip, no more."""
+    """A virtual environment with the wheel and what it needs without extras, as links to what is installed here."""
     folder = tmp_path_factory.mktemp("base")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
+    (packages,) = folder.glob("lib/*/site-packages")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "install", "--no-deps", "--ignore-installed", "--target", packages, wheel], check=True)
-    for part in Path(sysconfig.get_path("purelib")).iterdir():
-        if not part.name.startswith(OF_EXTRAS):
-            (packages / part.name).symlink_to(part)
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for name in set().union(*(needed(canonicalize_name(Requirement(line).name), set()) for line in dependencies)):
+        for part in {file.parts[0] for file in distribution(name).files} - {"..", "__pycache__"}:
+            if not (packages / part).exists():
+                (packages / part).symlink_to(distribution(name).locate_file(part))
     return folder
 
 

@@ -39,8 +39,8 @@ def low_pass_sections(edge_hz: float, fs_hz: float):
 def of_each_build(function, *args) -> list:
     """What each build gives that rounds in its own way, after a look that the others all give the same bits."""
     given = {build: function(*args, build=build) for build in RUNS_HERE}
-    for build in SAME_BITS[1:]:
-        for one, two in zip(given[SAME_BITS[0]], given[build], strict=True):
+    for other in SAME_BITS[1:]:
+        for one, two in zip(given[SAME_BITS[0]], given[other], strict=True):
             np.testing.assert_array_equal(one, two)
     return [given[build] for build in RUNS_HERE if build not in SAME_BITS[1:]]
 
