@@ -1,5 +1,5 @@
-"""The wheel alone is enough: examples, a dataset, its check, its picture and its export, far from any checkout, with no compiler and
-without the packages that only extras install. Whoever calls for one of those is told the extra in a sentence.
+"""The wheel alone is enough: examples, a dataset, its check, its picture and its export, far from any checkout, with no compiler
+and without the packages that only extras install. Whoever calls for one of those is told the extra in a sentence.
 """
 
 import json
