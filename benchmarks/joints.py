@@ -29,8 +29,8 @@ from ecg_batch.synthesis.long.begin import _with_donor
 from ecg_batch.synthesis.long.donor import TooFewBeats, single_beats
 from ecg_batch.synthesis.long.events import stock
 from ecg_batch.synthesis.long.events.stock import HOST
+from ecg_batch.synthesis.long.filtered import filtered_with
 from ecg_batch.synthesis.long.stitch import Interval, intervals
-from ecg_batch.synthesis.long.texture_stream import filtered_with
 from ecg_batch.synthesis.long.unit_stream import UnitStreams
 from ecg_batch.synthesis.synthesizer import Synthesizer
 

@@ -16,5 +16,10 @@ __all__ = ["ECGDataset", "ECGIterable", "ECGLoader", "open_dataset", "open_ptbxl
 def __getattr__(name: str):
     """What users import from here, loaded when asked for: `import ecg_batch` alone must cost nothing."""
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        try:
+            return getattr(import_module(_HOME[name]), name)
+        except ModuleNotFoundError as error:
+            from ecg_batch.errors import in_words
+
+            raise in_words(error, "train") from None
     raise AttributeError(f"module 'ecg_batch' has no attribute {name!r}")

@@ -56,12 +56,32 @@ def suggestion(word: str, known: Iterable[str], most: int = 1) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
+# Packages that only extras install -------------------------------------------------------------------------------------
+
+EXTRA_OF = {"torch": "synthesize", "submitit": "synthesize", "sklearn": "train", "neurokit2": "evaluate"}
+
+
+class MissingPackage(UserError, ImportError):
+    """A package that only an extra of pyproject.toml installs is not there. An ImportError too, for whoever can do without."""
+
+
 def need(extra: str, *modules: str) -> None:
-    """UserError where a package of an optional extra is not installed."""
+    """MissingPackage where a package of an optional extra is not installed."""
     from importlib.util import find_spec
 
     if absent := [name for name in modules if find_spec(name) is None]:
-        raise UserError(
-            f"{', '.join(absent)} not installed; this command needs the extra '{extra}': pip install "
+        raise MissingPackage(
+            f"{', '.join(absent)} not installed; this needs the extra '{extra}': pip install "
             f"'ecg-batch[{extra}]', or in a checkout pip install -e '.[{extra}]'"
         )
+
+
+def in_words(error: ModuleNotFoundError, extra: str = "") -> ModuleNotFoundError | MissingPackage:
+    """The error, or where an extra would have installed the package, by default that of EXTRA_OF, the sentence that names it."""
+    if error.name not in EXTRA_OF:
+        return error
+    try:
+        need(extra or EXTRA_OF[error.name], error.name)
+    except MissingPackage as missing:
+        return missing
+    return error

@@ -13,6 +13,7 @@ from printed import numbers, table
 
 from benchmarks import __main__ as everything
 from benchmarks import (
+    bare,
     decode,
     detect,
     noise,
@@ -33,6 +34,7 @@ from ecg_batch.reading.synthetic import open_dataset
 
 # Beside python -m benchmarks itself
 COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise", "events", "joints", "wide", "beat_order")
+COMMANDS += ("bare",)
 
 
 # python -m benchmarks -------------------------------------------------------------------------------------------------
@@ -105,6 +107,30 @@ def test_candidates_take_turns_and_the_median_counts(monkeypatch):
     monkeypatch.setattr(turns.time, "perf_counter", lambda: clock[0])
     assert turns.median_seconds({name: lambda name=name: run(name) for name in "ab"}, 3) == {"a": 2, "b": 3}
     assert "".join(order) == "abababab"
+
+
+def test_a_wheel_and_a_checkout_take_turns_and_must_make_the_same(small_dataset, make_dataset, tmp_path):
+    """What stands in for the two copies a dataset. Then by hand: 100 records, 1 s and 2 s against 2 s and 2 s."""
+    other, out = make_dataset("other", seed=8), tmp_path / "out"
+    out.mkdir()
+    copies = bare.Candidate(("cp", "-r", str(small_dataset), "{out}"), out)
+    turns = bare.in_turns({"wheel": copies, "checkout": copies}, 2)
+    assert all(len(of) == 2 and min(turn.wall_s for turn in of) > 0 for of in turns.values())
+    assert not list(out.iterdir())
+    with pytest.raises(SystemExit, match="not the same samples"):
+        bare.in_turns({"wheel": copies, "checkout": bare.Candidate(("cp", "-r", str(other), "{out}"), out)}, 1)
+    with pytest.raises(SystemExit, match="exit status 1: false"):
+        bare.in_turns({"wheel": bare.Candidate(("false",), out)}, 1)
+    by_hand = {"wheel": [bare.Turn(1, 1, ""), bare.Turn(2, 1, "")], "checkout": [bare.Turn(2, 1, ""), bare.Turn(2, 1, "")]}
+    assert bare.described(by_hand, 100)[0].split()[:2] == ["wheel", "67"]
+    assert bare.described(by_hand, 100)[2] == "wheel / checkout, speed by the clock: 1.500 (1.000 to 2.000)"
+
+
+def test_a_plain_system_has_no_compiler(tmp_path):
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin/gcc").touch()
+    with pytest.raises(SystemExit, match="has a compiler .gcc."):
+        bare.install(tmp_path, tmp_path, "")
 
 
 @pytest.mark.slow

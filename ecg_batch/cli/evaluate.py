@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     from ecg_batch.errors import need
 
-    need("evaluate", "sklearn", "neurokit2")
+    need("evaluate", "torch", "sklearn", "neurokit2")
     report = _marked(arguments) if any(getattr(arguments, name) for name in MARKED) else _all(arguments)
     for line in report["first lines"]:
         print(line)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ecg_batch.errors import ShardsFailed, UserError
+from ecg_batch.errors import ShardsFailed, UserError, in_words
 
 FAILED, MENDABLE, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141  # the last two as shells count: 128 and the signal's number
 
@@ -23,6 +23,11 @@ def exit_status(run: Callable[[], int]) -> int:
             sys.stdout.flush()  # so that a reader who has gone away shows here, and not when the interpreter ends
     except UserError as error:
         print_error(str(error))
+        return MENDABLE
+    except ModuleNotFoundError as error:
+        if not isinstance(missing := in_words(error), UserError):
+            raise
+        print_error(str(missing))
         return MENDABLE
     except ShardsFailed as error:
         print_error(str(error))

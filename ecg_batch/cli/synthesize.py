@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ecg_batch.cli.parser import folder, positive, setting, shards
 from ecg_batch.cli.threads import one_thread
-from ecg_batch.errors import UserError
+from ecg_batch.errors import UserError, need
 
 EXAMPLES = """examples:
   ecg-batch synthesize configs/demo.yaml --out runs/demo --workers 2
@@ -36,6 +36,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     if arguments.cluster and arguments.workers > 1:
         raise UserError("--workers is for this machine and --cluster for Slurm; give one of them")
+    if arguments.cluster or arguments.workers > 1:
+        need("slurm" if arguments.cluster else "synthesize", "submitit")
     one_thread()
     if arguments.dry_run:
         return forecast_job(arguments.request, arguments.set, arguments.out, arguments.cluster, arguments.only)

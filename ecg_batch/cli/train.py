@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ecg_batch.cli.parser import add_command, folder, setting
 from ecg_batch.cli.settings import settings
+from ecg_batch.errors import need
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    need("train", "torch", *["sklearn"] * (arguments.what == "judge"))
     return JOBS[arguments.what][-1](arguments)
 
 
@@ -122,9 +124,6 @@ def report(arguments: Namespace) -> int:
 
 
 def judge(arguments: Namespace) -> int:
-    from ecg_batch.errors import need
-
-    need("evaluate", "sklearn")
     from ecg_batch.evaluation.labelled import from_ptbxl
     from ecg_batch.evaluation.train_judge import JudgeTraining, train_judge
     from ecg_batch.models.judge import ENCODER, JudgeConfig

@@ -76,11 +76,18 @@ def software_versions(request: Request | None = None) -> dict[str, str]:
     return versions | ({"instructions": instructions()} if by_torch else {})
 
 
+def _torch_computes(request: Request, kernels: str) -> bool:
+    """Whether anything of a record passes through torch: recorded texture does only where no kernels were compiled."""
+    return kernels == "plain" or request.texture == "decoded" or bool(request.judge) or request.device != "cpu"
+
+
 def refuse_other_software(plan: Plan) -> None:
     """UserError where this machine would make other bytes than the one that planned."""
     here = software_versions(plan.request)
     if "instructions" not in plan.versions:  # of a run that was begun before they counted
         here.pop("instructions", None)
+    if not _torch_computes(plan.request, here["kernels"]):  # so whoever has it and whoever has not make the same bytes
+        here["torch"] = plan.versions.get("torch", here["torch"])
     if here != plan.versions:
         changed = [f"{name} {plan.versions.get(name)} there, {here.get(name)} here" for name in sorted({*here, *plan.versions})
                    if here.get(name) != plan.versions.get(name)]  # fmt: skip

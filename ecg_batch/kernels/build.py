@@ -1,6 +1,7 @@
 """The compiled kernels: which builds there are, which of them this CPU runs, and what their wrappers share.
 
-Without a compiler at the time of installing there are none, and the plain references run: a fifth of the speed.
+A wheel brings them. An installation from source compiles them; without a compiler there are none, and the plain references run: a
+fifth of the speed.
 """
 
 import ctypes
@@ -8,13 +9,16 @@ import logging
 import os
 import platform
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 VERSION = 5  # to be raised with every change of the kernels (*.cpp, *.h) that can change a bit
-BUILDS = (("_avx512", 16), ("_avx2", 8))  # extension modules of pyproject.toml and their lanes, widest first
+OF_MACHINE = {"x86_64": (("_avx512", 16), ("_avx2", 8), ("_sse2", 4)), "arm64": (("_neon", 4),)}  # setup.py makes them
+MACHINE = {"amd64": "x86_64", "aarch64": "arm64"}.get(platform.machine().lower(), platform.machine().lower())
+BUILDS = OF_MACHINE.get(MACHINE, ())  # files here and their lanes, widest first
+# Sums are rounded otherwise without fused multiply-add; on arm64 nobody has compared them with those of other machines.
+OTHER_BITS = {"_sse2": " without FMA", "_neon": " for arm64"}
 VECTORS = ("avx", "fma", "amx", "sse4", "asimd", "sve", "bf16")  # how names of vector instructions begin
 CAPS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE")
 GROUP = 4  # rows, as in lanes.h
@@ -26,25 +30,40 @@ INTS = ctypes.POINTER(ctypes.c_int64)
 
 @cache
 def kernel(name: str | None = None) -> tuple[ctypes.CDLL, int] | None:
-    """The widest build that runs here, or the one named, and its lanes.
-
-    None where none was built (no compiler at the time of installing) or the CPU lacks AVX2 with FMA.
-    """
+    """The widest build that runs here, or the one named, and its lanes. None where there is none."""
     for build, lanes in BUILDS:
-        found = find_spec(f"ecg_batch.kernels.{build}")
-        if found and name in (None, build):
-            library = ctypes.CDLL(found.origin)
-            library.ecg_decode_compiler.restype = ctypes.c_char_p
-            if library.ecg_decode_runs_here():
-                log.debug("compiled kernels: %s", found.origin)
+        if name in (None, build) and _file(build).exists():
+            library, problem = _loaded(build)
+            if problem:
+                log.debug("compiled kernels: %s", problem)
+            elif library.ecg_decode_runs_here():
+                log.debug("compiled kernels: %s", _file(build))
                 return library, lanes
     log.debug("compiled kernels: none runs here; plain torch is used")
     return None
 
 
+def _file(build: str) -> Path:
+    return Path(__file__).with_name(f"{build}.so")
+
+
+def _loaded(build: str) -> tuple[ctypes.CDLL | None, str]:
+    """The library, or why it cannot be loaded: built for a newer system that shares the folder, for example."""
+    try:
+        library = ctypes.CDLL(str(_file(build)))
+    except OSError as error:
+        return None, str(error)
+    library.ecg_decode_compiler.restype = ctypes.c_char_p
+    library.build = build
+    return library, ""
+
+
 def kernels() -> str:
     """What makes tokens and texture on this machine's CPU, for the plan. Another compiler may fuse other products and sums."""
-    return f"compiled {VERSION} by {kernel()[0].ecg_decode_compiler().decode()}" if kernel() else "plain"
+    if not kernel():
+        return "plain"
+    library, _ = kernel()
+    return f"compiled {VERSION} by {library.ecg_decode_compiler().decode()}{OTHER_BITS.get(library.build, '')}"
 
 
 def instructions() -> str:
@@ -62,9 +81,11 @@ def why_plain() -> str:
     """Why there are no compiled kernels for this machine, "" where there are."""
     if kernel():
         return ""
-    if any(find_spec(f"ecg_batch.kernels.{build}") for build, _ in BUILDS):
-        return "this CPU lacks AVX2 with FMA"
-    return "none were built: install a C++ compiler, then ecg-batch again"
+    if not BUILDS:
+        return f"there are none for {MACHINE}"
+    if there := [build for build, _ in BUILDS if _file(build).exists()]:
+        return _loaded(there[-1])[1] or f"this CPU runs none of {', '.join(there)}"
+    return "none were built: install a wheel, which has them, or a C++ compiler and then ecg-batch again"
 
 
 def packed(weight):

@@ -1,5 +1,5 @@
-// Vectors of LANES floats for the compiled kernels, by GCC's and clang's vector extensions; pyproject.toml builds each kernel once
-// per kind of CPU, always with fused multiply-add, without which the sums would round otherwise.
+// Vectors of LANES floats for the compiled kernels, by GCC's and clang's vector extensions; setup.py builds each kernel once per kind
+// of CPU. All with fused multiply-add give the same bits; without it, as in SSE2, sums round otherwise, and build.kernels says so.
 
 #pragma once
 

@@ -69,9 +69,18 @@ INLINE void lone_product(int64_t rows, int64_t columns, const Lanes *W, const fl
     for (; v < vectors(rows); v++) lone_rows<1, ADD>(columns, W + v * columns, x, y + v);
 }
 
+// As decode_tile adds it. Left to itself, GCC multiplies first, a vector at a time.
+INLINE float add_square(float x, float sum) {
+#ifdef FP_FAST_FMAF
+    return std::fma(x, x, sum);
+#else
+    return sum + x * x;
+#endif
+}
+
 INLINE void lone_norm(int64_t d, const float *weight, const float *x, float *u) {
     float sum = 0.0f;
-    for (int64_t i = 0; i < d; i++) sum = std::fma(x[i], x[i], sum);  // left to itself, GCC multiplies first, a vector at a time
+    for (int64_t i = 0; i < d; i++) sum = add_square(x[i], sum);
     sum = sum / (float)d + 1e-5f;
     const float scale = 1.0f / std::sqrt(sum);
     for (int64_t i = 0; i < d; i++) u[i] = x[i] * scale * weight[i];

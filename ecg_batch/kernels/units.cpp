@@ -119,7 +119,11 @@ INLINE int64_t shown(const Units &u, int64_t unit, int64_t after_r) {
 // A product of its own, rounded as numpy rounds it: the sum that follows takes it as it is, whatever the flags say of contraction.
 INLINE double product(double a, double b) {
     double made = a * b;
+#if defined(__aarch64__)
+    asm("" : "+w"(made));
+#else
     asm("" : "+x"(made));
+#endif
     return made;
 }
 

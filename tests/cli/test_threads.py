@@ -28,13 +28,21 @@ def test_cores_are_those_of_the_allocation():
     assert done.stdout == "1\n" and 1 <= usable_cores() <= os.cpu_count()
 
 
-@pytest.mark.parametrize(("built", "says"), [
-    (None, "none were built: install a C++ compiler"), ("spec", "this CPU lacks AVX2"),
+NOT_BUILT = "none were built: install a wheel, which has them, or a C++ compiler"
+
+
+@pytest.mark.parametrize(("builds", "says"), [
+    ((), f"there are none for {build.MACHINE}"), ((("_absent", 4),), NOT_BUILT), ((("_damaged", 4),), "file too short"),
 ])  # fmt: skip
-def test_why_there_are_no_kernels_is_said(built, says, monkeypatch):
-    monkeypatch.setattr(build, "kernel", lambda name=None: None)
-    monkeypatch.setattr(build, "find_spec", lambda name: built)
-    assert says in build.why_plain()
+def test_why_there_are_no_kernels_is_said(builds, says, tmp_path, monkeypatch):
+    (tmp_path / "_damaged.so").write_bytes(b"\x7fELF")
+    monkeypatch.setattr(build, "BUILDS", builds)
+    monkeypatch.setattr(build, "_file", lambda name: tmp_path / f"{name}.so")
+    build.kernel.cache_clear()
+    try:
+        assert says in build.why_plain() and build.kernels() == "plain"
+    finally:
+        build.kernel.cache_clear()
 
 
 def test_nothing_is_said_where_there_are_kernels():

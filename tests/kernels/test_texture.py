@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from kernel_builds import RUNS_HERE, needs_kernel
+from kernel_builds import RUNS_HERE, SAME_BITS, needs_kernel, needs_two_widths
 
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.kernels.texture import decode_texture as compiled_texture
@@ -35,6 +35,7 @@ def test_texture_is_that_of_plain_torch(models, build, length):
         torch.testing.assert_close(ours, plain_texture(models.vqvae, tokens, drawn), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("build", RUNS_HERE)
 @pytest.mark.parametrize(
     "config",
     [
@@ -42,7 +43,7 @@ def test_texture_is_that_of_plain_torch(models, build, length):
         VqVaeConfig(leads=8, samples_per_token=20, codes=40, dim=16, channels=24, dilations=(1,), drift_tokens=50),
     ],
 )
-def test_any_size_of_model(config):
+def test_any_size_of_model(config, build):
     """Sizes that no row count divides; weights large enough that sinh meets its bound; loudness that changes along a record."""
     torch.manual_seed(0)
     vqvae = VqVae(config).eval().requires_grad_(False)
@@ -51,15 +52,15 @@ def test_any_size_of_model(config):
     vqvae.loudness_mix.normal_()
     vqvae.scale_mv.uniform_(0.01, 0.05)
     tokens, noise = torch.randint(config.codes, (3, 90)), 0.5 * torch.randn(3, 90, config.drawn_channels)
-    ours, plain = compiled_texture(vqvae, tokens, noise), plain_texture(vqvae, tokens, noise)
+    ours, plain = compiled_texture(vqvae, tokens, noise, build), plain_texture(vqvae, tokens, noise)
     exact = plain_texture(vqvae.double(), tokens, noise.double())
     assert exact.abs().max() > 0.1
     assert (ours - exact).abs().max() < 2 * (plain - exact).abs().max()
 
 
-@pytest.mark.skipif(len(RUNS_HERE) < 2, reason="this CPU runs one build only")
+@needs_two_widths
 def test_the_same_bits_at_every_width(models):
-    wide, narrow = (compiled_texture(models.vqvae, *inputs(models, 6, 250), build) for build in RUNS_HERE)
+    wide, narrow = (compiled_texture(models.vqvae, *inputs(models, 6, 250), build) for build in SAME_BITS)
     assert torch.equal(wide, narrow)
 
 

@@ -3,6 +3,8 @@
 import json
 import shutil
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +243,18 @@ def test_instructions_count_where_torch_itself_computes(write_request, tmp_path,
     raw["versions"].pop("instructions", None)
     (run.folder / PLAN).write_text(json.dumps(raw))
     refuse_other_software(read_plan(run.folder))
+
+
+@pytest.mark.parametrize(("changes", "built", "counts"), [
+    ({}, "compiled 5 by GCC", False), ({}, "plain", True), ({"texture": "decoded"}, "compiled 5 by GCC", True),
+])  # fmt: skip
+def test_another_torch_counts_where_it_computes(write_request, tmp_path, monkeypatch, changes, built, counts):
+    monkeypatch.setattr("ecg_batch.dataset.plan.kernels", lambda: built)
+    plan, _ = plan_of(write_request(**changes, models="bundled"))
+    refuse_other_software(plan)
+    without = replace(plan, versions=plan.versions | {"torch": "absent"})
+    with pytest.raises(UserError, match="torch absent there") if counts else nullcontext():
+        refuse_other_software(without)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": 1}'])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from half_done import kill_half_done
-from kernel_builds import needs_kernel
+from kernel_builds import needs_usual_bits
 from making import PUBLISHED, assert_memory_does_not_grow, finish, make, plan_of, start, write_request
 from places import ROOT
 from prd import prd_pct, skeletons_uv
@@ -35,7 +35,7 @@ def made(tmp_path_factory):
     return make(plan_of(tmp_path_factory.mktemp("made")))
 
 
-@needs_kernel
+@needs_usual_bits
 def test_what_is_made_is_what_this_version_makes(made):
     """A golden hash of samples and rows, so that no flag or stage changes bytes unnoticed. Where it fails and the change is
     meant: raise the version in pyproject.toml, say in CHANGELOG.md which records change, and put the new value here.

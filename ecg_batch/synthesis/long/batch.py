@@ -21,7 +21,6 @@ import pyarrow as pa
 
 from ecg_batch.dataset.layout import Shard
 from ecg_batch.dataset.rows import rows_table
-from ecg_batch.models import decode
 from ecg_batch.synthesis.annotate import lenders_of
 from ecg_batch.synthesis.batch import Batch
 from ecg_batch.synthesis.compose import allowed_alpha, compose, norm
@@ -29,8 +28,8 @@ from ecg_batch.synthesis.long.annotate import record_beats
 from ecg_batch.synthesis.long.begin import begin_records, lenders_in
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
 from ecg_batch.synthesis.long.events.activity import with_muscles
+from ecg_batch.synthesis.long.filtered import filtered_with
 from ecg_batch.synthesis.long.noise_episodes import NoiseEpisodes
-from ecg_batch.synthesis.long.texture_stream import TextureStream, filtered_with
 from ecg_batch.synthesis.long.unit_stream import UnitStreams
 from ecg_batch.synthesis.noise import NoiseOf, by_lead, own_snr_db
 from ecg_batch.synthesis.queries import Queries, varied
@@ -212,8 +211,11 @@ def ramps(now: Minute, before: Minute | None, after: Minute | None) -> np.ndarra
     return np.stack([np.interp(at, (0.0, 0.5, 1.0), row) for row in knots])
 
 
-def open_texture(synthesizer: Synthesizer, queries: Queries, donor_row: np.ndarray) -> TextureStream:
+def open_texture(synthesizer: Synthesizer, queries: Queries, donor_row: np.ndarray) -> "TextureStream":  # noqa: F821
     """The endless texture of these records, conditioned on their labels and their donors' statements."""
+    from ecg_batch.models import decode
+    from ecg_batch.synthesis.long.texture_stream import TextureStream
+
     statements = [synthesizer.bank.table.scp_codes(int(row)) for row in donor_row]
     conditions = decode.conditions_of(synthesizer.models, queries.label, statements)
     return TextureStream(synthesizer.request, synthesizer.models, queries.key, conditions)

@@ -8,8 +8,6 @@ that then stays, 3 to 6 dB (a typical record: 7 to 10 dB) over that of real reco
 half minute of a stream is thrown away, and a low shelf takes the drift back to the real level (docs/evidence/holter.md).
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from scipy.signal import bilinear, lfilter
@@ -18,7 +16,7 @@ from ecg_batch import draws
 from ecg_batch.kernels import finish as finish_kernel
 from ecg_batch.models import decode
 from ecg_batch.request.model import Request
-from ecg_batch.signal.filters import low_pass, low_pass_of, reach
+from ecg_batch.signal.filters import low_pass, reach
 
 WARM_UP_S = 30
 SHELF_HZ, SHELF_GAIN = 1.0, 0.6  # below and above it: SD in 10 s of 84 uV for real 107 (in the median 77 for 70), without it 133
@@ -116,17 +114,3 @@ class TextureStream:
 def plain_shelf(b, a, x: np.ndarray, state: np.ndarray, out: np.ndarray) -> None:
     """finish_kernel.first_order in scipy: the reference, and what runs where no kernel does."""
     out[...], state[...] = lfilter(b, a, x.astype(np.float64), zi=state)
-
-
-def filtered_with(texture: np.ndarray, signal: Callable[[int, int], np.ndarray], start: int, stop: int, request: Request):
-    """(filtered signal, low-passed inner part of a TextureStream's window), (lead, time) each.
-
-    Together where they are equally long, that is but at the ends of the record: sixteen rows fill the filter's vectors, eight half.
-    """
-    edge_hz, fs_hz = request.lowpass_hz, request.fs_hz
-    margin = reach(edge_hz, fs_hz)
-    inner = slice(margin, margin + stop - start)
-    if start < margin or stop + margin > request.samples:
-        return low_pass_of(signal, start, stop, request.samples, edge_hz, fs_hz), low_pass(texture, edge_hz, fs_hz)[:, inner]
-    both = low_pass(np.stack([signal(start - margin, stop + margin), texture]), edge_hz, fs_hz)
-    return both[0, :, inner], both[1, :, inner]

@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from kernel_builds import RUNS_HERE, needs_kernel
 from making import PUBLISHED, plan_of
 
 from ecg_batch import draws
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors.bank import read_bank
 from ecg_batch.donors.usable import enough_beats
+from ecg_batch.kernels import stitch as stitch_kernel
 from ecg_batch.leads import MODELLED_INDEX, MV_PER_UV, identity_residual, to_uv, twelve_leads
 from ecg_batch.models import decode
 from ecg_batch.signal.filters import low_pass, low_pass_of
@@ -231,11 +233,11 @@ def test_value_and_slope_go_on_across_every_joint(begun):
         assert np.abs((a1 - a0) - (b1 - b0))[room].max() / (2 * step) < 1  # microvolts a sample: a QRS has hundreds
 
 
-def test_compiled_stitching_and_sway_are_the_plain_ones(begun, monkeypatch):
-    from ecg_batch.kernels import stitch as stitch_kernel
-
-    if stitch_kernel.library() is None:
-        pytest.skip("no kernel: no compiler at install, or no AVX2 with FMA")
+@needs_kernel
+@pytest.mark.parametrize("build", RUNS_HERE)
+def test_compiled_stitching_and_sway_are_the_plain_ones(begun, build, monkeypatch):
+    library = stitch_kernel.library
+    monkeypatch.setattr(stitch_kernel, "library", lambda _=None: library(build))
     compiled = [each.skeleton(500, 9000) for each in begun]
     monkeypatch.setattr(stitch_kernel, "library", lambda: None)
     for each, ours in zip(begun, compiled, strict=True):
