@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ecg_batch.cli import configs, evaluate, export, plot, prepare, status, synthesize, train, verify
+from ecg_batch.cli import configs, doctor, evaluate, export, plot, prepare, status, synthesize, train, verify
 from ecg_batch.cli.completion import PrintCompletion
 from ecg_batch.cli.logs import log_from
 from ecg_batch.cli.outcome import exit_status
@@ -22,6 +22,7 @@ COMMANDS = {
     "prepare": prepare,
     "train": train,
     "evaluate": evaluate,
+    "doctor": doctor,
 }
 EXAMPLES = """examples:
   ecg-batch configs                                             copies the example requests into ./configs
