@@ -123,7 +123,8 @@ def _fits(cluster: Cluster, site: Site | None, configuration: str) -> Iterator[F
         yield odd("cluster file", f"partition {', '.join(down)} is down", "Tasks wait until it is up; ask the site")
     elif not unfit:
         where = ", ".join(one.name for one in chosen(cluster, site))
-        held = f"a node of {where} holds a task" if where else "not compared: Slurm does not say what its nodes have"
+        known = any(one.kinds for one in chosen(cluster, site))
+        held = f"a node of {where} holds a task" if known else "not compared: Slurm does not say what its nodes have"
         yield Fact("cluster file", held)
     most = re.search(r"^MaxJobCount\s*=\s*([0-9]+)", configuration, re.MULTILINE)
     if most and cluster.most_tasks > int(most[1]):

@@ -19,6 +19,7 @@ ADVICE = "Ask for less, or name another partition"
 ASKED_S = 10.0  # for each answer; then the run goes on without
 COLUMNS = "%P|%a|%l|%B|%D|%c|%m|%G"
 MB_PER_GB = 1024  # as Slurm counts
+STATES = ("up", "down", "drain", "inact")
 TIME = re.compile(r"(?:([0-9]{1,6})-)?([0-9]{1,6}):([0-9]{2})(?::([0-9]{2}))?")
 GPU = re.compile(r"gpu(?::[^:,()]+)??(?::([0-9]+))?(?:\([^)]*\))?")
 
@@ -76,7 +77,7 @@ def read_partitions(answer: str) -> tuple[Partition, ...]:
     found: dict[str, Partition] = {}
     for line in answer.splitlines():
         words = [word.strip() for word in line.split("|")]
-        if len(words) != COLUMNS.count("|") + 1 or not words[0].strip("*"):
+        if len(words) != COLUMNS.count("|") + 1 or words[1] not in STATES or not words[0].isprintable() or words[0] in ("", "*"):
             continue
         name = words[0].removesuffix("*")
         nodes, cpus, memory_mb, most_cpus = (_number(words[at]) for at in (4, 5, 6, 3))

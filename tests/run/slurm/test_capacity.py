@@ -55,7 +55,8 @@ def test_limits_of_time(text, minutes):
 
 
 @pytest.mark.parametrize(("text", "gpus"), [
-    ("(null)", 0), ("", 0), ("gpu:2", 2), ("gpu", 1), ("gpu:a100:8", 8), ("gpu:a100:8(S:0-1,3)", 8), ("nvme:10", 0), ("gpu:a100", 1),
+    ("craynetwork:4,gpu:mi250:8", 8), ("gpu:1g.5gb:7,gpu:a100:2", 9), ("gpu:a100:1K", None), ("gpu:a:b:c", None),
+    ("gpumem:80", 0),
     ("craynetwork:4,gpu:mi250:8", 8), ("gpu:1g.5gb:7,gpu:a100:2", 9), ("gpu:a100:1K", None), ("gpu:a:b:c", None), ("gpumem:80", 0),
 ])  # fmt: skip
 def test_gpus_of_a_node(text, gpus):
