@@ -79,7 +79,7 @@ def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -
     all_folds, few_folds = (usefulness.folds_to_test(sets.real.fold, count) for count in (settings.folds, settings.few_folds))
     jobs = [job for row in (*main_rows(), *rare) for job in trainings(row, all_folds, settings.seeds)]
     jobs += [job for row in (*low_data_rows(), *ablation_rows()) for job in trainings(row, few_folds, settings.seeds)]
-    with TemporaryDirectory(prefix="evaluate-") as scratch:
+    with TemporaryDirectory(prefix=".evaluate-", dir=out) as scratch:  # all of PTB-XL, some times over: TMPDIR may be small
         for name, records in held.items():
             usefulness.save_set(Path(scratch), name, records, sets.rare_statements)
         data = f"{run_id} {len(sets.made)} {len(sets.train)}"

@@ -68,7 +68,7 @@ def test_a_machine_that_is_well_has_every_topic_and_status_0(tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_in_a_container_without_name_home_or_scratch_it_still_tells(tmp_path):
-    """A number for a user, an empty environment, no PATH, ASCII alone, a TMPDIR that is not there, a present folder that is gone."""
+    """A number for a user, an empty environment, no PATH, ASCII alone, no TMPDIR, and a present folder that is gone."""
     bare = {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "TMPDIR": "/nowhere"}
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -98,7 +98,8 @@ def test_what_fails_or_hangs_is_a_fact_and_keeps_nothing_back():
         yield Fact("lost", "with its question")
         raise OSError("broken")
 
-    questions = {"one": lambda: [Fact("one", "1")], "two": fails, "three": lambda: time.sleep(60), "four": lambda: [Fact("four", "")]}
+    questions = {"one": lambda: [Fact("one", "1")], "two": fails, "three": lambda: time.sleep(60)}
+    questions["four"] = lambda: [Fact("four", "")]
     begun = time.monotonic()
     told = list(found(questions, 0.3))
     assert topics(told) == ["one", "two", "three", "four"] and topics(told, Worth.ODD) == ["two", "three"]
