@@ -54,6 +54,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str]) -> int:
     arguments = build_parser().parse_args(words)
+    if getattr(sys.stdout, "errors", "") == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a path that a terminal cannot show is no reason to fail
     os.environ["MPLBACKEND"] = "agg"  # a notebook's own, inherited by its shell, is nothing that matplotlib knows here
     log_from(getattr(arguments, "verbosity", logging.INFO))
     if arguments.run is not doctor.run:  # which tells of it
