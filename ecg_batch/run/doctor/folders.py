@@ -15,7 +15,7 @@ from ecg_batch.run.folder import place_of
 
 MOUNTS = Path("/proc/self/mountinfo")
 SCARCE_BYTES, SCARCE_FILES = 2**30, 1000
-SCARCE_TMP_BYTES = 2**24  # logs and the pipes' names of workers
+SCARCE_TMP_BYTES = 2**20  # workers keep their tasks and logs there, some kilobytes each
 MODE_GROUP = 0o2000
 
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import ecg_batch
-from ecg_batch.kernels.build import instructions, kernels, why_plain
+from ecg_batch.kernels.build import instructions, kernel, kernels, why_plain
 from ecg_batch.run.doctor.facts import Fact, odd, wrong
 
 GPU_S = 25.0  # importing torch from a slow disk
@@ -85,7 +85,9 @@ def compiled() -> Iterator[Fact]:
     if why := why_plain():
         yield odd("kernels", f"plain: {why}", "Records are made at about a fifth of the speed, by torch")
     else:
-        yield Fact("kernels", kernels())
+        library, lanes = kernel()
+        build = Path(library._name).name.partition(".")[0]
+        yield Fact("kernels", f"{kernels()}; of the builds here {build} ({lanes} lanes) is the widest that this CPU runs")
     yield Fact("instructions", instructions() or "none that matter")
 
 
