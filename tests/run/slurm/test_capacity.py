@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from fakes import fake
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ecg_batch.cli.outcome import exit_status
 from ecg_batch.cli.synthesize import forecast_job, synthesize_job
@@ -72,6 +74,19 @@ def test_numbers_of_another_form_are_unknown_and_never_refused():
     site = Site(read_partitions("main*|up|n/a|n/a|n/a|16+|4000K|gpu:a:b:c"))
     assert site.partitions[0].kinds == (Kind(0, None, None, None),)
     assert wrong(site, cpus=1000, memory_gb=9999, gpus=60, walltime_min=40_000) == []
+
+
+WORDS = st.sampled_from([
+    "", "*", "main*", "gpu", "up", "down", "infinite", "1:00", "9-99:99:99", "UNLIMITED", "0", "64", "16+", "-1", "(null)",
+    "gpu:2", "gpu:a:4(S:0-1)", "gpu(", ",", "\u0663", "n/a", "\x00", "|",
+])  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(WORDS, min_size=7, max_size=9).map("|".join), max_size=4).map("\n".join))
+def test_whatever_sinfo_prints_there_is_an_answer(answer):
+    said = wrong(Site(read_partitions(answer)), cpus=4, memory_gb=1000, gpus=2, walltime_min=600)
+    assert all(one.isprintable() for one in said)
 
 
 # What fits -------------------------------------------------------------------------------------------------------------
