@@ -62,9 +62,10 @@ def plain(request_file) -> Path:
 
 
 @pytest.fixture
-def site(open_folder, request) -> Path:
+def site(request) -> Path:
     """A folder like site-packages that holds a copy of the package and its metadata. The name may be asked for by parameter."""
-    folder = open_folder / getattr(request, "param", "site")
+    where = request.getfixturevalue("tmp_path" if os.getuid() else "open_folder")
+    folder = where / getattr(request, "param", "site")
     shutil.copytree(ROOT / "ecg_batch", folder / "ecg_batch", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "configs", folder / "ecg_batch" / "configs")
     version(folder, VERSION)
