@@ -5,9 +5,9 @@
 # make wheel   dist/*.whl: everything in one file, also the kernels, the bundled bank and models, and the example requests
 # make bundled rebuilds the bundled bank and models from PTB-XL: make bundled PTBXL=/path/to/ptbxl
 
-# the first Python 3.11 or 3.12 on the PATH; or make PYTHON=/path/to/python
-PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+# the first Python 3.11 to 3.14 on the PATH; or make PYTHON=/path/to/python
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 # tests of a file share what is costly to make; many wait, so three processes keep two cores at work
 SHARED := --dist loadfile --no-loadscope-reorder
@@ -39,7 +39,7 @@ fuzz: .venv/installed-dev
 
 # pip comes last into a new environment: one that was cut off half-way is made to the end
 .venv/bin/pip:
-	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or 3.12 found; install one, or say make PYTHON=/path/to/python"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 to 3.14 found; install one, or say make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
 
 .venv/installed: $(PINS) | .venv/bin/pip

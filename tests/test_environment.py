@@ -1,5 +1,6 @@
 """environment.yml and pyproject.toml name the same packages and versions."""
 
+import re
 import tomllib
 
 import yaml
@@ -16,6 +17,12 @@ def test_conda_and_pip_pins_are_equal():
     built = {line for line in pinned if line.startswith(("causal-conv1d", "mamba-ssm"))}
     assert set(pip) - {"--no-deps --editable ."} == pinned - {torch} - built
     assert conda == {torch.replace("torch==", "pytorch-gpu="), *built} and len(built) == 2
+
+
+def test_make_takes_the_pythons_that_the_package_allows():
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    found = re.search(r"\(3, (\d+)\) <= sys.version_info\[:2\] <= \(3, (\d+)\)", (ROOT / "Makefile").read_text())
+    assert asked == f">=3.{found[1]},<3.{int(found[2]) + 1}"
 
 
 def test_every_pin_stands_in_the_constraints():

@@ -34,6 +34,7 @@ def log_from(level: int) -> None:
     """Show the log of the package from this level on."""
     ours = logging.getLogger("ecg_batch")
     ours.setLevel(level)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where there is no home it tells at length where its cache is instead
     if not any(isinstance(handler, Stderr) for handler in ours.handlers):
         handler = Stderr()
         handler.setFormatter(Line())

@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ecg_batch.cli import configs, evaluate, export, plot, prepare, report, status, synthesize, train, verify
+from ecg_batch.cli import configs, doctor, evaluate, export, plot, prepare, report, status, synthesize, train, verify
 from ecg_batch.cli.completion import PrintCompletion
 from ecg_batch.cli.logs import log_from
 from ecg_batch.cli.outcome import exit_status
 from ecg_batch.cli.parser import Parser, add_command, verbosity
+from ecg_batch.errors import UserError
 
 COMMANDS = {
     "configs": configs,
@@ -23,6 +24,7 @@ COMMANDS = {
     "prepare": prepare,
     "train": train,
     "evaluate": evaluate,
+    "doctor": doctor,
 }
 EXAMPLES = """examples:
   ecg-batch configs                                             copies the example requests into ./configs
@@ -53,9 +55,24 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str]) -> int:
     arguments = build_parser().parse_args(words)
+    if getattr(sys.stdout, "errors", "") == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a path that a terminal cannot show is no reason to fail
     os.environ["MPLBACKEND"] = "agg"  # a notebook's own, inherited by its shell, is nothing that matplotlib knows here
     log_from(getattr(arguments, "verbosity", logging.INFO))
+    if arguments.run is not doctor.run:  # which tells of it
+        refuse_other_encoding(words, sys.getfilesystemencoding())
     return arguments.run(arguments)
+
+
+def refuse_other_encoding(words: Sequence[str], encoding: str) -> None:
+    """UserError where names of files are not read as UTF-8 and a word has letters beyond ASCII: what reads Parquet takes all
+    names for UTF-8, so that it would find nothing, and files would seem damaged.
+    """
+    if encoding.lower().replace("-", "") != "utf8" and not all(word.isascii() for word in words):
+        raise UserError(
+            f"names of files are read as {encoding} here, and one that was given has letters beyond ASCII; needed UTF-8. Set "
+            "PYTHONUTF8=1, or give paths of plain ASCII"
+        )
 
 
 def build_parser() -> Parser:

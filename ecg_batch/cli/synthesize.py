@@ -63,7 +63,7 @@ def synthesize_job(
     from ecg_batch.request.parse import load_request
     from ecg_batch.run.folder import place_of
     from ecg_batch.run.local import synthesize
-    from ecg_batch.run.slurm.cluster import load_cluster
+    from ecg_batch.run.slurm.capacity import load_fitting_cluster
     from ecg_batch.run.status import describe_finished, describe_kept
     from ecg_batch.run.worker import sigterm_as_interrupt
 
@@ -71,7 +71,7 @@ def synthesize_job(
     try:
         with sigterm_as_interrupt():
             already = (out / PLAN).exists()
-            where = load_cluster(cluster) if cluster else None
+            where = load_fitting_cluster(cluster) if cluster else None
             synthesize(load_request(path, overrides), out, workers, open_generator, where, only)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(describe_kept(out)) from None
@@ -88,8 +88,8 @@ def forecast_job(path: Path, overrides: Sequence[str], out: Path, cluster: Path 
     from ecg_batch.run.folder import place_of
     from ecg_batch.run.forecast import forecast
     from ecg_batch.run.planning import make_plan
-    from ecg_batch.run.slurm.cluster import load_cluster
+    from ecg_batch.run.slurm.capacity import load_fitting_cluster
 
     plan, _ = make_plan(load_request(path, overrides))
-    print("\n".join(forecast(plan, place_of(out), load_cluster(cluster) if cluster else None, only)))
+    print("\n".join(forecast(plan, place_of(out), load_fitting_cluster(cluster) if cluster else None, only)))
     return 0

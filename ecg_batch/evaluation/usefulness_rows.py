@@ -104,7 +104,7 @@ def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -
     rows += rare_rows() if sets.rare else []
     jobs = [job for some, folds in ((rows, all_folds), (few, few_folds)) for row in some
             for job in trainings(row, folds, settings.seeds)]  # fmt: skip
-    with TemporaryDirectory(prefix="evaluate-") as scratch:
+    with TemporaryDirectory(prefix=".evaluate-", dir=out) as scratch:  # all of PTB-XL, some times over: TMPDIR may be small
         for name, records in held.items():
             usefulness.save_set(Path(scratch), name, records, {task: codes for task, codes in classes_of(sets).items() if codes})
         data = f"{run_id} {len(sets.made)} {len(sets.train)}"

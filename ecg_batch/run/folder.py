@@ -48,8 +48,8 @@ def open_run(plan: Plan, table: "QueryTable | None", out: Path) -> Run:
 
 def place_of(out: Path) -> Path:
     """The folder that the dataset will be: links resolved. UserError where its name cannot serve. Nothing is made."""
-    refuse_odd_name(out)
     try:
+        refuse_odd_name(out)
         out = final_name(out)
         refuse_odd_name(out)
         if len(os.fsencode(partial_of(out).name)) > LONGEST_NAME:

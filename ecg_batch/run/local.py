@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 1.0  # between looks at the receipts
 GRACE_S = 20.0  # for workers to end by themselves after a signal; then they are left to notice the dropped parent_lock
+SCRATCH_BYTES = 2**14  # for a worker: its task, its result and its logs
 FOREVER_MIN = 60 * 24 * 3650  # submitit ends a local job after 2 min unless told otherwise
 
 
@@ -228,6 +229,7 @@ def run_workers(run: Run, workers: int, open_generator: OpenGenerator, only: fro
     count = min(workers, len(missing(run, only)))
     # kept out of the dataset's folder: submitit leaves pickles and logs, and they are of no use after the round
     with TemporaryDirectory(prefix="ecg-batch-", ignore_cleanup_errors=True) as scratch, _parent_lock(scratch) as parent_lock:
+        _try_scratch(scratch, count)
         sharers = _gpu_sharers(run.plan, count)
         one_of = partial(Worker, run, open_generator, count=count, keep_going=parent_lock.held, only=only, sharers=sharers)
         jobs = _submit([one_of(index=index) for index in range(count)], scratch)
@@ -242,6 +244,16 @@ def run_workers(run: Run, workers: int, open_generator: OpenGenerator, only: fro
         finally:
             os.unlink(parent_lock.path)  # whoever still runs ends after its batch
             _end(jobs)
+
+
+def _try_scratch(scratch: str, workers: int) -> None:
+    """OSError where the disk of temporary files is full. A worker that was started and cannot be given its task waits a minute for
+    it, also when all else has ended.
+    """
+    path = os.path.join(scratch, "trial")
+    with open(path, "wb") as file:
+        file.write(bytes(SCRATCH_BYTES * workers))
+    os.unlink(path)
 
 
 @contextmanager

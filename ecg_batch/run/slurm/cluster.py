@@ -143,7 +143,7 @@ def sbatch_parameters(cluster: Cluster, name: str, logs: Path) -> dict:
         "account": cluster.account,
         "qos": cluster.qos,
     }
-    ours = {option: None if _is_replaced(option, extra) else value for option, value in ours.items()}
+    ours = {option: None if is_replaced(option, extra) else value for option, value in ours.items()}
     given = {option: value for option, value in extra.items() if value is not None}
     cpus = given.get("cpus-per-task", ours["cpus_per_task"])
     step = [f"--cpus-per-task={cpus}"] if cpus else []
@@ -160,7 +160,7 @@ def sbatch_parameters(cluster: Cluster, name: str, logs: Path) -> dict:
     }
 
 
-def _is_replaced(option: str, extra: dict) -> bool:
+def is_replaced(option: str, extra: dict) -> bool:
     """Whether an option in `extra` stands in the place of one of ours, also where it says null: then neither is given."""
     found = [name for name in REPLACED_BY[option] if name in extra]
     return any(name != "gres" or "gpu" in str(extra[name]) for name in found)
@@ -169,7 +169,7 @@ def _is_replaced(option: str, extra: dict) -> bool:
 def has_gpus(cluster: Cluster) -> bool:
     extra = dict(cluster.extra)
     return any("gpu" in str(extra.get(name) or "") or (name != "gres" and extra.get(name)) for name in REPLACED_BY["gpus_per_node"]
-               if name in extra) or (bool(cluster.gpus) and not _is_replaced("gpus_per_node", extra))  # fmt: skip
+               if name in extra) or (bool(cluster.gpus) and not is_replaced("gpus_per_node", extra))  # fmt: skip
 
 
 def refuse_log_names(logs: Path) -> None:

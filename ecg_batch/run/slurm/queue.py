@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -79,13 +80,14 @@ def require_slurm() -> None:
         )
 
 
-def _ask(*command: str) -> str | None:
-    """Output of a Slurm command, or None where there is no answer."""
+def ask(*command: str, answer_s: float = ANSWER_S) -> str | None:
+    """Output of a Slurm command, or None where there is no answer in this time."""
     # settings of the user's own that change what is printed
-    environment = {key: value for key, value in os.environ.items() if key != "SLURM_TIME_FORMAT" and not key.startswith("SQUEUE_")}
+    own = ("SQUEUE_", "SINFO_")
+    environment = {key: value for key, value in os.environ.items() if key != "SLURM_TIME_FORMAT" and not key.startswith(own)}
     start = time.monotonic()
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", timeout=ANSWER_S)  # noqa: S603
+        done = _run(command, environment, answer_s)
     except (OSError, subprocess.TimeoutExpired) as error:
         _tell_silence(command[0], str(error))
         return None
@@ -96,6 +98,21 @@ def _ask(*command: str) -> str | None:
     lines = done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["without a word"]
     _tell_silence(command[0], f"status {done.returncode}: {lines[-1][:300]}")
     return None
+
+
+def _run(command: tuple[str, ...], environment: dict[str, str], answer_s: float) -> subprocess.CompletedProcess:
+    """subprocess.run, whose time limit also holds where the command is a script: what that has started would keep the pipe open."""
+    with subprocess.Popen(  # noqa: S603
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        errors="replace", start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            said, complained = process.communicate(timeout=answer_s)
+        except BaseException:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, said, complained)
 
 
 _silent: dict[str, str] = {}  # tools that gave no answer when they were last asked -> their words then
@@ -120,14 +137,14 @@ def ask_queue(name: str) -> list[Job] | None:
     call, whatever their number. The user by number: names may be somebody else's (LOGNAME), or absent.
     """
     options = ("--noheader", "--array", "--states=all", f"--user={os.getuid()}", f"--name={name}", f"--Format={COLUMNS}")
-    answer = _ask("squeue", *options)
+    answer = ask("squeue", *options)
     return None if answer is None else [job for line in answer.splitlines() if (job := _read_job(line))]
 
 
 def ask_out_of_memory(name: str) -> set[str]:
     """Job attempts of tasks of this job name that ran out of memory, as far as Slurm says: it forgets after MinJobAge (300 s)."""
     options = ("--noheader", "--array", "--states=all", f"--user={os.getuid()}", f"--name={name}", f"--Format={ENDS}")
-    lines = [line.split() for line in (_ask("squeue", *options) or "").splitlines()]
+    lines = [line.split() for line in (ask("squeue", *options) or "").splitlines()]
     return {f"{words[0]}.{words[1]}" for words in lines if len(words) == 4 and (words[2] == "OOM" or words[3] in STARVED)}
 
 
@@ -140,17 +157,17 @@ def _read_job(line: str) -> Job | None:
 
 def max_array_size() -> int:
     """MaxArraySize of this cluster; Slurm's default where it does not say."""
-    found = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", _ask("scontrol", "show", "config") or "", re.MULTILINE)
+    found = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", ask("scontrol", "show", "config") or "", re.MULTILINE)
     return int(found[1]) if found else DEFAULT_MAX_ARRAY
 
 
 def cancel_pending(name: str) -> None:
-    _ask("scancel", f"--user={os.getuid()}", f"--name={name}", "--state=PENDING")
+    ask("scancel", f"--user={os.getuid()}", f"--name={name}", "--state=PENDING")
 
 
 def cancel_these_pending(ids: list[str]) -> None:
     for start in range(0, len(ids), 500):  # as many words as a command line holds anywhere
-        _ask("scancel", "--state=PENDING", *ids[start : start + 500])  # the id of a waiting task may be that of its whole array
+        ask("scancel", "--state=PENDING", *ids[start : start + 500])  # the id of a waiting task may be that of its whole array
 
 
 def end_time(walltime_min: int | None) -> float:
@@ -159,7 +176,7 @@ def end_time(walltime_min: int | None) -> float:
     """
     with suppress(ValueError):
         return float(os.environ.get("SLURM_JOB_END_TIME", ""))  # Slurm 23.02 and later
-    answer = _ask("scontrol", "show", "job", "--oneliner", os.environ.get("SLURM_JOB_ID", "")) or ""
+    answer = ask("scontrol", "show", "job", "--oneliner", os.environ.get("SLURM_JOB_ID", "")) or ""
     found = re.search(r" EndTime=([0-9]{4}-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9])", answer)
     if not found:
         return time.time() + 60 * walltime_min if walltime_min else math.inf
