@@ -14,7 +14,8 @@ from ecg_batch.kernels.build import instructions, kernel, kernels, why_plain
 from ecg_batch.run.doctor.facts import Fact, odd, wrong
 
 GPU_S = 25.0  # importing torch from a slow disk
-PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^;\s]+)\s*")
+PIN = re.compile(r"""([A-Za-z0-9][A-Za-z0-9._-]*)==([^;\s]+)\s*(?:;\s*extra\s*==\s*["'](\w+)["'])?""")
+EXTRAS = ("synthesize", "slurm", "train", "evaluate", "remote")  # the others are for whoever measures and tests
 BUNDLED = ("donors.zarr/zarr.json", "donors.sha256", *(f"{name}.safetensors" for name in ("units", "rhythm", "vqvae", "mamba")))
 ORIGIN = Path(ecg_batch.__file__).parent
 # what the libraries of a GPU say, in a process of its own: a driver that hangs or an extension that crashes ends only that
@@ -52,7 +53,7 @@ def package() -> Iterator[Fact]:
         installed = metadata.distribution("ecg-batch")
     except metadata.PackageNotFoundError:
         yield odd("ecg-batch", f"not installed, but found at {ORIGIN}",
-                  "Its pins are not known so; install it: pip install --constraint constraints.txt .")  # fmt: skip
+                  "Its pins are not known so; install it: pip install --constraint constraints.txt '.[slurm]'")  # fmt: skip
         return
     writable = "" if os.access(ORIGIN, os.W_OK) else ", read-only"
     yield Fact("ecg-batch", f"{installed.version} at {ORIGIN}{writable}")
@@ -66,16 +67,20 @@ def package() -> Iterator[Fact]:
 
 
 def pins(requires: list[str]) -> Iterator[Fact]:
-    """The packages that ecg-batch pins, and what is installed instead. What stands behind an extra is not looked at."""
-    pinned = dict(found.groups() for line in requires if ";" not in line and (found := PIN.fullmatch(line.strip())))
-    there = {name: _version(name) for name in pinned}
-    differing = [name for name in pinned if there[name] and not _is(there[name], pinned[name])]
-    same = len([name for name in pinned if there[name]]) - len(differing)
-    yield Fact("packages", f"{same} of {len(pinned)} as pinned" + (f"; torch {there['torch']}" if there.get("torch") else ""))
-    for name in (name for name in pinned if not there[name]):
-        todo = f"pip install {name}=={pinned[name]}"
-        yield odd("packages", f"{name} is absent", f"{todo}. Kernels make records without it, decoding and training need it") \
-            if name == "torch" else wrong("packages", f"{name} is absent", todo)  # fmt: skip
+    """The packages that ecg-batch pins, and what is installed instead; those of EXTRAS may be absent."""
+    found = [pin for line in requires if (pin := PIN.fullmatch(line.strip())) and (pin[3] is None or pin[3] in EXTRAS)]
+    pinned, extra_of = {pin[1]: pin[2] for pin in found}, {}
+    for pin in found:
+        extra_of.setdefault(pin[1], pin[3])  # the first that brings it; None: no extra
+    there = {name: version for name in pinned if (version := _version(name))}
+    differing = [name for name in there if not _is(there[name], pinned[name])]
+    absent = [name for name in pinned if name not in there]
+    said = f"{len(there) - len(differing)} of {len(pinned)} as pinned" + (f"; torch {there['torch']}" if "torch" in there else "")
+    extras = [f"{name} (extra {extra_of[name]})" for name in absent if extra_of[name]]
+    yield Fact("packages", said + (f"; not installed: {', '.join(extras)}" if extras else ""))
+    for name in absent:
+        if not extra_of[name]:
+            yield wrong("packages", f"{name} is absent", f"pip install {name}=={pinned[name]}")
     for name in differing:
         yield odd("packages", f"{name} is {there[name]}, pinned is {pinned[name]}",
                   f"Bytes may differ from other machines': pip install {name}=={pinned[name]}")  # fmt: skip

@@ -113,8 +113,9 @@ def test_what_fails_or_hangs_is_a_fact_and_keeps_nothing_back():
 def test_what_differs_from_the_pins_is_named():
     here = metadata.version("numpy")
     requires = ["numpy==1.0.0", f"scipy=={metadata.version('scipy')}", "no-such-thing==3", "torch==0.1"]
-    told = list(software.pins([*requires, "wfdb>=3", "x==1; extra == 'gpu'"]))
-    assert told[0].text.startswith("1 of 4 as pinned; torch ")
+    told = list(software.pins([*requires, "wfdb>=3", "x==1; extra == 'gpu'", 'no-such-either==2; extra == "slurm"']))
+    assert told[0].text.startswith("1 of 5 as pinned; torch ")
+    assert told[0].text.endswith("; not installed: no-such-either (extra slurm)")
     assert [fact.text for fact in told if fact.worth == Worth.WRONG] == ["no-such-thing is absent"]
     assert f"numpy is {here}, pinned is 1.0.0" in [fact.text for fact in told if fact.worth == Worth.ODD]
     assert software._is("2.13.0+cpu", "2.13.0") and not software._is("2.13.1", "2.13.0")
