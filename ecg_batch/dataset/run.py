@@ -6,6 +6,7 @@ from pathlib import Path
 from ecg_batch.dataset.layout import FAILURES, PLAN, RECEIPTS, STAGING, SUMS, Shard, final_name, partial_of
 from ecg_batch.dataset.plan import Plan, read_plan
 from ecg_batch.errors import UserError
+from ecg_batch.files import exists
 from ecg_batch.request.model import Request
 
 
@@ -66,10 +67,13 @@ class Run:
 
 def find_folder(path: Path) -> Path:
     """The folder of a run, finished or not, from either of its names. UserError where there is none."""
-    out = final_name(path)
-    for folder in (out, partial_of(out)):
-        if (folder / PLAN).exists():
-            return folder
+    try:
+        out = final_name(path)
+        for folder in (out, partial_of(out)):
+            if exists(folder / PLAN):
+                return folder
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: this user may not read it. Ask its owner to give you read access") from None
     raise UserError(f"{path}: no dataset here (no {PLAN}, and no {partial_of(out).name} beside it). Give the folder of a run")
 
 
