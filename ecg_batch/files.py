@@ -26,6 +26,17 @@ def sha256_file(path: Path | RemotePath) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def exists(path: Path) -> bool:
+    """Path.exists, but PermissionError where that may not be known, which Python says up to 3.13; from 3.14 on it says False."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno == errno.EACCES:
+            raise
+        return False
+    return True
+
+
 def open_regular(path: Path | RemotePath, buffering: int = -1) -> BinaryIO:
     """A file opened to be read. OSError where it is a pipe or a device, which would be waited for, or read, without end."""
     if isinstance(path, RemotePath):

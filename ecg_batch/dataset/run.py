@@ -6,6 +6,7 @@ from pathlib import Path
 from ecg_batch.dataset.layout import FAILURES, MANIFEST, PLAN, RECEIPTS, STAGING, SUMS, Shard, final_name, partial_of
 from ecg_batch.dataset.plan import Plan, read_plan
 from ecg_batch.errors import UserError
+from ecg_batch.files import exists
 from ecg_batch.remote.path import RemotePath
 from ecg_batch.remote.url import is_url
 from ecg_batch.request.model import Request
@@ -85,10 +86,13 @@ def find_folder(path: Path | str) -> Path | RemotePath:
 
         refuse_no_dataset(found := RemotePath(Store(path)))
         return found
-    out = final_name(path)
-    for folder in (out, partial_of(out)):
-        if (folder / PLAN).exists():
-            return folder
+    try:
+        out = final_name(path)
+        for folder in (out, partial_of(out)):
+            if exists(folder / PLAN):
+                return folder
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: this user may not read it. Ask its owner to give you read access") from None
     raise UserError(f"{path}: no dataset here (no {PLAN}, and no {partial_of(out).name} beside it). Give the folder of a run")
 
 

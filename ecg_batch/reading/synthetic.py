@@ -24,6 +24,7 @@ from ecg_batch.dataset.tables import (
     schema_of,
 )
 from ecg_batch.errors import UserError
+from ecg_batch.files import exists
 from ecg_batch.leads import LEADS, MV_PER_UV
 from ecg_batch.reading.records import Records
 from ecg_batch.remote.path import RemotePath, is_remote
@@ -53,9 +54,9 @@ def open_dataset(path: str | Path, *, storage_options: Mapping | None = None, ca
 
 
 def _open(path: Path) -> "OpenDataset":
-    if path.suffix == ".partial" or (not path.exists() and partial_of(path).exists()):
+    if path.suffix == ".partial" or (not exists(path) and partial_of(path).exists()):
         raise UserError(f"{path}: not finished yet: ecg-batch status says how far it is. Run its ecg-batch synthesize again")
-    if not (path / MANIFEST).exists():
+    if not exists(path / MANIFEST):
         raise UserError(f"{path}: no dataset (no {MANIFEST} in it). Give the --out of a finished ecg-batch synthesize")
     manifest = read_manifest(path)
     hold_against_sums(path, MANIFEST)

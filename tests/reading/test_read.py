@@ -165,5 +165,9 @@ def test_a_user_who_may_only_read_reads(make_dataset, format):
     assert said.stdout.startswith("read 540\nerror: ") and "out.partial: cannot be written: Permission denied" in said.stdout, said
     dataset.chmod(0o000)
     said = subprocess.run(command, capture_output=True, text=True)
+    jobs = [TESTS.parent / "jobs" / f"{name}.py" for name in ("status", "verify")]
+    looks = [subprocess.run([*WITHOUT_RIGHTS, sys.executable, job, dataset], capture_output=True, text=True) for job in jobs]
     dataset.chmod(0o755)
     assert "this user may not read it" in said.stdout, said
+    for look in looks:
+        assert look.returncode == 2 and "this user may not read it" in look.stderr and look.stderr.count("\n") == 1, look
