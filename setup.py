@@ -4,6 +4,7 @@ of configs/ with their schemas, which go into it as ecg_batch/configs/.
 
 import os
 import platform
+import re
 import shutil
 import sysconfig
 from pathlib import Path
@@ -24,7 +25,8 @@ X86_64 = {
 }
 ARM64 = {"_neon": ["-DLANES=4"]}  # what every arm64 has
 KINDS = {"x86_64": X86_64, "amd64": X86_64, "aarch64": ARM64, "arm64": ARM64}
-COMPILE = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fno-exceptions"]
+VERSION = re.search(r"^VERSION = (\d+)", (KERNELS / "build.py").read_text(encoding="utf-8"), re.MULTILINE)[1]
+COMPILE = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fno-exceptions", f"-DKERNELS_VERSION={VERSION}"]
 LINK = {"Linux": ["-static-libstdc++", "-static-libgcc"]}  # so that an older system's own do
 
 
@@ -35,7 +37,7 @@ def kernels() -> list[Extension]:
         Extension(
             f"ecg_batch.kernels.{name}",
             sorted(map(str, KERNELS.glob("*.cpp"))),
-            depends=sorted(map(str, KERNELS.glob("*.h"))),
+            depends=sorted(map(str, (*KERNELS.glob("*.h"), KERNELS / "build.py"))),
             language="c++",
             extra_compile_args=[*COMPILE, *flags],
             extra_link_args=LINK.get(platform.system(), []),

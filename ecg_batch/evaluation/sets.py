@@ -120,15 +120,19 @@ def variants_of(request) -> dict[str, dict]:
 
 
 def of_smaller_banks(synthesizer, folder: Path, records: int, show) -> dict[str, Labelled]:
-    """The dataset's request without variation, of the donors of its first folds alone; none where these lack an asked label."""
+    """The dataset's request without variation, beats and noise of its first folds' donors alone; none where these lack an asked
+    label, or the request has not all eight folds.
+    """
     from ecg_batch.synthesis.retrieve import donors_for
     from ecg_batch.synthesis.source import query_source
+    from ecg_batch.synthesis.units import unit_index
 
     made = {}
-    for name, folds in SMALLER_BANKS.items():
+    for name, folds in SMALLER_BANKS.items() if len(synthesizer.request.donor_folds) == len(TRAIN_FOLDS) else ():
         asked = synthesizer.asked(donor_folds=synthesizer.request.donor_folds[:folds], variation=None, judge=None)
         try:
-            few = replace(asked, donors=donors_for(asked.request, asked.bank.table))
+            units = asked.units and unit_index(asked.bank, asked.request.donor_folds, asked.units.model)
+            few = replace(asked, donors=donors_for(asked.request, asked.bank.table), units=units)
             made |= ablations(few, records, {name: {}}, query_source(asked.request, folder), {}, show)
         except UserError:  # nobody among so few holds a label that the request asks for
             continue
@@ -168,7 +172,7 @@ def with_this_software(plan):
     """The same plan for records that are compared among themselves and never join its dataset."""
     from ecg_batch.dataset.plan import software_versions
 
-    return replace(plan, versions=software_versions())
+    return replace(plan, versions=software_versions(plan.request))
 
 
 def refuse_leak(folder: Path, made: Labelled, *held_out: Labelled) -> None:

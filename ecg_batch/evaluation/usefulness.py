@@ -215,8 +215,9 @@ def f1_by_class(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def summarise(runs: Sequence[Tested], against: Sequence[Tested] | None = None, classes: Sequence[str] = ()) -> dict:
     """Scores of a row and, against another row's runs of the same folds and seeds, its gain: each [value, low, high].
 
-    The 95 % interval is a bootstrap in two stages: trainings, each with its test fold, are drawn again, then the patients of each
-    fold. So it holds both what other patients and what other trainings would give.
+    The 95 % interval holds what other patients and what other trainings would give. Of several test folds it is a bootstrap in two
+    stages: trainings, each with its test fold, are drawn again, then the patients of each fold. Of one fold its patients are drawn,
+    and to each draw comes what the mean of so few trainings may be off, by Student's t. Of a single training that is not known.
     """
     out = {"trainings": len(runs), "records": sum(len(run.truth) for run in runs), **_intervals(runs, against)}
     out["of folds"] = {name: [pooled([run])[name] for run in runs] for name in ("AUROC", "F1")}
@@ -236,15 +237,26 @@ def _intervals(runs: Sequence[Tested], against: Sequence[Tested] | None) -> dict
     rng, sides, drawn = np.random.default_rng(0), [side for side in (runs, against) if side is not None], []
     whole = np.array([list(pooled(side).values()) for side in sides])  # (side, score)
     records_of = {run.fold: _records_of_patients(run.patient) for run in runs}
+    one_fold = len(records_of) == 1
     for _ in range(DRAWS):
-        chosen = rng.integers(0, len(runs), len(runs))
+        chosen = np.arange(len(runs)) if one_fold else rng.integers(0, len(runs), len(runs))
         drawn_of = {fold: np.concatenate([held[at] for at in rng.integers(0, len(held), len(held))])
                     for fold, held in records_of.items()}  # fmt: skip
         rows = [drawn_of[runs[at].fold] for at in chosen]  # the same patients in all trainings of a fold
         drawn.append([list(pooled([side[at] for at in chosen], rows).values()) for side in sides])
     drawn = np.array(drawn)  # (draw, side, score)
-    out = _spans(whole[0], drawn[:, 0])
-    return out if against is None else {**out, "gain": _spans(whole[0] - whole[1], drawn[:, 0] - drawn[:, 1])}
+    each = np.array([[list(pooled([run]).values()) for run in side] for side in sides])  # (side, training, score)
+    off = lambda score: _off(score, rng) if one_fold and len(runs) > 1 else 0.0  # noqa: E731
+    out = _spans(whole[0], drawn[:, 0] + off(each[0]))
+    if against is None:
+        return out
+    return {**out, "gain": _spans(whole[0] - whole[1], drawn[:, 0] - drawn[:, 1] + off(each[0] - each[1]))}
+
+
+def _off(score: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How far the mean of trainings may be from that of many: (training, score) -> (draw, score)."""
+    of_mean = score.std(axis=0, ddof=1) / np.sqrt(len(score))
+    return rng.standard_t(len(score) - 1, DRAWS)[:, None] * of_mean
 
 
 def _records_of_patients(patient: np.ndarray) -> list[np.ndarray]:

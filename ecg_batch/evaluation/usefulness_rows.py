@@ -1,7 +1,9 @@
 """Is it useful? Classifiers of real held-out patients, taught with and without synthetic records, beside cheap baselines."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -107,9 +109,14 @@ def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -
     with TemporaryDirectory(prefix=".evaluate-", dir=out) as scratch:  # all of PTB-XL, some times over: TMPDIR may be small
         for name, records in held.items():
             usefulness.save_set(Path(scratch), name, records, {task: codes for task, codes in classes_of(sets).items() if codes})
-        data = f"{run_id} {len(sets.made)} {len(sets.train)}"
-        runs = usefulness.train_rows(Path(scratch), out, jobs, training, settings.workers, data)
+        runs = usefulness.train_rows(Path(scratch), out, jobs, training, settings.workers, data_of(sets, run_id))
     return summary(sets, settings, jobs, runs)
+
+
+def data_of(sets: Sets, run_id: str) -> str:
+    """By what trainings of these records and classes are known again."""
+    learnt = sha256(json.dumps(classes_of(sets)).encode()).hexdigest()[:16]
+    return f"{run_id} {len(sets.made)} {len(sets.train)} {learnt}"
 
 
 def classes_of(sets: Sets) -> dict[str, Sequence[str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-VERSION = 5  # to be raised with every change of the kernels (*.cpp, *.h) that can change a bit
+VERSION = 5  # to be raised with every change of the kernels (*.cpp, *.h) that can change a bit; setup.py writes it into them
 OF_MACHINE = {"x86_64": (("_avx512", 16), ("_avx2", 8), ("_sse2", 4)), "arm64": (("_neon", 4),)}  # setup.py makes them
 MACHINE = {"amd64": "x86_64", "aarch64": "arm64"}.get(platform.machine().lower(), platform.machine().lower())
 BUILDS = OF_MACHINE.get(MACHINE, ())  # files here and their lanes, widest first
@@ -48,11 +48,13 @@ def _file(build: str) -> Path:
 
 
 def _loaded(build: str) -> tuple[ctypes.CDLL | None, str]:
-    """The library, or why it cannot be loaded: built for a newer system that shares the folder, for example."""
+    """The library, or why it is of no use: built for a newer system that shares the folder, or of a former version of the code."""
     try:
         library = ctypes.CDLL(str(_file(build)))
     except OSError as error:
         return None, str(error)
+    if not hasattr(library, "ecg_kernels_version") or library.ecg_kernels_version() != VERSION:
+        return None, f"{_file(build)} was built of another version of this code; install ecg-batch again"
     library.ecg_decode_compiler.restype = ctypes.c_char_p
     library.build = build
     return library, ""

@@ -174,3 +174,5 @@ extern "C" int ecg_decode_runs_here() {
 }
 
 extern "C" const char *ecg_decode_compiler() { return __VERSION__; }
+
+extern "C" int ecg_kernels_version() { return KERNELS_VERSION; }

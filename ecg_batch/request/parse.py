@@ -26,7 +26,7 @@ from ecg_batch.request.model import (
     Request,
 )
 from ecg_batch.request.rhythm_parameters import OF_ECTOPIC, OF_RULES, Order, RhythmParameters, rate_limits_bpm
-from ecg_batch.request.spread import distribution, drawn
+from ecg_batch.request.spread import distribution, drawn, parts_of_one
 from ecg_batch.request.vary import AskedVary, refuse_with_vary, vary_of
 from ecg_batch.settings import Written, read_settings
 from ecg_batch.statements import rate_rule
@@ -391,13 +391,12 @@ def _kinds(asked: AskedRequest, written: Written) -> tuple[tuple[str, float], ..
             f"noise.snr_db is given, but nothing is added to the beats: noise.kinds has none of {', '.join(ADDED)}. Leave snr_db "
             "out, or name one of them",
         )
-    whole = math.fsum(held.values())
-    return tuple((name, held[name] / whole) for name in sorted(held))
+    return parts_of_one(held)
 
 
 def _shares(shares: dict[str, float], key: Key, written: Written) -> tuple[tuple[str, float], ...]:
-    """Shares that sum to 1, sorted by name, so that the order in the file changes nothing. Zero shares are dropped."""
+    """parts_of_one. UserError where they do not sum to 1."""
     total = math.fsum(shares.values())
     if abs(total - 1) > SHARE_TOLERANCE:
         raise written.error(key, f"{dotted(key)} sums to {total:g}, not 1: a share may be missing or mistyped. Change the shares")
-    return tuple((name, shares[name] / total) for name in sorted(shares) if shares[name] > 0)
+    return parts_of_one(shares)

@@ -17,7 +17,8 @@ from ecg_batch.request.vary import rate_against
 from ecg_batch.statements import RATE_RANGE_BPM, rate_rule
 
 COLUMNS = ("label", "hr_bpm", "age", "sex")
-SEX_CODES = {"male": 0, "female": 1, "0": 0, "1": 1, "0.0": 0, "1.0": 1}  # PTB-XL: 0 = male, 1 = female
+# PTB-XL: 0 = male, 1 = female; -1 = not asked, as the copy that a run keeps has it
+SEX_CODES = {"male": 0, "female": 1, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "-1": -1, "-1.0": -1}
 NAME = "queries.parquet"
 ROWS_SHA256 = "rows_sha256"  # in the footer of the kept copy, for each shard
 

@@ -1,5 +1,7 @@
-"""Spread: a number that is drawn by record, as a request file has it, and the Distribution that it is checked into."""
+"""Spread: a number that is drawn by record, as a request file has it, and the Distribution that it is checked into; and shares."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -7,6 +9,8 @@ from ecg_batch.keys import Meaning, Needs, Range
 from ecg_batch.request.model import Distribution
 from ecg_batch.settings import Written
 from ecg_batch.strict_yaml import Key, dotted
+
+ROUNDED = 1e-14  # shares that miss 1 by no more have been divided by their sum already
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,12 @@ def refuse_outside(value: float, limits: tuple[float, float], key: Key, written:
     low, high = limits
     if not low <= value <= high:
         raise written.error(key, f"{dotted(key)}{part} is {value:g}; needed a number from {low:g} to {high:g}")
+
+
+def parts_of_one(weights: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    """Weights over their sum, sorted by name, so that the order in the file changes nothing; those that are shares already, as they
+    are. Zeros are dropped.
+    """
+    whole = math.fsum(weights.values())
+    whole = 1.0 if abs(whole - 1) <= ROUNDED else whole
+    return tuple((name, weights[name] / whole) for name in sorted(weights) if weights[name] > 0)

@@ -1,12 +1,12 @@
 """The way back from a checked request to a file that asks for it. What has its default is left out, but for what comes first."""
 
-import math
 from dataclasses import asdict, fields
 
 from ecg_batch.request.events import KINDS
 from ecg_batch.request.model import ADDED, Distribution, Event, Request
 from ecg_batch.request.query_table import NAME as QUERIES
 from ecg_batch.request.rhythm_parameters import RhythmParameters
+from ecg_batch.request.spread import parts_of_one
 
 FIRST = ("records", "duration_s", "fs_hz", "seed", "texture")
 PLAIN = ("alpha", "k", "batch", "batch_on_oom", "shard", "temperature", "attempts", "device", "format", "min_likelihood")
@@ -21,6 +21,8 @@ def as_file(request: Request) -> dict:
     usual = {field.name: field.default for field in fields(Request)}
     asked: dict = {name: getattr(request, name) for name in FIRST}
     asked |= {name: value for name in PLAIN if (value := getattr(request, name)) != usual[name]}
+    if request.is_long:  # where other sizes are usual, by duration
+        asked |= {"batch": request.batch, "shard": request.shard}
     asked |= {name: number(value) for name in OR_NONE if (value := getattr(request, name)) is not None}
     if request.donor_folds != usual["donor_folds"]:
         asked["donor_folds"] = list(request.donor_folds)
@@ -31,9 +33,10 @@ def as_file(request: Request) -> dict:
         asked["cohort"] |= {"labels": shares(request.cohort.labels)} if request.cohort.labels else {}
     else:
         asked["table"] = QUERIES
-    for key in ("variation", "judge"):
-        if option := getattr(request, key):
-            asked[key] = {name: number(value) for name, value in asdict(option).items() if value}
+    if request.variation:
+        asked["variation"] = {name: number(value) for name, value in asdict(request.variation).items() if value}
+    if request.judge:
+        asked["judge"] = {name: number(value) for name, value in asdict(request.judge).items()}
     if request.rhythm:
         usual_rhythm = asdict(RhythmParameters()) | {"order": None}
         differing = {name: value for name, value in asdict(request.rhythm).items() if value != usual_rhythm[name]}
@@ -95,10 +98,9 @@ def _event(event) -> dict:
 
 
 def shares(pairs) -> dict[str, float]:
-    """As short as they can be written to be the same shares again: parse_request divides by their sum."""
+    """As short as they can be written to be the same shares again."""
     short = {name: round(share, 6) for name, share in pairs}
-    whole = math.fsum(short.values())
-    same = whole > 0 and all(short[name] / whole == share for name, share in pairs)
+    same = all(short.values()) and parts_of_one(short) == tuple(pairs)
     return {name: number(share) for name, share in (short.items() if same else pairs)}
 
 

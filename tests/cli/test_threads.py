@@ -31,6 +31,17 @@ def test_cores_are_those_of_the_allocation():
 NOT_BUILT = "none were built: install a wheel, which has them, or a C++ compiler"
 
 
+def test_kernels_of_another_version_of_the_code_are_not_used(monkeypatch):
+    if not build.kernel():
+        pytest.skip("no kernels were built")
+    build.kernel.cache_clear()
+    monkeypatch.setattr(build, "VERSION", build.VERSION + 1)
+    try:
+        assert build.kernel() is None and "another version of this code; install ecg-batch again" in build.why_plain()
+    finally:
+        build.kernel.cache_clear()
+
+
 @pytest.mark.parametrize(("builds", "says"), [
     ((), f"there are none for {build.MACHINE}"), ((("_absent", 4),), NOT_BUILT), ((("_damaged", 4),), "file too short"),
 ])  # fmt: skip

@@ -195,6 +195,26 @@ def test_intervals_are_of_patients_and_not_of_their_records():
     assert five_each > 1.5 * alone and width(np.repeat(np.arange(12), 5), 3) > 0.8 * five_each
 
 
+def test_a_gain_of_few_trainings_is_no_surer_than_they_agree():
+    """Ten gains of three trainings each, which differ by chance alone: the interval holds 0 mostly, as 95 % should."""
+    draw, held = np.random.default_rng(7), 0
+    truth = draw.random((400, 1)) < 0.5
+    for _ in range(10):
+        sides = [[usefulness.Tested(10, truth, p, p >= 0.5, np.arange(400))
+                  for p in (truth * sharpness + draw.normal(0, 1, truth.shape) for sharpness in 1.5 + draw.normal(0, 0.3, 3))]
+                 for _ in range(2)]  # fmt: skip
+        _, low, high = usefulness.summarise(*sides)["gain"]["AUROC"]
+        held += low < 0 < high
+    assert held >= 9
+
+
+def test_trainings_of_other_classes_are_not_taken_for_these(made, real):
+    some = sets.Sets(*real, *real, made, None, {}, {}, {}, ("AFIB", "NORM"), ("AFIB",), None)
+    others = replace(some, rare_statements=("CLBBB",))
+    assert evaluate_usefulness.data_of(some, "run") == evaluate_usefulness.data_of(replace(some), "run")
+    assert evaluate_usefulness.data_of(some, "run") != evaluate_usefulness.data_of(others, "run")
+
+
 def test_what_an_evaluation_spends_goes_by_the_size_of_ptbxl(real):
     _, few = real
     whole = few.take(np.resize(np.arange(len(few)), 1200))

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 SHARD = 4
 ROWS = 'label,hr_bpm,age,sex\nNORM,70,50,male\nAFIB,,60.5,female\nSBRAD,50.5,,1\n"STACH",120,89,\nNORM,60,33,0\n'
-SEXES = {"male": 0, "female": 1, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "nan": -1, "": -1}
+SEXES = {"male": 0, "female": 1, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "nan": -1, "": -1, "-1": -1, "-1.0": -1}
 
 ODD_CELLS = ("NORM", "AFIB", "70", "1", "male", "Female ", " 60 ", "nan", "NaN", "inf", "1e2", "0x10", "1_0", "٣", "١٢٠")
 cells = st.sampled_from(ODD_CELLS) | pieces

@@ -53,10 +53,13 @@ class Partition:
 
 @dataclass(frozen=True)
 class Site:
-    """What sinfo tells. reroutes: the site has a plugin that may send a job without a partition anywhere."""
+    """What sinfo tells. reroutes: the site has a plugin that may send a job without a partition anywhere; has_qos: a QOS counts,
+    be it one that nobody names.
+    """
 
     partitions: tuple[Partition, ...]
     reroutes: bool = False
+    has_qos: bool = False
 
 
 # Asking ---------------------------------------------------------------------------------------------------------------
@@ -69,7 +72,7 @@ def ask_site() -> Site | None:
     if not partitions:
         return None
     configuration = ask("scontrol", "show", "config", answer_s=ASKED_S)
-    return Site(partitions, reroutes(configuration))
+    return Site(partitions, reroutes(configuration), has_qos(configuration))
 
 
 def read_partitions(answer: str) -> tuple[Partition, ...]:
@@ -90,8 +93,14 @@ def read_partitions(answer: str) -> tuple[Partition, ...]:
 
 def reroutes(configuration: str | None) -> bool:
     """Whether `scontrol show config` names a plugin that may change jobs as they are submitted; also where it does not answer."""
-    plugins = re.search(r"^JobSubmitPlugins\s*=\s*(.*)", configuration or "", re.MULTILINE)
-    return not plugins or plugins[1].strip() not in ("", "(null)")
+    plugins = re.findall(r"^(?:JobSubmit|CliFilter)Plugins\s*=\s*(.*)", configuration or "", re.MULTILINE)
+    return not plugins or any(named.strip() not in ("", "(null)") for named in plugins)
+
+
+def has_qos(configuration: str | None) -> bool:
+    """Whether limits of a QOS are enforced, or may be: an account's usual one may lift a partition's limit of time."""
+    enforced = re.search(r"^AccountingStorageEnforce\s*=\s*(.*)", configuration or "", re.MULTILINE)
+    return not enforced or bool({"qos", "all", "limits", "safe"} & set(re.split(r"[,\s]+", enforced[1].lower())))
 
 
 def read_minutes(text: str) -> float | None:
@@ -154,7 +163,7 @@ def misfits(cluster: Cluster, site: Site | None) -> Iterator[tuple[str, str]]:
             f"{together}, and no node of {where} has all of that at once: it has {', '.join(map(str, kinds[:4]))}"
         )
     times = [one.time_min for one in partitions]
-    if _limits_time(cluster) and None not in times and cluster.walltime_min > max(times):
+    if _limits_time(cluster) and not site.has_qos and None not in times and cluster.walltime_min > max(times):
         yield "walltime_min", f"walltime_min is {cluster.walltime_min:,}, and {where} allows {max(times):,.6g} min"
 
 

@@ -127,6 +127,14 @@ def test_without_a_partition_a_site_that_reroutes_may_send_it_anywhere():
     assert wrong(Site(SITE.partitions, reroutes=True), gpus=5) != []
     assert not capacity.reroutes("Other = 1\nJobSubmitPlugins        = (null)\n")
     assert capacity.reroutes("JobSubmitPlugins        = lua\n") and capacity.reroutes(None) and capacity.reroutes("")
+    assert capacity.reroutes("CliFilterPlugins        = lua\nJobSubmitPlugins        = (null)\n")
+
+
+def test_a_qos_that_nobody_names_may_lift_a_limit_of_time():
+    long = {"partition": "short", "walltime_min": 241}
+    assert wrong(**long) != [] == wrong(Site(SITE.partitions, has_qos=True), **long)
+    assert capacity.has_qos(None) and capacity.has_qos("AccountingStorageEnforce = associations,limits,qos\n")
+    assert not capacity.has_qos("AccountingStorageEnforce = none\n")
 
 
 # Before submission ----------------------------------------------------------------------------------------------------
