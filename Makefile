@@ -43,13 +43,13 @@ fuzz: .venv/installed-dev
 	$(PYTHON) -m venv .venv
 
 .venv/installed: $(PINS) | .venv/bin/pip
-	@echo "installing pinned packages into .venv (about a minute; torch is 200 MB)"
+	@echo "installing pinned packages into .venv (a minute or more; torch with CUDA is some gigabytes, its CPU build 200 MB: docs/install.md)"
 	$(INSTALL) '.[synthesize]'
 	@$(KERNELS)
 	@touch $@
 
 .venv/installed-dev: $(PINS) | .venv/bin/pip
-	@echo "installing pinned packages and test tools into .venv (about a minute; torch is 200 MB)"
+	@echo "installing pinned packages and test tools into .venv (a minute or more; torch with CUDA is some gigabytes, its CPU build 200 MB: docs/install.md)"
 	$(INSTALL) '.[dev]'
 	@$(KERNELS)
 	@touch $@ .venv/installed

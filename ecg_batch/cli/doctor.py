@@ -7,6 +7,8 @@ the end with what to do. Nothing is changed, and the one folder that it makes be
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from ecg_batch.cli.parser import folder
+
 EXAMPLES = """examples:
   ecg-batch doctor
   ecg-batch doctor --out /scratch/me/million --cluster configs/slurm.yaml
@@ -15,8 +17,8 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where a dataset would go: its file system is tried (default: the "
-                        "present folder)")  # fmt: skip
+    parser.add_argument("--out", type=folder, metavar="DIR", help="where a dataset would go: its file system is tried "
+                        "(default: the present folder)")  # fmt: skip
     parser.add_argument("--cluster", type=Path, metavar="FILE", help="a cluster file: whether the nodes here could hold its tasks")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
 

@@ -2,7 +2,7 @@
 
 import operator
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 
@@ -212,7 +212,7 @@ class ECGLoader(DataLoader):
             self._epoch, self._done = self._epoch + 1, 0  # the last epoch was left before its end
         self._resumed = False
         self._handing.dataset.begin(self._epoch, self._done)
-        for batch in self._handing:
+        for batch in _in_one_sentence(self._handing):
             self._done += 1
             batch = _small_copied(batch) if self.num_workers else batch
             yield batch if self.dataset.raw else to_mv(batch, self.device)
@@ -313,3 +313,12 @@ def _checked_ranks(ranks) -> tuple[int, int] | None:
     if not 0 <= rank < of:
         raise UserError(f"ranks is {str(ranks)[:60]}; needed (rank, of), as (0, 4) for the first of four")
     return rank, of
+
+
+def _in_one_sentence(batches: Iterable[dict]) -> Iterator[dict]:
+    """What a worker process could not read is said as in this one; torch puts the worker's traceback before it."""
+    try:
+        yield from batches
+    except UserError as error:
+        _, worker, told = str(error).partition("in DataLoader worker process")
+        raise (UserError(told.rpartition("UserError: ")[2].removesuffix("\\n")) if worker else error) from None

@@ -9,6 +9,7 @@ from ecg_batch.request.model import Distribution, Request
 from ecg_batch.request.places import all_places
 from ecg_batch.request.query_table import NAME as QUERIES
 from ecg_batch.request.write import PLACES, as_file, as_text, has_usual_events, number
+from ecg_batch.statements import RATE_RANGE_BPM
 
 MOST_NAMED = 24  # labels in words
 NOISE = {"muscle": "muscle", "electrode": "electrode motion", "baseline": "wandering baseline", "mains": "mains",
@@ -36,7 +37,8 @@ def in_words(request: Request) -> list[tuple[str, str]]:
         sex = "any" if mix.female is None else f"{percent(mix.female)} female, {percent(1 - mix.female)} male"
         said += [
             ("Labels", labels(mix.labels)),
-            ("Heart rate", drawn(mix.hr_bpm, "bpm", "the donor's own" if not request.vary else "the donor's own, or as varied")),
+            ("Heart rate", drawn(mix.hr_bpm, "bpm", "the donor's own" if not request.vary else "the donor's own, or as varied")
+             + "; labels that imply a rate keep to it" * bool(mix.hr_bpm and RATE_RANGE_BPM.keys() & dict(mix.labels).keys())),
             ("Age", drawn(mix.age, "years", "any")),
             ("Sex", sex),
         ]

@@ -169,7 +169,8 @@ def flags(rows: Rows) -> Section:
     said = rows.texts("flags")
     flagged = np.flatnonzero(said != "")
     if not len(flagged):
-        return Section("Flags", "flags", [Words("No record is flagged: each has passed the quality gate.")])
+        passed = "each has passed the quality gate, a long one in all but a few of its minutes at most."
+        return Section("Flags", "flags", [Words(f"No record is flagged: {passed}")])
     of: dict[str, list[int]] = {}
     record = rows.numbers("record").astype(int)
     for row in flagged.tolist():
@@ -233,7 +234,7 @@ def span(values: np.ndarray, unit: str) -> str:
     known = values[~np.isnan(values)]
     if not len(known):
         return "not asked"
-    return f"{known.min():.0f} to {known.max():.0f} {unit}, mean {known.mean():.1f}"
+    return f"{round(known.min()):d} to {round(known.max()):d} {unit}, mean {known.mean():.1f}"
 
 
 def few(which: list[int]) -> str:

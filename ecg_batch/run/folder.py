@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -33,14 +34,22 @@ def open_run(plan: Plan, table: "QueryTable | None", out: Path) -> Run:
     out = place_of(out)
     run = Run(plan, partial_of(out))
     if not _is_finished(run):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _try_last_act(out)
-        _take_up(run.folder)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            _try_last_act(out)
+            _take_up(run.folder)
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:  # /proc, say, where nothing can be made
+            raise UserError(f"{partial_of(out)}: cannot be made: {error.strerror}. Give an --out that you may write to") from None
         if not _is_finished(run):  # looked at again: another run may just have renamed the folder away
             _fill(run, table)
-            return run
+            return Run(_as_begun(run), run.folder)
         run.folder.rmdir()
-    return Run(plan, out)
+    return Run(_as_begun(Run(plan, out)), out)
+
+
+def _as_begun(run: Run) -> Plan:
+    """The plan with the versions of whoever began the run: with torch and without it may make the same bytes."""
+    return replace(run.plan, versions=read_plan(run.folder).versions)
 
 
 # Where it may be ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from ecg_batch.errors import UserError, number_of
 from ecg_batch.progress import duration
 from ecg_batch.run.slurm.cluster import Cluster, cut_arrays, refuse_log_names, sbatch_text
 from ecg_batch.run.slurm.driver import job_name, logs_of
-from ecg_batch.run.slurm.queue import max_array_size
+from ecg_batch.run.slurm.queue import DEFAULT_MAX_ARRAY, told_array_size
 
 # plan.json, dataset.json, both tables, croissant.json, README.md, SHA256SUMS; of Zarr also four zarr.json and two coordinates
 FIXED_FILES = {"zarr": 13, "hdf5": 7}
@@ -69,9 +69,12 @@ def _cluster_lines(plan: Plan, out: Path, cluster: Cluster, shards: int, only: f
     tasks = cluster.tasks_for(shards)
     if not tasks:
         return ["nothing is left to submit"]
-    arrays = cut_arrays(tasks, limit := max_array_size())
+    told = told_array_size()
+    arrays = cut_arrays(tasks, DEFAULT_MAX_ARRAY if told is None else told)
+    limit = f"Slurm's usual MaxArraySize, {DEFAULT_MAX_ARRAY:,}" if told is None else f"MaxArraySize {told:,}"
     return [
-        f"tasks: {tasks:,} in {number_of(len(arrays), 'array')} of at most {arrays[0]:,} (MaxArraySize {limit:,}), "
+        *(["Slurm gives no answer here: what tasks ask for was compared with no node"] if told is None else []),
+        f"tasks: {tasks:,} in {number_of(len(arrays), 'array')} of at most {arrays[0]:,} ({limit}), "
         f"{_each(cluster)}; "
         "more are submitted as long as shards are missing",
         "",

@@ -96,6 +96,13 @@ def test_a_plan_of_another_source_is_found_with_new_sums(small_dataset, source):
     assert "README.md: not what plan.json says: of another source, or changed" in list(verify(small_dataset))
 
 
+@pytest.mark.parametrize("name", ["beats.parquet", "records.parquet"])
+def test_a_lost_table_is_named_alone(small_dataset, name):
+    (small_dataset / name).unlink()
+    (told,) = verify(small_dataset)
+    assert told.startswith(f"{name}: ")
+
+
 def rebuild_sums(dataset):
     from ecg_batch.dataset.manifest import sums_text
 

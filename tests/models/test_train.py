@@ -232,7 +232,7 @@ VQVAE_CANNOT = ("noise_channels=5", "noise_channels=0", "codes=0", "codes=1", "b
                 "learning_rate=0", "commitment=nan", "codes=99999999999", "seed=99999999999999999999999")  # fmt: skip
 MAMBA_CANNOT = ("d_conv=0", "d_state=0", "d_model=0", "n_layer=0", "expand=0", "batch=0", "epochs=0", "weight_decay=inf")
 JUDGE_CANNOT = ("steps=-1", "steps=5", "batch=0", "widths=0,0", "blocks=0", "kernel=4", "dropout=1", "window_s=0", "window_s=nan",
-                "stem_stride=0", "look_every=-1", "augment=2")  # fmt: skip
+                "stem_stride=0", "look_every=-1", "augment=3")  # fmt: skip
 
 
 CANNOT = {"vqvae": VQVAE_CANNOT, "mamba": MAMBA_CANNOT, "judge": JUDGE_CANNOT}

@@ -64,6 +64,16 @@ def test_a_manifest_that_is_none_is_told_in_words(small_dataset, tmp_path, damag
         assert len(str(caught.value)) < 700
 
 
+@pytest.mark.slow
+def test_what_a_worker_of_a_loader_cannot_read_is_one_sentence(small_dataset):
+    loader = ecg_batch.ECGLoader(ecg_batch.ECGIterable(ecg_batch.open_dataset(small_dataset), batch=8), num_workers=1)
+    for path in (small_dataset / "ecg.zarr" / "ecg").glob("c.*"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"c\.\d.*") as caught:
+        list(loader)
+    assert "Traceback" not in str(caught.value) and "\\n" not in str(caught.value) and len(str(caught.value)) < 700
+
+
 FILES = ["records.parquet", "beats.parquet", "ecg.zarr/ecg/c.1.0.0", "ecg.zarr/ecg/zarr.json", "plan.json"]
 DAMAGE = {"absent": None, "empty": b"", "text": b"hello", "zeros": bytes(5000), "JSON": b"{}", "a list": b"[]", "folder": "folder"}
 

@@ -257,6 +257,21 @@ def test_another_torch_counts_where_it_computes(write_request, tmp_path, monkeyp
         refuse_other_software(without)
 
 
+def test_a_run_that_others_go_on_with_keeps_the_versions_it_was_begun_with(write_request, tmp_path, monkeypatch):
+    """By whom it was begun stands in plan.json, and dataset.json must say the same."""
+    monkeypatch.setattr("ecg_batch.dataset.plan.kernels", lambda: "compiled 5 by GCC")
+    plan, table = plan_of(write_request(models="bundled"))
+    begun = replace(plan, versions=plan.versions | {"torch": "absent"})
+    run = open_run(begun, table, tmp_path / "run")
+    again = open_run(plan, table, tmp_path / "run")
+    assert again.folder == run.folder and again.plan.versions == begun.versions == read_plan(run.folder).versions
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_words(write_request):
+    with pytest.raises(UserError, match="/proc/.*cannot be made: .*Give an --out that you may write to"):
+        open_run(*plan_of(write_request()), Path("/proc/run"))
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": 1}'])
 def test_a_damaged_plan_is_named(make_run, damage):
     run = make_run()

@@ -21,7 +21,7 @@ def examine(out: Path | None = None, cluster: Path | None = None) -> list[Fact]:
         "memory": machine.memory,
         "user": machine.user,
         "limits": machine.limits,
-        "--out": partial(folders.dataset, out),
+        "--out": partial(folders.dataset, out, bool(cluster)),
         "TMPDIR": folders.temporary,
         "Slurm": partial(slurm, cluster),
     }

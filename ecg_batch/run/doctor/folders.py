@@ -19,10 +19,15 @@ SCARCE_TMP_BYTES = 2**20  # workers keep their tasks and logs there, some kiloby
 MODE_GROUP = 0o2000
 
 
-def dataset(out: Path | None) -> Iterator[Fact]:
+def dataset(out: Path | None, on_slurm: bool = False) -> Iterator[Fact]:
     """The folder that --out would be in, or the present one."""
     try:
         place = place_of(out) if out else Path.cwd() / "dataset"
+        if on_slurm:
+            from ecg_batch.run.slurm.cluster import refuse_log_names
+            from ecg_batch.run.slurm.driver import logs_of
+
+            refuse_log_names(logs_of(place))
         beside = next(parent for parent in place.absolute().parents if parent.exists())
     except UserError as error:
         yield wrong("--out", str(error), "Give another --out")

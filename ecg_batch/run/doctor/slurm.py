@@ -5,11 +5,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from ecg_batch.errors import UserError, number_of
 from ecg_batch.run.doctor.facts import Fact, odd, wrong
-from ecg_batch.run.slurm.capacity import ADVICE, Partition, Site, chosen, misfits, read_partitions, reroutes
+from ecg_batch.run.slurm.capacity import ADVICE, Partition, Site, chosen, misfits, read_partitions, site_of
 from ecg_batch.run.slurm.capacity import COLUMNS as OF_NODES
 from ecg_batch.run.slurm.cluster import Cluster, load_cluster
 from ecg_batch.run.slurm.queue import ask, last_words
@@ -31,7 +32,7 @@ def slurm(path: Path | None) -> Iterator[Fact]:
             yield wrong("Slurm", "none on this machine: none of its commands is on the PATH",
                         "Go to a login node (perhaps `module load slurm`), or leave --cluster out and say --workers N")  # fmt: skip
         else:
-            yield Fact("Slurm", "none on this machine: none of its commands is on the PATH; --workers N runs without it")
+            yield Fact("Slurm", f"none on this machine: none of its commands is on the PATH; {_without()}")
         return
     if absent:
         report = wrong if path else odd
@@ -47,7 +48,7 @@ def slurm(path: Path | None) -> Iterator[Fact]:
     yield from _partitions(partitions)
     yield from _associations(configuration)
     if cluster:
-        yield from _fits(cluster, Site(partitions, reroutes(configuration)) if partitions else None, configuration)
+        yield from _fits(cluster, site_of(partitions, configuration), configuration)
 
 
 def _load(path: Path | None) -> tuple[Cluster | None, list[Fact]]:
@@ -66,7 +67,13 @@ def _silent(path: Path | None) -> Iterator[Fact]:
     version = f"{said.strip()}; " if said else ""
     report = wrong if path else odd
     yield report("Slurm", f"{version}its commands are here, but the controller gives no answer: {words}",
-                 "A login node reaches it; or the controller is down: ask the site. --workers N runs without it")  # fmt: skip
+                 f"A login node reaches it; or the controller is down: ask the site. Here {_without()}")  # fmt: skip
+
+
+def _without() -> str:
+    if find_spec("submitit"):
+        return "--workers N runs without it"
+    return "one process runs without it, and --workers N with the extra 'synthesize'"
 
 
 def _settings(configuration: str) -> Iterator[Fact]:

@@ -69,10 +69,12 @@ def ask_site() -> Site | None:
     """The partitions of this site, or None where Slurm does not answer, or has none to show."""
     answer = ask("sinfo", "--noheader", "--all", "--exact", f"--format={COLUMNS}", answer_s=ASKED_S)
     partitions = read_partitions(answer or "")
-    if not partitions:
-        return None
-    configuration = ask("scontrol", "show", "config", answer_s=ASKED_S)
-    return Site(partitions, reroutes(configuration), has_qos(configuration))
+    return site_of(partitions, ask("scontrol", "show", "config", answer_s=ASKED_S)) if partitions else None
+
+
+def site_of(partitions: tuple[Partition, ...], configuration: str | None) -> Site | None:
+    """configuration: what `scontrol show config` says. None where sinfo shows nothing."""
+    return Site(partitions, reroutes(configuration), has_qos(configuration)) if partitions else None
 
 
 def read_partitions(answer: str) -> tuple[Partition, ...]:

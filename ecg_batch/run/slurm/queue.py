@@ -157,8 +157,12 @@ def _read_job(line: str) -> Job | None:
 
 def max_array_size() -> int:
     """MaxArraySize of this cluster; Slurm's default where it does not say."""
+    return DEFAULT_MAX_ARRAY if (told := told_array_size()) is None else told
+
+
+def told_array_size() -> int | None:
     found = re.search(r"^MaxArraySize\s*=\s*([0-9]+)", ask("scontrol", "show", "config") or "", re.MULTILINE)
-    return int(found[1]) if found else DEFAULT_MAX_ARRAY
+    return int(found[1]) if found else None
 
 
 def cancel_pending(name: str) -> None:

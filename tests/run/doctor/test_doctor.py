@@ -293,6 +293,20 @@ def test_a_slurm_that_talks_nonsense_refuses_nothing(tools, tmp_path):
     assert topics(told, Worth.WRONG) == [] and "not compared: Slurm does not say" in told[-1].text
 
 
+def test_without_submitit_workers_are_not_promised(tmp_path, monkeypatch):
+    from ecg_batch.run.doctor import slurm
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "--workers N runs without it" in slurm_facts_of(tmp_path, None)[0].text
+    monkeypatch.setattr(slurm, "find_spec", lambda name: None)
+    assert "one process runs without it, and --workers N with the extra 'synthesize'" in slurm_facts_of(tmp_path, None)[0].text
+
+
+def test_an_out_that_slurm_would_read_as_a_pattern_is_wrong_with_slurm_alone(tmp_path):
+    out = tmp_path / "a%b"
+    assert [fact.worth == Worth.WRONG for fact in (next(folders.dataset(out)), next(folders.dataset(out, True)))] == [False, True]
+
+
 def test_without_slurm_only_a_cluster_file_is_in_vain(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert topics(slurm_facts_of(tmp_path, None), Worth.WRONG) == []
