@@ -23,7 +23,7 @@ MOST_TAUGHT, RARE = 500, 0.1  # records of folds 1-8 that have it at most, and t
 WHOLE = 1000  # records of fold 10 from which on it suffices as test fold; the whole of PTB-XL has 2,159, a sample of 9 % 252
 OF_WHOLE = {"folds": 1, "few_folds": 1, "seeds": 3, "steps": 2000, "records": 4096}
 OF_SAMPLE = {"folds": 9, "few_folds": 3, "seeds": 1, "steps": 400, "records": 2048}
-SMALLER_BANKS = {"an eighth of the donors": 1, "three eighths of the donors": 3}  # so many of the folds of donors
+SMALLER_BANKS, OF_FOLDS = {"an eighth of the donors": 1, "three eighths of the donors": 3}, 8  # so many of so many folds of donors
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def of_smaller_banks(synthesizer, folder: Path, records: int, show) -> dict[str,
     from ecg_batch.synthesis.units import unit_index
 
     made = {}
-    for name, folds in SMALLER_BANKS.items() if len(synthesizer.request.donor_folds) == len(TRAIN_FOLDS) else ():
+    for name, folds in SMALLER_BANKS.items() if len(synthesizer.request.donor_folds) == OF_FOLDS else ():
         asked = synthesizer.asked(donor_folds=synthesizer.request.donor_folds[:folds], variation=None, judge=None)
         try:
             units = asked.units and unit_index(asked.bank, asked.request.donor_folds, asked.units.model)

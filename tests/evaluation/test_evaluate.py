@@ -289,6 +289,7 @@ def test_a_tiny_evaluation_from_dataset_to_page_twice_the_same(dataset, ptbxl, j
     monkeypatch.setattr(evaluate_usefulness, "ablation_rows", lambda smaller: rows(smaller)[-3:])
     monkeypatch.setattr(sets, "RARE", 0.5)  # of 90 records a tenth is too few to learn from
     monkeypatch.setattr(sets, "FEWEST_TAUGHT", 8)
+    monkeypatch.setattr(sets, "OF_FOLDS", 4)
     monkeypatch.setattr(sections, "FIDELITY_DRAWS", 2)
     monkeypatch.setattr(usefulness, "DRAWS", 10)
     one = evaluate_dataset(dataset, ptbxl, tmp_path / "one", TINY, judges=judges)
