@@ -29,7 +29,10 @@ PART = 2**23  # bytes of a large file that are fetched at once
 LARGE, KEPT = 2**16, 3  # files from this size lie in an unnamed file on disk, and so many of over PART are kept
 RETRIED_STATUS = (408, 425, 429)  # of those that say the request is at fault
 NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")  # of botocore
+STATE = ("ETag", "etag", "generation", "Last-Modified", "LastModified", "last_modified", "updated", "mtime", "created")  # of fsspec
 NO_ANSWER = (TypeError, ValueError, NotImplementedError, AttributeError, KeyError, ImportError)  # of a program, not of a network
+
+CARRIED = ("sums", "receipts", "indices")  # of a Store, into other processes
 
 
 class NotSound(Exception):
@@ -58,6 +61,7 @@ class Store:
         self.url, self._options, self._withheld = checked_url(url), dict(options or {}), False
         self.cache = Cache(Path(cache).absolute()) if cache else None
         self.sums: dict[str, str] = {}
+        self.receipts: dict[str, str] = {}  # file of samples -> its receipt, once the manifest was read
         self.indices: dict[str, object] = {}  # of shard files: where their chunks lie
         self._wholes: OrderedDict[str, memoryview] = OrderedDict()
         self._there: dict[str, bool] = {}
@@ -69,13 +73,15 @@ class Store:
         """For another process. Options may hold credentials: they go to a child that is being started, through a pipe, and into no
         pickle that could be kept.
         """
-        state = {name: getattr(self, name) for name in ("url", "cache", "sums", "indices")}
+        state = {name: getattr(self, name) for name in ("url", "cache", *CARRIED)}
         child = get_spawning_popen() is not None
         return state | {"options": self._options if child else {}, "withheld": self._withheld or bool(self._options and not child)}
 
     def __setstate__(self, state: dict) -> None:
         self.__init__(state["url"], state["options"])
-        self.cache, self.sums, self.indices, self._withheld = (state[name] for name in ("cache", "sums", "indices", "withheld"))
+        self.cache, self._withheld = state["cache"], state["withheld"]
+        for name in CARRIED:
+            setattr(self, name, state[name])
 
     def at(self, name: str) -> str:
         """The URL of a file."""
@@ -83,9 +89,9 @@ class Store:
 
     # Files ----------------------------------------------------------------------------------------------------------------
 
-    def whole(self, name: str, keep: bool = True) -> memoryview:
+    def whole(self, name: str, keep: bool = True, sound: bool = False) -> memoryview:
         """All bytes of a file. FileNotFoundError where there is none. Where the sums name another sha256 even the second time, the
-        caller finds that too, and says so. keep: for who asks again.
+        caller finds that too, and says so; with `sound` it is NotSound. keep: for who asks again.
         """
         if (known := self._wholes.get(name)) is not None:
             return known
@@ -93,9 +99,12 @@ class Store:
         data = self.cache.file(stated) if self.cache and stated else None
         if data is None:
             data = self._download(name)
-            if stated and hashlib.sha256(data).hexdigest() != stated:
+            if stated and not (as_stated := hashlib.sha256(data).hexdigest() == stated):
                 data = self._download(name)
-            if self.cache and stated and hashlib.sha256(data).hexdigest() == stated:
+                as_stated = hashlib.sha256(data).hexdigest() == stated
+            if stated and sound and not as_stated:
+                raise NotSound("its sha256 is not that in SHA256SUMS: it is damaged or of another dataset, or an upload is going on")
+            if self.cache and stated and as_stated:
                 self.cache.keep_file(stated, data)
         self._there[name] = True
         if keep:
@@ -131,10 +140,21 @@ class Store:
             raise self._no_ranges(name, sent, LOOK)
 
     def size(self, name: str) -> int:
+        return self.state(name)[0]
+
+    def state(self, name: str) -> tuple[int, str]:
+        """(bytes, what tells this state of a file from others: hexadecimal digits made of its ETag or time; "" where the server says
+        neither).
+        """
         if name in self._wholes:
-            return len(self._wholes[name])
+            return len(self._wholes[name]), ""
         here = self.here()
-        return int(self._tried(name, lambda: here.fs.info(f"{here.root}/{name}"))["size"])
+        info = self._tried(name, lambda: here.fs.info(f"{here.root}/{name}"))
+        if info.get("size") is None:
+            raise UserError(f"{self.at(name)}: the server does not say how large it is, so it cannot be read by ranges. Take a server "
+                            "that does, or copy the dataset to a disk")  # fmt: skip
+        stated = [str(info[key]) for key in STATE if info.get(key)]
+        return int(info["size"]), hashlib.sha256(f"{info['size']} {stated}".encode()).hexdigest()[:16] if stated else ""
 
     def names(self) -> list[str] | None:
         """Every file, or None where the protocol has no lists of them."""

@@ -81,8 +81,18 @@ def test_what_always_fails_is_said_in_a_sentence(stored, hurried, fault):
     with pytest.raises(UserError, match=f"^{stored.url()}/ecg.zarr/ecg/c.1.0.0: {SAID[fault]}") as caught:
         dataset.raw[200]
     assert len(str(caught.value)) < 700 and time.monotonic() - began < 20
-    tries = sum(asked != "bytes=-36" for _, asked, _ in stored.proxy.log)
+    tries = sum(asked != "bytes=-36" and "receipts" not in path for path, asked, _ in stored.proxy.log)
     assert tries == (1 if fault in (400, 403, 404) else 5)
+
+
+@pytest.mark.slow
+def test_a_damaged_index_of_a_long_record_is_said(all_kinds, web, hurried):
+    dataset = web.open("long")
+    web.proxy.fault = lambda request: "wrong" if "c.1.0.0" in request.path and request.range.startswith("bytes=-") else None
+    with pytest.raises(UserError, match="long/ecg.zarr/ecg/c.1.0.0: its index cannot be read: what came .*copy it there again"):
+        dataset.window(1, 0, 10)
+    web.proxy.fault = lambda request: None
+    assert dataset.window(1, 0, 10).shape == (12, 1000)
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "SHA256SUMS", "ecg.zarr/ecg/zarr.json"])

@@ -65,12 +65,13 @@ def test_no_byte_more_than_chunks_is_fetched(stored, folders):
     stored.proxy.clear()
     wanted = np.array([3, 70, 7, 300, 539])
     dataset.raw[wanted]
-    assert stored.proxy.bytes == chunk_bytes(folders["zarr"], wanted) + 3 * 36  # of three files the index
-    assert len(stored.proxy.log) == len(np.unique(wanted // 64)) + 3
+    receipts = sum((folders["zarr"] / f"receipts/{shard}.json").stat().st_size for shard in (0, 2, 4))
+    assert stored.proxy.bytes == chunk_bytes(folders["zarr"], wanted) + 3 * 36 + receipts  # of three files the index
+    assert len(stored.proxy.log) == len(np.unique(wanted // 64)) + 6
     dataset.raw[[130]]
-    assert len(stored.proxy.log) == len(np.unique(wanted // 64)) + 5
+    assert len(stored.proxy.log) == len(np.unique(wanted // 64)) + 9
     dataset.raw[[200]]
-    assert len(stored.proxy.log) == len(np.unique(wanted // 64)) + 6, "an index was fetched twice"
+    assert len(stored.proxy.log) == len(np.unique(wanted // 64)) + 10, "an index was fetched twice"
     stored.proxy.clear()
     dataset.where(label="AFIB"), dataset.where(sex=1), dataset.records
     assert [path.rpartition("/")[2] for path, *_ in stored.proxy.log] == ["records.parquet"]
@@ -83,7 +84,7 @@ def test_an_epoch_fetches_each_chunk_once(web):
     web.proxy.clear()
     assert [i for batch in loader for i in batch["record_id"].tolist()] == list(range(540))
     ranges = [(path, asked) for path, asked, _ in web.proxy.log]
-    assert len(ranges) == len(set(ranges)) == 9 + 5
+    assert len(ranges) == len(set(ranges)) == 9 + 5 + 5  # chunks, and of each file the index and the receipt
 
 
 def test_many_chunks_come_in_the_time_of_one(web):
@@ -151,7 +152,8 @@ def test_what_is_cached_is_not_fetched_again(stored, folders, tmp_path):
     dataset = stored.open(cache=tmp_path / "cache")  # another job
     opened = len(stored.proxy.log)
     again = [batch["signal"] for batch in ECGLoader(ECGIterable(dataset, batch=90), 1)]
-    assert len(stored.proxy.log) == opened == 5  # dataset.json twice, the sums, and whether two files are there
+    assert opened == 5  # dataset.json twice, the sums, and whether two files are there
+    assert {asked for _, asked, _ in stored.proxy.log[opened:]} == {"bytes=-36"} and len(stored.proxy.log) == 5 + 5  # of each file
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
@@ -182,7 +184,7 @@ def test_a_damaged_cache_is_fetched_again_and_mended(web, folders, tmp_path):
         again = web.open(cache=tmp_path / "cache")
         assert again.records.equals(rows)
         np.testing.assert_array_equal(again.raw[:], whole)
-    assert len(web.proxy.log) == 5, "the second time all is in the cache"
+    assert len(web.proxy.log) == 5 + 5, "the second time all is in the cache but the index of each file"
     np.testing.assert_array_equal(whole, ecg_batch.open_dataset(folders["zarr"]).raw[:])
 
 
