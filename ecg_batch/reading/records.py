@@ -123,12 +123,14 @@ class Records(ABC):
         """int16 (record, lead, time) of these record numbers of the source, each chunk decoded once."""
         chunks = self.chunks
         ecg, number = np.empty((len(wanted), *chunks.shape[1:]), np.int16), wanted // chunks.chunk_records
-        for group in _groups(np.unique(number)):
-            self.begin(group)
-            for chunk in group:
-                at = np.flatnonzero(number == chunk)
-                ecg[at] = chunks.read(int(chunk))[wanted[at] % chunks.chunk_records]
-        self.begin(())
+        try:
+            for group in _groups(np.unique(number)):
+                self.begin(group)
+                for chunk in group:
+                    at = np.flatnonzero(number == chunk)
+                    ecg[at] = chunks.read(int(chunk))[wanted[at] % chunks.chunk_records]
+        finally:
+            self.begin(())  # also where one failed: what else was begun shall not be kept
         return ecg
 
     def __len__(self) -> int:

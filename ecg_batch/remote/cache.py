@@ -1,6 +1,6 @@
-"""Cache: what was fetched, on a disk, under the sha256 that SHA256SUMS states for the file that it is part of, so that datasets, jobs
-and URLs can share it. A whole file is held against that sha256. A part cannot be, so beside it stands a mark of the file that the
-part came from: what an unfinished upload gave is not served once the right file is there. Damage is fetched again.
+"""Cache: what was fetched, on a disk, under the sha256 that SHA256SUMS states for the file that it is part of, so that datasets,
+jobs and URLs can share it. A whole file is held against that sha256. A part cannot be, so beside it stands a mark of the file that
+the part came from: what an unfinished upload gave is not served once the right file is there. Damage is fetched again.
 """
 
 import hashlib

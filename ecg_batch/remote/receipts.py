@@ -15,8 +15,8 @@ def hold_bytes(path: RemotePath, found: int) -> None:
     """
     stated = _stated(path)
     if stated is not None and stated != found:
-        raise UserError(f"{path}: has {found:,} bytes, and by its receipt this dataset's has {stated:,}: it is of another dataset, or "
-                        "an upload is going on. Open it again when the upload is over; if it stays so, copy the dataset there "
+        raise UserError(f"{path}: has {found:,} bytes, and by its receipt this dataset's has {stated:,}: it is of another dataset, "
+                        "or an upload is going on. Open it again when the upload is over; if it stays so, copy the dataset there "
                         "again")  # fmt: skip
 
 
@@ -33,8 +33,8 @@ def _stated(path: RemotePath) -> int | None:
         raise absent(receipt) from None
     if hashlib.sha256(data).hexdigest() != store.sums[name]:
         store.forget(name)
-        raise UserError(f"{receipt}: its sha256 is not that in SHA256SUMS: it is damaged, or an upload is going on. Open the dataset "
-                        "again when the upload is over; if it stays so, copy the dataset there again")  # fmt: skip
+        raise UserError(f"{receipt}: its sha256 is not that in SHA256SUMS: it is damaged, or an upload is going on. Open the "
+                        "dataset again when the upload is over; if it stays so, copy the dataset there again")  # fmt: skip
     try:
         file = json.loads(bytes(data))["files"][path.inner]
         return file["bytes"] if type(file["bytes"]) is int and file["sha256"] == store.sums[path.inner] else None

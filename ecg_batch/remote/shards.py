@@ -1,5 +1,6 @@
-"""Shards: files of Zarr v3 sharding below a URL. A chunk is a range of one, and its crc32c comes with it. That says that it is whole,
-and not whose it is: so the file's index is held against the bytes that the receipt states, and what is kept goes by the index too.
+"""Shards: files of Zarr v3 sharding below a URL. A chunk is a range of one, and its crc32c comes with it. That says that it is
+whole, and not whose it is: so the file's index is held against the bytes that the receipt states, and what is kept goes by the
+index too.
 """
 
 import hashlib

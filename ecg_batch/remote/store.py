@@ -103,7 +103,7 @@ class Store:
                 data = self._download(name)
                 as_stated = hashlib.sha256(data).hexdigest() == stated
             if stated and sound and not as_stated:
-                raise NotSound("its sha256 is not that in SHA256SUMS: it is damaged or of another dataset, or an upload is going on")
+                raise NotSound("its sha256 is not that in SHA256SUMS: it is damaged, of another dataset, or an upload is going on")
             if self.cache and stated and as_stated:
                 self.cache.keep_file(stated, data)
         self._there[name] = True
@@ -143,16 +143,24 @@ class Store:
         return self.state(name)[0]
 
     def state(self, name: str) -> tuple[int, str]:
-        """(bytes, what tells this state of a file from others: hexadecimal digits made of its ETag or time; "" where the server says
-        neither).
+        """(bytes, what tells this state of a file from others: hexadecimal digits made of its ETag or time; "" where the server
+        says neither).
         """
         if name in self._wholes:
             return len(self._wholes[name]), ""
         here = self.here()
-        info = self._tried(name, lambda: here.fs.info(f"{here.root}/{name}"))
+
+        def ask() -> dict:
+            try:
+                return here.fs.info(f"{here.root}/{name}")
+            except FileNotFoundError:  # of http for whatever went wrong, as 503 and 403: a range tells what it was
+                here.fs.cat_file(f"{here.root}/{name}", start=0, end=LOOK)
+                raise OSError(errno.EIO, "its size was not told") from None
+
+        info = self._tried(name, ask)
         if info.get("size") is None:
-            raise UserError(f"{self.at(name)}: the server does not say how large it is, so it cannot be read by ranges. Take a server "
-                            "that does, or copy the dataset to a disk")  # fmt: skip
+            raise UserError(f"{self.at(name)}: the server does not say how large it is, so it cannot be read by ranges. Take a "
+                            "server that does, or copy the dataset to a disk")  # fmt: skip
         stated = [str(info[key]) for key in STATE if info.get(key)]
         return int(info["size"]), hashlib.sha256(f"{info['size']} {stated}".encode()).hexdigest()[:16] if stated else ""
 
@@ -192,22 +200,30 @@ class Store:
         list(self.here().pool.map(lambda one: quietly(*one), asked))
 
     def begin(self, wanted: dict[tuple, Callable[[], bytes]]) -> None:
-        """Start to fetch what is wanted, each by its key, and forget what is not wanted any more. Waits for nothing."""
+        """Start to fetch what is wanted, each by its key, and forget what is not wanted any more or failed. Waits for nothing."""
         here = self.here()
-        for key in list(here.begun):
-            if key not in wanted:
-                here.begun.pop(key).cancel()
+        for key, future in list(here.begun.items()):
+            if key not in wanted or _failed(future):
+                future.cancel()
+                here.begun.pop(key, None)
         for key, fetch in wanted.items():
             if key not in here.begun:
                 here.begun[key] = here.pool.submit(fetch)
 
     def begun(self, key: tuple) -> bytes | None:
-        """What was begun under a key, waited for; None where nothing was."""
-        future = self.here().begun.get(key)
+        """What was begun under a key, waited for; None where nothing was. What failed is told once: who asks again, asks the
+        store.
+        """
+        begun = self.here().begun
+        future = begun.get(key)
         try:
             return future.result() if future else None
         except CancelledError:  # another thread began something else meanwhile
             return None
+        except Exception:
+            if begun.get(key) is future:
+                begun.pop(key, None)
+            raise
 
     def lock_of(self, name: str) -> threading.Lock:
         """For what shall be fetched once of a file, and not by each thread."""
@@ -295,6 +311,10 @@ class Store:
                     fs, root = file_system(self.url, self._options)
                     self._here = Here(os.getpid(), fs, root, ThreadPoolExecutor(THREADS, "ecg-batch-fetch"))
         return self._here
+
+
+def _failed(future: Future) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is not None
 
 
 def _status(error: BaseException | None) -> int | None:

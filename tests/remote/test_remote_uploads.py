@@ -1,4 +1,6 @@
-"""While an upload goes on, rows of one dataset and samples of another lie at one URL. Nothing is read then, nor from a cache later."""
+"""While an upload goes on, rows of one dataset and samples of another lie at one URL. They are not read then, nor from a cache
+later.
+"""
 
 import fsspec
 import numpy as np
@@ -51,8 +53,8 @@ def test_a_sound_file_of_other_records_is_refused(all_kinds, url, kind, tmp_path
     right = fs.cat_file(f"/{url}/{second}")
     fs.pipe_file(f"/{url}/{second}", fs.cat_file(f"/{url}/{first}"))
     record, here = {"long": 1}.get(kind, 200), ecg_batch.open_dataset(all_kinds[kind])
-    for read in (lambda dataset: dataset.raw[record], lambda dataset: dataset.piece(record, 0, 500)):  # of long ones all, and a minute
-        with pytest.raises(UserError, match=rf"{second}: .*(of another dataset, or an upload is going on)"):
+    for read in (lambda dataset: dataset.raw[record], lambda dataset: dataset.piece(record, 0, 500)):  # all of a long one, a minute
+        with pytest.raises(UserError, match=rf"{second}: .*of another dataset, or an upload is going on"):
             read(ecg_batch.open_dataset(f"memory://{url}", cache=tmp_path))
     fs.pipe_file(f"/{url}/{second}", right)
     np.testing.assert_array_equal(ecg_batch.open_dataset(f"memory://{url}", cache=tmp_path).raw[record], here.raw[record])
