@@ -35,6 +35,11 @@ class Records(ABC):
     def begin(self, chunks: Iterable[int]) -> None:  # noqa: B027 - most sources have nothing to do
         """These chunks will be read next: a source far away begins to fetch them, and forgets others."""
 
+    @property
+    def origin(self) -> object:
+        """Equal for selections of one source, each of which forgets with begin() what another began."""
+        return id(self)
+
     @abstractmethod
     def content(self) -> str:
         """A digest of all samples of the source: equal where these are."""

@@ -160,6 +160,10 @@ class OpenDataset(Records):
         if is_remote(self.path):
             self.chunks.begin(chunks)
 
+    @property
+    def origin(self) -> object:
+        return self.path
+
     def content(self) -> str:
         return self.manifest["content_root"]
 

@@ -63,6 +63,7 @@ class Store:
         self.sums: dict[str, str] = {}
         self.receipts: dict[str, str] = {}  # file of samples -> its receipt, once the manifest was read
         self.indices: dict[str, object] = {}  # of shard files: where their chunks lie
+        self.found: dict[tuple[str, str], object] = {}  # (file, "sha256"): what readers found of it, in this opening
         self._wholes: OrderedDict[str, memoryview] = OrderedDict()
         self._there: dict[str, bool] = {}
         self._knows_ends = True  # until the server shows that it does not know ranges that count from the end

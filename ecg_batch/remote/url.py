@@ -79,7 +79,8 @@ def file_system(url: str, options: Mapping):
         raise UserError(f"{url}: fsspec knows no {protocol}://. Known are s3, https, gs, abfs, memory and others that "
                         "fsspec.available_protocols() lists") from None  # fmt: skip
     try:
-        fs = kind(skip_instance_cache=True, **_with_ours(protocol, options))
+        of_url = {name: value for name, value in kind._get_kwargs_from_urls(url).items() if name not in PLACES}
+        fs = kind(skip_instance_cache=True, **of_url | _with_ours(protocol, options))
         if hasattr(fs, "set_session"):  # of s3 and http: once, before many threads would each begin one
             fsspec.asyn.sync(fs.loop, fs.set_session)
     except Exception as error:  # each has its own; a profile that is not there, say

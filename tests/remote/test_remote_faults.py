@@ -97,9 +97,11 @@ def test_a_size_that_is_not_told_at_once_is_asked_for_again(all_kinds, web, hurr
     expected = read()
 
     def failing(times: int, fault):
-        left = iter(range(times))
+        turns = iter(range(times))
         web.proxy.clear()
-        web.proxy.fault = lambda request: fault if request.path.endswith(name) and not request.range and next(left, -1) >= 0 else None
+        web.proxy.fault = lambda request: (
+            fault if request.path.endswith(name) and not request.range and next(turns, -1) >= 0 else None
+        )
 
     failing(4, 503)
     found = read()

@@ -1,9 +1,13 @@
 """A dataset below a URL is read as it is in its folder, with few requests and no byte more than its chunks."""
 
+import gc
 import json
 import shutil
 import subprocess
 import sys
+import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from places import ROOT
 import ecg_batch
 from ecg_batch import ECGIterable, ECGLoader
 from ecg_batch.errors import UserError
+from ecg_batch.remote.store import Store
 
 PLACES = ["memory", "web", "s3"]
 
@@ -87,9 +92,41 @@ def test_an_epoch_fetches_each_chunk_once(web):
     assert len(ranges) == len(set(ranges)) == 9 + 5 + 5  # chunks, and of each file the index and the receipt
 
 
-def test_many_chunks_come_in_the_time_of_one(web):
-    import time
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["zarr", "hdf5"])
+def test_two_selections_of_one_dataset_are_fetched_ahead_together(all_kinds, web, monkeypatch, kind):
+    dataset, under_way, begin = web.open(kind), [], Store.begin
 
+    def watched(store, wanted):
+        begin(store, wanted)
+        under_way.append(len(store.here().begun))
+
+    monkeypatch.setattr(Store, "begin", watched)
+    both = ECGIterable(dataset.select(slice(0, 256)), dataset.select(slice(200, 540)), batch=50, window=1200, shuffle=False)
+    web.proxy.clear()
+    assert len([i for batch in ECGLoader(both) for i in batch["record_id"].tolist()]) == 256 + 340
+    assert max(under_way) == 9  # all chunks of both
+    ranges = [(path, asked) for path, asked, size in web.proxy.log if size > 2**17]
+    assert len(ranges) == len(set(ranges)) == 9
+
+
+def test_what_an_opening_held_ends_with_it(web):
+    before, stores = set(threading.enumerate()), []
+    for _ in range(3):
+        dataset = web.open()
+        assert len(dataset.where(label="AFIB")) and dataset.raw[3].shape == (12, 1000) and len(dataset.beats(3))
+        stores.append(weakref.ref(dataset.path.store))
+    begun = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("ecg-batch-fetch")]
+    assert len(begun) >= 3
+    del dataset
+    gc.collect()
+    assert [store() for store in stores] == [None] * 3
+    for thread in begun:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_many_chunks_come_in_the_time_of_one(web):
     dataset = web.open()
     web.proxy.latency_s, began = 0.25, time.monotonic()
     dataset.raw[::60]
