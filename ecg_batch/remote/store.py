@@ -12,13 +12,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 
 from ecg_batch.errors import UserError
 from ecg_batch.remote.cache import Cache
-from ecg_batch.remote.url import checked_url, file_system, scrubbed
+from ecg_batch.remote.url import ONE_CONNECTION, URL, checked_url, file_system, scrubbed
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Here:
     fs: object
     root: str
     pool: ThreadPoolExecutor
+    one_by_one: AbstractContextManager  # around each request
     begun: dict[tuple, Future] = field(default_factory=dict)
     locks: dict[str, threading.Lock] = field(default_factory=dict)
 
@@ -269,7 +271,8 @@ class Store:
         began = time.monotonic()
         for wait_s in (*WAITS_S, None):
             try:
-                return ask()
+                with self.here().one_by_one:
+                    return ask()
             except UserError:
                 raise
             except FileNotFoundError:
@@ -310,7 +313,9 @@ class Store:
             with self._lock:
                 if self._here is None or self._here.pid != os.getpid():
                     fs, root = file_system(self.url, self._options)
-                    self._here = Here(os.getpid(), fs, root, ThreadPoolExecutor(THREADS, "ecg-batch-fetch"))
+                    pool = ThreadPoolExecutor(THREADS, "ecg-batch-fetch")
+                    one_by_one = threading.RLock() if URL.match(self.url)[1].lower() in ONE_CONNECTION else nullcontext()
+                    self._here = Here(os.getpid(), fs, root, pool, one_by_one)
         return self._here
 
 

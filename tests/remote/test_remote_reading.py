@@ -12,6 +12,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 from places import ROOT
 
 import ecg_batch
@@ -282,6 +283,37 @@ def test_what_is_no_url_of_a_dataset_is_refused_in_words(url, memory):
     with pytest.raises(UserError, match=REFUSED[url]) as caught:
         ecg_batch.open_dataset(url)
     assert "hunter22" not in str(caught.value).replace("hunter22.zip", "")
+
+
+class Hosted(MemoryFileSystem):
+    """Folders in memory, of hosts that stand in URLs, as those of ftp, sftp and webhdfs do."""
+
+    protocol = "hosted"
+
+    def __init__(self, host: str, **options):
+        super().__init__(**options)
+        self.host = host
+
+    @staticmethod
+    def _get_kwargs_from_urls(url: str) -> dict:
+        return {"host": url.split("/")[2]}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.replace("hosted://some.host", ""))
+
+
+def test_a_host_in_a_url_reaches_its_file_system(memory, folders):
+    import fsspec
+
+    fsspec.register_implementation("hosted", Hosted, clobber=True)
+    dataset = ecg_batch.open_dataset("hosted://some.host/runs/zarr")
+    assert dataset.path.store.here().fs.host == "some.host"
+    np.testing.assert_array_equal(dataset.raw[3], ecg_batch.open_dataset(folders["zarr"]).raw[3])
+    with pytest.raises(UserError, match="^ftp://127.0.0.1:9/runs: cannot be opened .*: ConnectionRefusedError"):
+        ecg_batch.open_dataset("ftp://127.0.0.1:9/runs")
+    dataset = ecg_batch.open_dataset("hosted://some.host/runs/zarr", storage_options={"host": "other"})
+    assert dataset.path.store.here().fs.host == "other"
 
 
 def test_a_path_is_no_url_and_a_folder_has_no_options(folders, tmp_path):
