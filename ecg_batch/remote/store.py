@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ecg_batch.errors import UserError
 from ecg_batch.remote.cache import Cache
-from ecg_batch.remote.url import ONE_CONNECTION, URL, checked_url, file_system, scrubbed
+from ecg_batch.remote.url import FTP, URL, checked_url, file_system, scrubbed
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,9 @@ PART = 2**23  # bytes of a large file that are fetched at once
 LARGE, KEPT = 2**16, 3  # files from this size lie in an unnamed file on disk, and so many of over PART are kept
 RETRIED_STATUS = (408, 425, 429)  # of those that say the request is at fault
 NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")  # of botocore
-STATE = ("ETag", "etag", "generation", "Last-Modified", "LastModified", "last_modified", "updated", "mtime", "created")  # of fsspec
+# how the file systems of fsspec name what changes with a file
+STATE = ("ETag", "etag", "generation", "Last-Modified", "LastModified", "last_modified", "updated", "mtime", "modify",
+         "modificationTime", "created")  # fmt: skip
 NO_ANSWER = (TypeError, ValueError, NotImplementedError, AttributeError, KeyError, ImportError)  # of a program, not of a network
 
 CARRIED = ("sums", "receipts", "indices")  # of a Store, into other processes
@@ -68,7 +70,8 @@ class Store:
         self.found: dict[tuple[str, str], object] = {}  # (file, "sha256"): what readers found of it, in this opening
         self._wholes: OrderedDict[str, memoryview] = OrderedDict()
         self._there: dict[str, bool] = {}
-        self._knows_ends = True  # until the server shows that it does not know ranges that count from the end
+        # until the server shows that it does not know ranges that count from the end
+        self._knows_ends = URL.match(self.url)[1].lower() != FTP
         self._here: Here | None = None
         self._lock = threading.Lock()
 
@@ -314,7 +317,7 @@ class Store:
                 if self._here is None or self._here.pid != os.getpid():
                     fs, root = file_system(self.url, self._options)
                     pool = ThreadPoolExecutor(THREADS, "ecg-batch-fetch")
-                    one_by_one = threading.RLock() if URL.match(self.url)[1].lower() in ONE_CONNECTION else nullcontext()
+                    one_by_one = threading.RLock() if URL.match(self.url)[1].lower() == FTP else nullcontext()
                     self._here = Here(os.getpid(), fs, root, pool, one_by_one)
         return self._here
 
