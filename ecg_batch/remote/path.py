@@ -3,8 +3,6 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import io
-
     from ecg_batch.remote.store import Store
 
 
@@ -54,11 +52,6 @@ class RemotePath:
 
     def whole(self) -> memoryview:
         return self.store.whole(self.inner)
-
-    def open(self) -> "io.RawIOBase":
-        from ecg_batch.remote.range_file import RangeFile
-
-        return RangeFile(self.store, self.inner)
 
 
 def is_remote(path: object) -> bool:
