@@ -59,7 +59,7 @@ class Request:
 class Proxy:
     """url: of the proxy. latency_s: before each answer. fault(request) -> None, or what happens instead of an honest answer:
     a number, the status of an answer without a body; "cut": half of the body, then the connection is closed; "silent": none at all;
-    "wrong": one byte of the body is another; "whole": the whole file, whatever range was asked for.
+    "wrong": one byte of the body is another; "whole": the whole file, whatever range was asked for; "unsized": no Content-Length.
 
     log: (path, range, bytes of body sent) of each request.
     """
@@ -121,9 +121,9 @@ class _Passing(BaseHTTPRequestHandler):
         answer = self._ask(body)
         self.send_response(answer.status)
         for name, value in answer.getheaders():
-            if name.lower() not in HOP_BY_HOP:
+            if name.lower() not in HOP_BY_HOP and not (fault == "unsized" and name.lower() == "content-length"):
                 self.send_header(name, value)
-        if answer.getheader("Content-Length") is None and self.command != "HEAD":
+        if (fault == "unsized" or answer.getheader("Content-Length") is None) and self.command != "HEAD":
             self.close_connection = True
         self.end_headers()
         size, sent = int(answer.getheader("Content-Length") or 0), 0

@@ -40,7 +40,9 @@ def exists(path: Path) -> bool:
 def open_regular(path: Path | RemotePath, buffering: int = -1) -> BinaryIO:
     """A file opened to be read. OSError where it is a pipe or a device, which would be waited for, or read, without end."""
     if isinstance(path, RemotePath):
-        return path.open()
+        from ecg_batch.remote.range_file import RangeFile  # with fsspec, which a local dataset does without
+
+        return RangeFile(path.store, path.inner)
     file = open(path, "rb", buffering, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()

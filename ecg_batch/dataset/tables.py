@@ -16,7 +16,7 @@ from ecg_batch.dataset.layout import BEATS, SUMS
 from ecg_batch.dataset.sums import read_sums
 from ecg_batch.errors import UserError, clipped
 from ecg_batch.files import open_regular, sha256_file
-from ecg_batch.remote.path import is_remote
+from ecg_batch.remote.path import RemotePath, is_remote
 
 # whatever a footer with a flipped bit leads to in pyarrow
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, NotImplementedError, MemoryError, RuntimeError)
@@ -68,8 +68,28 @@ def _state(path: Path) -> tuple[int, ...]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
+def _sums(folder: Path | RemotePath, state: tuple) -> dict[str, str]:
+    return _kept(folder, "sums", _read_sums) if is_remote(folder) else _local_sums(folder, state)
+
+
+def _sha256(path: Path | RemotePath, state: tuple) -> str:
+    return _kept(path, "sha256", sha256_file) if is_remote(path) else _local_sha256(path, state)
+
+
+def _kept(path: RemotePath, what: str, find):
+    """find(path) of a path below a URL, kept as long as its opening. A cache of this module would keep openings that ended."""
+    found = path.store.found
+    if (path.inner, what) not in found:
+        found[path.inner, what] = find(path)
+    return found[path.inner, what]
+
+
 @lru_cache(maxsize=16)
-def _sums(folder: Path, state: tuple) -> dict[str, str]:
+def _local_sums(folder: Path, state: tuple) -> dict[str, str]:
+    return _read_sums(folder)
+
+
+def _read_sums(folder: Path | RemotePath) -> dict[str, str]:
     found = read_sums(folder)
     if found is None:
         raise damaged(folder / SUMS, "a line is malformed, or the last one is not the sha256 of the others")
@@ -77,7 +97,7 @@ def _sums(folder: Path, state: tuple) -> dict[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _sha256(path: Path, state: tuple) -> str:
+def _local_sha256(path: Path, state: tuple) -> str:
     return sha256_file(path)
 
 

@@ -35,6 +35,11 @@ class Records(ABC):
     def begin(self, chunks: Iterable[int]) -> None:  # noqa: B027 - most sources have nothing to do
         """These chunks will be read next: a source far away begins to fetch them, and forgets others."""
 
+    @property
+    def origin(self) -> object:
+        """Equal for selections of one source, each of which forgets with begin() what another began."""
+        return id(self)
+
     @abstractmethod
     def content(self) -> str:
         """A digest of all samples of the source: equal where these are."""
@@ -123,12 +128,14 @@ class Records(ABC):
         """int16 (record, lead, time) of these record numbers of the source, each chunk decoded once."""
         chunks = self.chunks
         ecg, number = np.empty((len(wanted), *chunks.shape[1:]), np.int16), wanted // chunks.chunk_records
-        for group in _groups(np.unique(number)):
-            self.begin(group)
-            for chunk in group:
-                at = np.flatnonzero(number == chunk)
-                ecg[at] = chunks.read(int(chunk))[wanted[at] % chunks.chunk_records]
-        self.begin(())
+        try:
+            for group in _groups(np.unique(number)):
+                self.begin(group)
+                for chunk in group:
+                    at = np.flatnonzero(number == chunk)
+                    ecg[at] = chunks.read(int(chunk))[wanted[at] % chunks.chunk_records]
+        finally:
+            self.begin(())  # also where one failed: what else was begun shall not be kept
         return ecg
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ecg_batch.dataset.beats import WAVE_COLUMNS
-from ecg_batch.dataset.layout import ECG, HDF5, HDF5_DIGITS, MANIFEST, RECORDS, SUMS, ecg_file, partial_of
+from ecg_batch.dataset.layout import ECG, HDF5, HDF5_DIGITS, MANIFEST, RECEIPTS, RECORDS, SUMS, ecg_file, partial_of
 from ecg_batch.dataset.manifest import read_manifest
 from ecg_batch.dataset.plan import BEATS
 from ecg_batch.dataset.run import refuse_no_dataset
@@ -74,6 +74,7 @@ def _open_remote(path: RemotePath) -> "OpenDataset":
     trust_sums(path)
     manifest = read_manifest(path)
     hold_against_sums(path, MANIFEST)
+    store.receipts = _receipts(manifest, digits_of(path))
     needed = [RECORDS, ecg_file(_last_file(manifest), stored_format(manifest), digits_of(path))]
     store.warm([f"{ECG}/ecg/zarr.json"] if stored_format(manifest) == "zarr" else [], needed)
     for name in needed:
@@ -82,9 +83,20 @@ def _open_remote(path: RemotePath) -> "OpenDataset":
     return OpenDataset(path, manifest)
 
 
+def _is_streamed(manifest: dict) -> bool:
+    """Whether each record is a file."""
+    return manifest["request"]["duration_s"] > MINUTE_S
+
+
 def _last_file(manifest: dict) -> int:
-    streamed = manifest["request"]["duration_s"] > MINUTE_S  # then each record is a file
-    return manifest["records" if streamed else "shards"] - 1
+    return manifest["records" if _is_streamed(manifest) else "shards"] - 1
+
+
+def _receipts(manifest: dict, digits: int) -> dict[str, str]:
+    """File of samples -> the receipt that states its size."""
+    files_each = manifest["request"]["shard"] if _is_streamed(manifest) else 1
+    return {ecg_file(index, stored_format(manifest), digits): f"{RECEIPTS}/{index // files_each}.json"
+            for index in range(_last_file(manifest) + 1)}  # fmt: skip
 
 
 def digits_of(path: Path | RemotePath) -> int:
@@ -147,6 +159,10 @@ class OpenDataset(Records):
     def begin(self, chunks: Iterable[int]) -> None:
         if is_remote(self.path):
             self.chunks.begin(chunks)
+
+    @property
+    def origin(self) -> object:
+        return self.path
 
     def content(self) -> str:
         return self.manifest["content_root"]

@@ -48,12 +48,12 @@ class TrainingSet:
 
     def begin(self, pieces: Sequence[Piece]) -> None:
         """These pieces will be read next."""
-        wanted: dict[int, list[int]] = {at: [] for at in range(len(self.sources))}
+        wanted: dict[object, dict[int, None]] = {source.origin: {} for source in self.sources}
         for piece in pieces:
-            at = int(self.source[piece.rows[0]])
-            wanted[at].append(int(self.record[piece.rows[0]]) // self.sources[at].chunks.chunk_records)
-        for at, chunks in wanted.items():
-            self.sources[at].begin(dict.fromkeys(chunks))
+            source = self.sources[int(self.source[piece.rows[0]])]
+            wanted[source.origin][int(self.record[piece.rows[0]]) // source.chunks.chunk_records] = None
+        for origin, source in {source.origin: source for source in self.sources}.items():
+            source.begin(wanted[origin])
 
     def read(self, pieces: Sequence[Piece], out: np.ndarray, pool: Executor | None = None) -> np.ndarray:
         """The pieces' ECGs one after another in out, int16 (record, lead, time), each chunk decoded once. Returns the part used.

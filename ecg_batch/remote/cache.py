@@ -1,5 +1,6 @@
-"""Cache: what was fetched, on a disk, under the sha256 of the file that it is part of. So it can be shared by datasets, jobs and
-URLs, and none is served bytes of another; and as each chunk has its crc32c and each file its sha256, damage is fetched again.
+"""Cache: what was fetched, on a disk, under the sha256 that SHA256SUMS states for the file that it is part of, so that datasets,
+jobs and URLs can share it. A whole file is held against that sha256. A part cannot be, so beside it stands a mark of the file that
+the part came from: what an unfinished upload gave is not served once the right file is there. Damage is fetched again.
 """
 
 import hashlib
@@ -26,8 +27,8 @@ def is_sound(data: bytes) -> bool:
 
 @dataclass(frozen=True)
 class Cache:
-    """DIR/ab/abcdef.../whole, and DIR/ab/abcdef.../17 for chunk 17 of the file with that sha256, or 512-1024 for bytes of it, with
-    their crc32c. Nothing is removed but what turns out to be damaged.
+    """DIR/ab/abcdef.../whole, and DIR/ab/abcdef.../MARK.17 for chunk 17 of the file with that sha256, or MARK.512-1024 for bytes of
+    it, with their crc32c. MARK: of its index, or of its ETag or time. Nothing is removed but what turns out to be damaged.
     """
 
     folder: Path
@@ -43,24 +44,24 @@ class Cache:
     def keep_file(self, sha256: str, data: memoryview) -> None:
         self._keep(self._path(sha256, "whole"), data)
 
-    def chunk(self, sha256: str, at: int | str) -> bytes | None:
+    def chunk(self, sha256: str, name: str) -> bytes | None:
         """What keep_chunk was given, where it is there and sound."""
         try:
-            data = self._path(sha256, str(at)).read_bytes()
+            data = self._path(sha256, name).read_bytes()
         except OSError:
             return None
         return data if is_sound(data) else None
 
-    def keep_chunk(self, sha256: str, at: int | str, data: bytes) -> None:
+    def keep_chunk(self, sha256: str, name: str, data: bytes) -> None:
         """Of bytes that end with their crc32c."""
-        self._keep(self._path(sha256, str(at)), data)
+        self._keep(self._path(sha256, name), data)
 
-    def part(self, sha256: str, start: int, stop: int, fetch: Callable[[], bytes]) -> bytes:
+    def part(self, sha256: str, name: str, fetch: Callable[[], bytes]) -> bytes:
         """Bytes of a file that have no checksum of their own: from here, or fetched and kept."""
-        if (kept := self.chunk(sha256, f"{start}-{stop}")) is not None:
+        if (kept := self.chunk(sha256, name)) is not None:
             return kept[:-CHECKSUM_BYTES]
         data = fetch()
-        self.keep_chunk(sha256, f"{start}-{stop}", data + crc32c(data).to_bytes(4, "little"))
+        self.keep_chunk(sha256, name, data + crc32c(data).to_bytes(4, "little"))
         return data
 
     def drop(self, sha256: str) -> None:

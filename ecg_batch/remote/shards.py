@@ -1,14 +1,44 @@
-"""Shards: files of Zarr v3 sharding below a URL. A chunk is a range of one, and its crc32c comes with it."""
+"""Shards: files of Zarr v3 sharding below a URL. A chunk is a range of one, and its crc32c comes with it. That says that it is
+whole, and not whose it is: so the file's index is held against the bytes that the receipt states, and what is kept goes by the
+index too.
+"""
+
+import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 
 from ecg_batch.errors import UserError
 from ecg_batch.remote.cache import CHECKSUM_BYTES, is_sound
 from ecg_batch.remote.path import RemotePath
+from ecg_batch.remote.receipts import absent, hold_bytes
 from ecg_batch.remote.store import NotSound
 
 ABSENT = 2**64 - 1  # offset and length of a chunk that is not stored
 LARGEST = 2**31  # bytes of a chunk: an index that says more is damaged
+MARK = 16  # hexadecimal digits of an index' sha256 that tell files with one claimed sha256 apart
+
+
+@dataclass(frozen=True)
+class Index:
+    """The last bytes of a shard file, with their crc32c."""
+
+    data: bytes
+
+    @property
+    def places(self) -> np.ndarray:
+        """uint64 (chunk, 2): offset and length."""
+        return np.frombuffer(self.data[:-CHECKSUM_BYTES], "<u8").reshape(-1, 2)
+
+    @property
+    def mark(self) -> str:
+        """Differs where a chunk has another length."""
+        return hashlib.sha256(self.data).hexdigest()[:MARK]
+
+    @property
+    def file_bytes(self) -> int:
+        """Of the whole file: chunks lie without gaps, and the index after them."""
+        return max((int(offset) + int(length) for offset, length in self.places if offset != ABSENT), default=0) + len(self.data)
 
 
 def fetch_chunk(path: RemotePath, at: int, chunks: int) -> bytes:
@@ -16,10 +46,12 @@ def fetch_chunk(path: RemotePath, at: int, chunks: int) -> bytes:
     where it is there. NotSound where they are not what was written, also when they are asked for again.
     """
     store, sha256 = path.store, path.store.sums.get(path.inner)
-    if store.cache and sha256 and (kept := store.cache.chunk(sha256, at)) is not None:
-        return kept[:-CHECKSUM_BYTES]
     try:
-        offset, length = (int(x) for x in _index(path, chunks)[at])
+        index = fetch_index(path, 16 * chunks + CHECKSUM_BYTES)
+        name = f"{index.mark}.{at}"
+        if store.cache and sha256 and (kept := store.cache.chunk(sha256, name)) is not None:
+            return kept[:-CHECKSUM_BYTES]
+        offset, length = (int(x) for x in index.places[at])
         if offset == length == ABSENT:
             return b""
         if not CHECKSUM_BYTES < length < LARGEST:
@@ -31,36 +63,55 @@ def fetch_chunk(path: RemotePath, at: int, chunks: int) -> bytes:
         store.indices.pop(path.inner, None)  # of a file that was replaced, perhaps
         raise
     if store.cache and sha256:
-        store.cache.keep_chunk(sha256, at, data)
+        store.cache.keep_chunk(sha256, name, data)
     return data[:-CHECKSUM_BYTES]
 
 
 def fetch_sound(path: RemotePath, start: int, stop: int) -> bytes:
     """Bytes of a shard file that end with their crc32c, from the cache where they are there. UserError where they are others."""
-    store, sha256 = path.store, path.store.sums.get(path.inner)
-    if store.cache and sha256 and (kept := store.cache.chunk(sha256, f"{start}-{stop}")) is not None:
+    store, sha256, index = path.store, path.store.sums.get(path.inner), path.store.indices.get(path.inner)
+    name = f"{index.mark}.{start}-{stop}" if store.cache and sha256 and index else None
+    if name and (kept := store.cache.chunk(sha256, name)) is not None:
         return kept
     try:
         data = store.fetch(path.inner, start, stop, is_sound)
     except NotSound as error:
-        store.indices.clear()
-        raise UserError(f"{path}: bytes {start:,} to {stop:,} cannot be read: {error}. ecg-batch verify {store.url} names what "
-                        "else is damaged; copy it there again") from None  # fmt: skip
-    if store.cache and sha256:
-        store.cache.keep_chunk(sha256, f"{start}-{stop}", data)
+        store.indices.pop(path.inner, None)
+        raise _not_sound(path, f"bytes {start:,} to {stop:,} cannot be read", error) from None
+    if name:
+        store.cache.keep_chunk(sha256, name, data)
     return data
 
 
-def absent(path: RemotePath) -> UserError:
-    return UserError(f"{path}: absent, so the dataset is damaged. ecg-batch verify {path.store.url} names what else is; copy it "
-                     "there again")  # fmt: skip
+def fetch_sound_index(path: RemotePath, size: int) -> bytes:
+    """The index of so many bytes, with its crc32c. UserError where it is damaged."""
+    try:
+        return fetch_index(path, size).data
+    except NotSound as error:
+        raise _not_sound(path, "its index cannot be read", error) from None
 
 
-def _index(path: RemotePath, chunks: int) -> np.ndarray:
-    """(offset, length) of each chunk, from the end of a shard file: fetched once, by whoever asks first."""
+def fetch_all(path: RemotePath) -> bytes:
+    """A whole file, held against its sha256. UserError where it is another."""
+    try:
+        return bytes(path.store.whole(path.inner, keep=False, sound=True))
+    except NotSound as error:
+        raise _not_sound(path, "cannot be read", error) from None
+
+
+def fetch_index(path: RemotePath, size: int) -> Index:
+    """Fetched once in an opening, by whoever asks first. NotSound where it is damaged; UserError where it is that of a file of
+    another size than the dataset's.
+    """
     store = path.store
     with store.lock_of(path.inner):
         if (known := store.indices.get(path.inner)) is None:
-            data = store.fetch(path.inner, -16 * chunks - CHECKSUM_BYTES, None, is_sound)
-            known = store.indices[path.inner] = np.frombuffer(data[:-CHECKSUM_BYTES], "<u8").reshape(chunks, 2)
+            known = Index(store.fetch(path.inner, -size, None, is_sound))
+            hold_bytes(path, known.file_bytes)
+            store.indices[path.inner] = known
     return known
+
+
+def _not_sound(path: RemotePath, what: str, error: NotSound) -> UserError:
+    return UserError(f"{path}: {what}: {error}. ecg-batch verify {path.store.url} names what else is damaged; copy it there "
+                     "again")  # fmt: skip

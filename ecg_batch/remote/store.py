@@ -12,13 +12,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 
 from ecg_batch.errors import UserError
 from ecg_batch.remote.cache import Cache
-from ecg_batch.remote.url import checked_url, file_system, scrubbed
+from ecg_batch.remote.url import FTP, URL, checked_url, file_system, scrubbed
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,12 @@ PART = 2**23  # bytes of a large file that are fetched at once
 LARGE, KEPT = 2**16, 3  # files from this size lie in an unnamed file on disk, and so many of over PART are kept
 RETRIED_STATUS = (408, 425, 429)  # of those that say the request is at fault
 NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")  # of botocore
+# how the file systems of fsspec name what changes with a file
+STATE = ("ETag", "etag", "generation", "Last-Modified", "LastModified", "last_modified", "updated", "mtime", "modify",
+         "modificationTime", "created")  # fmt: skip
 NO_ANSWER = (TypeError, ValueError, NotImplementedError, AttributeError, KeyError, ImportError)  # of a program, not of a network
+
+CARRIED = ("sums", "receipts", "indices")  # of a Store, into other processes
 
 
 class NotSound(Exception):
@@ -44,6 +50,7 @@ class Here:
     fs: object
     root: str
     pool: ThreadPoolExecutor
+    one_by_one: AbstractContextManager  # around each request
     begun: dict[tuple, Future] = field(default_factory=dict)
     locks: dict[str, threading.Lock] = field(default_factory=dict)
 
@@ -58,10 +65,13 @@ class Store:
         self.url, self._options, self._withheld = checked_url(url), dict(options or {}), False
         self.cache = Cache(Path(cache).absolute()) if cache else None
         self.sums: dict[str, str] = {}
+        self.receipts: dict[str, str] = {}  # file of samples -> its receipt, once the manifest was read
         self.indices: dict[str, object] = {}  # of shard files: where their chunks lie
+        self.found: dict[tuple[str, str], object] = {}  # (file, "sha256"): what readers found of it, in this opening
         self._wholes: OrderedDict[str, memoryview] = OrderedDict()
         self._there: dict[str, bool] = {}
-        self._knows_ends = True  # until the server shows that it does not know ranges that count from the end
+        # until the server shows that it does not know ranges that count from the end
+        self._knows_ends = URL.match(self.url)[1].lower() != FTP
         self._here: Here | None = None
         self._lock = threading.Lock()
 
@@ -69,13 +79,15 @@ class Store:
         """For another process. Options may hold credentials: they go to a child that is being started, through a pipe, and into no
         pickle that could be kept.
         """
-        state = {name: getattr(self, name) for name in ("url", "cache", "sums", "indices")}
+        state = {name: getattr(self, name) for name in ("url", "cache", *CARRIED)}
         child = get_spawning_popen() is not None
         return state | {"options": self._options if child else {}, "withheld": self._withheld or bool(self._options and not child)}
 
     def __setstate__(self, state: dict) -> None:
         self.__init__(state["url"], state["options"])
-        self.cache, self.sums, self.indices, self._withheld = (state[name] for name in ("cache", "sums", "indices", "withheld"))
+        self.cache, self._withheld = state["cache"], state["withheld"]
+        for name in CARRIED:
+            setattr(self, name, state[name])
 
     def at(self, name: str) -> str:
         """The URL of a file."""
@@ -83,9 +95,9 @@ class Store:
 
     # Files ----------------------------------------------------------------------------------------------------------------
 
-    def whole(self, name: str, keep: bool = True) -> memoryview:
+    def whole(self, name: str, keep: bool = True, sound: bool = False) -> memoryview:
         """All bytes of a file. FileNotFoundError where there is none. Where the sums name another sha256 even the second time, the
-        caller finds that too, and says so. keep: for who asks again.
+        caller finds that too, and says so; with `sound` it is NotSound. keep: for who asks again.
         """
         if (known := self._wholes.get(name)) is not None:
             return known
@@ -93,9 +105,12 @@ class Store:
         data = self.cache.file(stated) if self.cache and stated else None
         if data is None:
             data = self._download(name)
-            if stated and hashlib.sha256(data).hexdigest() != stated:
+            if stated and not (as_stated := hashlib.sha256(data).hexdigest() == stated):
                 data = self._download(name)
-            if self.cache and stated and hashlib.sha256(data).hexdigest() == stated:
+                as_stated = hashlib.sha256(data).hexdigest() == stated
+            if stated and sound and not as_stated:
+                raise NotSound("its sha256 is not that in SHA256SUMS: it is damaged, of another dataset, or an upload is going on")
+            if self.cache and stated and as_stated:
                 self.cache.keep_file(stated, data)
         self._there[name] = True
         if keep:
@@ -131,10 +146,29 @@ class Store:
             raise self._no_ranges(name, sent, LOOK)
 
     def size(self, name: str) -> int:
+        return self.state(name)[0]
+
+    def state(self, name: str) -> tuple[int, str]:
+        """(bytes, what tells this state of a file from others: hexadecimal digits made of its ETag or time; "" where the server
+        says neither).
+        """
         if name in self._wholes:
-            return len(self._wholes[name])
+            return len(self._wholes[name]), ""
         here = self.here()
-        return int(self._tried(name, lambda: here.fs.info(f"{here.root}/{name}"))["size"])
+
+        def ask() -> dict:
+            try:
+                return here.fs.info(f"{here.root}/{name}")
+            except FileNotFoundError:  # of http for whatever went wrong, as 503 and 403: a range tells what it was
+                here.fs.cat_file(f"{here.root}/{name}", start=0, end=LOOK)
+                raise OSError(errno.EIO, "its size was not told") from None
+
+        info = self._tried(name, ask)
+        if info.get("size") is None:
+            raise UserError(f"{self.at(name)}: the server does not say how large it is, so it cannot be read by ranges. Take a "
+                            "server that does, or copy the dataset to a disk")  # fmt: skip
+        stated = [str(info[key]) for key in STATE if info.get(key)]
+        return int(info["size"]), hashlib.sha256(f"{info['size']} {stated}".encode()).hexdigest()[:16] if stated else ""
 
     def names(self) -> list[str] | None:
         """Every file, or None where the protocol has no lists of them."""
@@ -172,22 +206,30 @@ class Store:
         list(self.here().pool.map(lambda one: quietly(*one), asked))
 
     def begin(self, wanted: dict[tuple, Callable[[], bytes]]) -> None:
-        """Start to fetch what is wanted, each by its key, and forget what is not wanted any more. Waits for nothing."""
+        """Start to fetch what is wanted, each by its key, and forget what is not wanted any more or failed. Waits for nothing."""
         here = self.here()
-        for key in list(here.begun):
-            if key not in wanted:
-                here.begun.pop(key).cancel()
+        for key, future in list(here.begun.items()):
+            if key not in wanted or _failed(future):
+                future.cancel()
+                here.begun.pop(key, None)
         for key, fetch in wanted.items():
             if key not in here.begun:
                 here.begun[key] = here.pool.submit(fetch)
 
     def begun(self, key: tuple) -> bytes | None:
-        """What was begun under a key, waited for; None where nothing was."""
-        future = self.here().begun.get(key)
+        """What was begun under a key, waited for; None where nothing was. What failed is told once: who asks again, asks the
+        store.
+        """
+        begun = self.here().begun
+        future = begun.get(key)
         try:
             return future.result() if future else None
         except CancelledError:  # another thread began something else meanwhile
             return None
+        except Exception:
+            if begun.get(key) is future:
+                begun.pop(key, None)
+            raise
 
     def lock_of(self, name: str) -> threading.Lock:
         """For what shall be fetched once of a file, and not by each thread."""
@@ -232,7 +274,8 @@ class Store:
         began = time.monotonic()
         for wait_s in (*WAITS_S, None):
             try:
-                return ask()
+                with self.here().one_by_one:
+                    return ask()
             except UserError:
                 raise
             except FileNotFoundError:
@@ -273,8 +316,14 @@ class Store:
             with self._lock:
                 if self._here is None or self._here.pid != os.getpid():
                     fs, root = file_system(self.url, self._options)
-                    self._here = Here(os.getpid(), fs, root, ThreadPoolExecutor(THREADS, "ecg-batch-fetch"))
+                    pool = ThreadPoolExecutor(THREADS, "ecg-batch-fetch")
+                    one_by_one = threading.RLock() if URL.match(self.url)[1].lower() == FTP else nullcontext()
+                    self._here = Here(os.getpid(), fs, root, pool, one_by_one)
         return self._here
+
+
+def _failed(future: Future) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is not None
 
 
 def _status(error: BaseException | None) -> int | None:

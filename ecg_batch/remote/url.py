@@ -10,6 +10,7 @@ URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://", re.ASCII)
 CHAIN = re.compile(r"[A-Za-z0-9]+::.*://", re.ASCII)  # as in simplecache::s3://bucket
 LOCAL = ("file", "local")
 EXTRA = ("s3", "s3a", "http", "https")  # what the extra `remote` brings
+FTP = "ftp"  # fsspec has one connection for all threads there, and knows no ranges that count from the end
 CONNECTIONS = 64  # that a process may have open; botocore's own limit is 10
 NO_SECRETS = ("profile", "endpoint_url", "region_name")  # options that a message may repeat
 TRY_S = {"connect": 10, "read": 30}  # without a byte
@@ -79,7 +80,8 @@ def file_system(url: str, options: Mapping):
         raise UserError(f"{url}: fsspec knows no {protocol}://. Known are s3, https, gs, abfs, memory and others that "
                         "fsspec.available_protocols() lists") from None  # fmt: skip
     try:
-        fs = kind(skip_instance_cache=True, **_with_ours(protocol, options))
+        of_url = kind._get_kwargs_from_urls(url)  # the host of ftp, the account of abfs
+        fs = kind(skip_instance_cache=True, **of_url | _with_ours(protocol, options))
         if hasattr(fs, "set_session"):  # of s3 and http: once, before many threads would each begin one
             fsspec.asyn.sync(fs.loop, fs.set_session)
     except Exception as error:  # each has its own; a profile that is not there, say

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterable
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from ecg_batch.remote.cache import is_sound
 from ecg_batch.remote.path import RemotePath
-from ecg_batch.remote.shards import absent, fetch_sound
+from ecg_batch.remote.receipts import absent
+from ecg_batch.remote.shards import fetch_all, fetch_sound, fetch_sound_index
 
 
 class ReadStore(Store):
@@ -28,25 +28,18 @@ class ReadStore(Store):
         return None if data is None else prototype.buffer.from_bytes(data)
 
     def _get(self, key: str, wanted: ByteRequest | None) -> bytes | None:
-        path = self._folder / key
+        path, is_samples = self._folder / key, key.rpartition("/")[2].startswith("c.")
         try:
             if isinstance(wanted, RangeByteRequest):
                 return fetch_sound(path, wanted.start, wanted.end)  # a chunk, which ends with its crc32c
             if isinstance(wanted, SuffixByteRequest):
-                return self._end(path, wanted.suffix)
-            data = bytes(path.store.whole(path.inner, keep=key.endswith("zarr.json")))
+                return fetch_sound_index(path, wanted.suffix)  # zarr-python asks for it at each reading
+            data = fetch_all(path) if is_samples else bytes(path.store.whole(path.inner))
             return data[wanted.offset :] if isinstance(wanted, OffsetByteRequest) else data
         except FileNotFoundError:
-            if key.rpartition("/")[2].startswith("c."):
+            if is_samples:
                 raise absent(path) from None
             return None
-
-    def _end(self, path: RemotePath, size: int) -> bytes:
-        """An index, which zarr-python asks for at each reading."""
-        known = path.store.indices.get((path.inner, size))
-        if known is None:
-            known = path.store.indices[path.inner, size] = path.store.fetch(path.inner, -size, None, is_sound)
-        return known
 
     async def get_partial_values(self, prototype: BufferPrototype,
                                  key_ranges: Iterable[tuple[str, ByteRequest | None]]) -> list[Buffer | None]:  # fmt: skip

@@ -9,7 +9,9 @@ import pytest
 
 import ecg_batch
 from benchmarks.stores import proxy_to, put, rangeless_server, s3_options, s3_server
+from ecg_batch import ECGIterable, ECGLoader
 from ecg_batch.errors import UserError
+from ecg_batch.remote import store as store_module
 
 
 def with_short_waits(place) -> dict:
@@ -81,8 +83,65 @@ def test_what_always_fails_is_said_in_a_sentence(stored, hurried, fault):
     with pytest.raises(UserError, match=f"^{stored.url()}/ecg.zarr/ecg/c.1.0.0: {SAID[fault]}") as caught:
         dataset.raw[200]
     assert len(str(caught.value)) < 700 and time.monotonic() - began < 20
-    tries = sum(asked != "bytes=-36" for _, asked, _ in stored.proxy.log)
+    tries = sum(asked != "bytes=-36" and "receipts" not in path for path, asked, _ in stored.proxy.log)
     assert tries == (1 if fault in (400, 403, 404) else 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["00001.h5", "records.parquet"])
+def test_a_size_that_is_not_told_at_once_is_asked_for_again(all_kinds, web, hurried, monkeypatch, name):
+    """fsspec tells any failure of HEAD and GET as a file that is not there."""
+    monkeypatch.setattr(store_module, "PART", 2000)  # so that the table is a large one
+    monkeypatch.setattr(store_module, "LARGE", 1000)
+    read = {"00001.h5": lambda: web.open("hdf5").raw[200], "records.parquet": lambda: web.open("hdf5").records}[name]
+    expected = read()
+
+    def failing(times: int, fault):
+        turns = iter(range(times))
+        web.proxy.clear()
+        web.proxy.fault = lambda request: (
+            fault if request.path.endswith(name) and not request.range and next(turns, -1) >= 0 else None
+        )
+
+    failing(4, 503)
+    found = read()
+    assert found.equals(expected) if name == "records.parquet" else (found == expected).all()
+    assert len([path for path, asked, _ in web.proxy.log if path.endswith(name) and not asked]) == 5
+    failing(1000, 503)
+    with pytest.raises(UserError, match=f"{name}: not read in 5 tries .*its size was not told.*run it again"):
+        read()
+    failing(1000, "unsized")
+    with pytest.raises(UserError, match=f"{name}: the server does not say how large it is"):
+        read()
+
+
+@pytest.mark.slow
+def test_a_damaged_index_of_a_long_record_is_said(all_kinds, web, hurried):
+    dataset = web.open("long")
+    web.proxy.fault = lambda request: "wrong" if "c.1.0.0" in request.path and request.range.startswith("bytes=-") else None
+    with pytest.raises(UserError, match="long/ecg.zarr/ecg/c.1.0.0: its index cannot be read: what came .*copy it there again"):
+        dataset.window(1, 0, 10)
+    web.proxy.fault = lambda request: None
+    assert dataset.window(1, 0, 10).shape == (12, 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "name"), [("zarr", "c.1.0.0"), ("hdf5", "00001.h5")])
+def test_who_reads_again_after_an_outage_asks_again(all_kinds, web, hurried, kind, name):
+    """A record, where another thing fails the second time, and a loader."""
+    here, there = ecg_batch.open_dataset(all_kinds[kind]), web.open(kind)
+    there.raw[130]  # from now on it is known where the chunks of this file lie
+    for fault, said in ((503, "not read in 5 tries"), (403, "access is refused")):
+        web.proxy.fault = lambda request, fault=fault: fault if name in request.path else None
+        with pytest.raises(UserError, match=said):
+            there.raw[200]
+        assert not there.path.store.here().begun
+    loader = ECGLoader(ECGIterable(there, batch=540, shuffle=False))
+    with pytest.raises(UserError, match="access is refused"):
+        next(iter(loader))
+    web.proxy.fault = lambda request: None
+    assert len(next(iter(loader))["signal"]) == 540
+    np.testing.assert_array_equal(there.raw[200], here.raw[200])
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "SHA256SUMS", "ecg.zarr/ecg/zarr.json"])

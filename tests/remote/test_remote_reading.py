@@ -1,18 +1,24 @@
 """A dataset below a URL is read as it is in its folder, with few requests and no byte more than its chunks."""
 
+import gc
 import json
 import shutil
 import subprocess
 import sys
+import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 from places import ROOT
 
 import ecg_batch
 from ecg_batch import ECGIterable, ECGLoader
 from ecg_batch.errors import UserError
+from ecg_batch.remote.store import Store
 
 PLACES = ["memory", "web", "s3"]
 
@@ -65,12 +71,13 @@ def test_no_byte_more_than_chunks_is_fetched(stored, folders):
     stored.proxy.clear()
     wanted = np.array([3, 70, 7, 300, 539])
     dataset.raw[wanted]
-    assert stored.proxy.bytes == chunk_bytes(folders["zarr"], wanted) + 3 * 36  # of three files the index
-    assert len(stored.proxy.log) == len(np.unique(wanted // 64)) + 3
+    receipts = sum((folders["zarr"] / f"receipts/{shard}.json").stat().st_size for shard in (0, 2, 4))
+    assert stored.proxy.bytes == chunk_bytes(folders["zarr"], wanted) + 3 * 36 + receipts  # of three files the index
+    assert len(stored.proxy.log) == len(np.unique(wanted // 64)) + 6
     dataset.raw[[130]]
-    assert len(stored.proxy.log) == len(np.unique(wanted // 64)) + 5
+    assert len(stored.proxy.log) == len(np.unique(wanted // 64)) + 9
     dataset.raw[[200]]
-    assert len(stored.proxy.log) == len(np.unique(wanted // 64)) + 6, "an index was fetched twice"
+    assert len(stored.proxy.log) == len(np.unique(wanted // 64)) + 10, "an index was fetched twice"
     stored.proxy.clear()
     dataset.where(label="AFIB"), dataset.where(sex=1), dataset.records
     assert [path.rpartition("/")[2] for path, *_ in stored.proxy.log] == ["records.parquet"]
@@ -83,12 +90,44 @@ def test_an_epoch_fetches_each_chunk_once(web):
     web.proxy.clear()
     assert [i for batch in loader for i in batch["record_id"].tolist()] == list(range(540))
     ranges = [(path, asked) for path, asked, _ in web.proxy.log]
-    assert len(ranges) == len(set(ranges)) == 9 + 5
+    assert len(ranges) == len(set(ranges)) == 9 + 5 + 5  # chunks, and of each file the index and the receipt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["zarr", "hdf5"])
+def test_two_selections_of_one_dataset_are_fetched_ahead_together(all_kinds, web, monkeypatch, kind):
+    dataset, under_way, begin = web.open(kind), [], Store.begin
+
+    def watched(store, wanted):
+        begin(store, wanted)
+        under_way.append(len(store.here().begun))
+
+    monkeypatch.setattr(Store, "begin", watched)
+    both = ECGIterable(dataset.select(slice(0, 256)), dataset.select(slice(200, 540)), batch=50, window=1200, shuffle=False)
+    web.proxy.clear()
+    assert len([i for batch in ECGLoader(both) for i in batch["record_id"].tolist()]) == 256 + 340
+    assert max(under_way) == 9  # all chunks of both
+    ranges = [(path, asked) for path, asked, size in web.proxy.log if size > 2**17]
+    assert len(ranges) == len(set(ranges)) == 9
+
+
+def test_what_an_opening_held_ends_with_it(web):
+    before, stores = set(threading.enumerate()), []
+    for _ in range(3):
+        dataset = web.open()
+        assert len(dataset.where(label="AFIB")) and dataset.raw[3].shape == (12, 1000) and len(dataset.beats(3))
+        stores.append(weakref.ref(dataset.path.store))
+    begun = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("ecg-batch-fetch")]
+    assert len(begun) >= 3
+    del dataset
+    gc.collect()
+    assert [store() for store in stores] == [None] * 3
+    for thread in begun:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_many_chunks_come_in_the_time_of_one(web):
-    import time
-
     dataset = web.open()
     web.proxy.latency_s, began = 0.25, time.monotonic()
     dataset.raw[::60]
@@ -151,7 +190,8 @@ def test_what_is_cached_is_not_fetched_again(stored, folders, tmp_path):
     dataset = stored.open(cache=tmp_path / "cache")  # another job
     opened = len(stored.proxy.log)
     again = [batch["signal"] for batch in ECGLoader(ECGIterable(dataset, batch=90), 1)]
-    assert len(stored.proxy.log) == opened == 5  # dataset.json twice, the sums, and whether two files are there
+    assert opened == 5  # dataset.json twice, the sums, and whether two files are there
+    assert {asked for _, asked, _ in stored.proxy.log[opened:]} == {"bytes=-36"} and len(stored.proxy.log) == 5 + 5  # of each file
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
@@ -182,7 +222,7 @@ def test_a_damaged_cache_is_fetched_again_and_mended(web, folders, tmp_path):
         again = web.open(cache=tmp_path / "cache")
         assert again.records.equals(rows)
         np.testing.assert_array_equal(again.raw[:], whole)
-    assert len(web.proxy.log) == 5, "the second time all is in the cache"
+    assert len(web.proxy.log) == 5 + 5, "the second time all is in the cache but the index of each file"
     np.testing.assert_array_equal(whole, ecg_batch.open_dataset(folders["zarr"]).raw[:])
 
 
@@ -243,6 +283,37 @@ def test_what_is_no_url_of_a_dataset_is_refused_in_words(url, memory):
     with pytest.raises(UserError, match=REFUSED[url]) as caught:
         ecg_batch.open_dataset(url)
     assert "hunter22" not in str(caught.value).replace("hunter22.zip", "")
+
+
+class Hosted(MemoryFileSystem):
+    """Folders in memory, of hosts that stand in URLs, as those of ftp, sftp and webhdfs do."""
+
+    protocol = "hosted"
+
+    def __init__(self, host: str, **options):
+        super().__init__(**options)
+        self.host = host
+
+    @staticmethod
+    def _get_kwargs_from_urls(url: str) -> dict:
+        return {"host": url.split("/")[2]}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.replace("hosted://some.host", ""))
+
+
+def test_a_host_in_a_url_reaches_its_file_system(memory, folders):
+    import fsspec
+
+    fsspec.register_implementation("hosted", Hosted, clobber=True)
+    dataset = ecg_batch.open_dataset("hosted://some.host/runs/zarr")
+    assert dataset.path.store.here().fs.host == "some.host"
+    np.testing.assert_array_equal(dataset.raw[3], ecg_batch.open_dataset(folders["zarr"]).raw[3])
+    with pytest.raises(UserError, match="^ftp://127.0.0.1:9/runs: cannot be opened .*: ConnectionRefusedError"):
+        ecg_batch.open_dataset("ftp://127.0.0.1:9/runs")
+    dataset = ecg_batch.open_dataset("hosted://some.host/runs/zarr", storage_options={"host": "other"})
+    assert dataset.path.store.here().fs.host == "other"
 
 
 def test_a_path_is_no_url_and_a_folder_has_no_options(folders, tmp_path):
