@@ -19,13 +19,14 @@ from pathlib import Path
 
 from ecg_batch.errors import UserError
 from ecg_batch.remote.cache import Cache
-from ecg_batch.remote.url import FTP, URL, checked_url, file_system, scrubbed
+from ecg_batch.remote.url import FTP, URL, cache_folder, checked_url, file_system, scrubbed
 
 log = logging.getLogger(__name__)
 
 WAITS_S = (0.1, 0.5, 2.0, 6.0)  # before each further try; 503 mostly means: more slowly
 THREADS = 32  # ranges under way in a process: 32 of 0.85 MB and 20 ms are more than a core decodes
 LOOK = 2  # bytes that say whether a file is there; one would end at 0, which s3rver takes for no end
+RANGE_NOT_SATISFIABLE = 416  # of HTTP
 PART = 2**23  # bytes of a large file that are fetched at once
 LARGE, KEPT = 2**16, 3  # files from this size lie in an unnamed file on disk, and so many of over PART are kept
 RETRIED_STATUS = (408, 425, 429)  # of those that say the request is at fault
@@ -63,7 +64,7 @@ class Store:
 
     def __init__(self, url: str, options: Mapping | None = None, cache: str | Path | None = None):
         self.url, self._options, self._withheld = checked_url(url), dict(options or {}), False
-        self.cache = Cache(Path(cache).absolute()) if cache else None
+        self.cache = Cache(cache_folder(cache)) if cache else None
         self.sums: dict[str, str] = {}
         self.receipts: dict[str, str] = {}  # file of samples -> its receipt, once the manifest was read
         self.indices: dict[str, object] = {}  # of shard files: where their chunks lie
@@ -252,7 +253,13 @@ class Store:
         here, needed = self.here(), -start if start < 0 else stop - start
 
         def ask() -> bytes:
-            data = here.fs.cat_file(f"{here.root}/{name}", start=start, end=stop)
+            try:
+                data = here.fs.cat_file(f"{here.root}/{name}", start=start, end=stop)
+            except Exception as error:
+                if start >= 0 or getattr(error, "status", None) != RANGE_NOT_SATISFIABLE:
+                    raise
+                self._knows_ends = False  # as npm's http-server
+                return self.fetch(name, start, None, is_sound)
             if len(data) > needed and start < 0:  # a server that knows "the first of" and not "the last of"
                 self._knows_ends = False
                 return self.fetch(name, start, None, is_sound)

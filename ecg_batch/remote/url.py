@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ecg_batch.errors import UserError, clipped
+from ecg_batch.errors import UserError, clipped, shown
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://", re.ASCII)
 CHAIN = re.compile(r"[A-Za-z0-9]+::.*://", re.ASCII)  # as in simplecache::s3://bucket
@@ -42,6 +42,13 @@ def refuse_url(text: object, why: str) -> None:
                         "store's own tools copy to and from it")  # fmt: skip
 
 
+def cache_folder(cache: str | Path) -> Path:
+    """The folder that `cache` names. UserError where it is none of this machine."""
+    if not isinstance(cache, str | Path) or is_url(str(cache)):
+        raise UserError(f"cache is {shown(cache)}; needed a folder of this machine, as '/scratch/ecg-cache', for what is fetched")
+    return local_path(cache).expanduser().absolute()
+
+
 def shown_url(url: str) -> str:
     """A URL without what may be secret in it."""
     return clipped(re.sub(r"//[^/]*@", "//***@", re.sub(r"[?#].*", "?***", url, flags=re.DOTALL)))
@@ -49,20 +56,20 @@ def shown_url(url: str) -> str:
 
 def checked_url(url: str) -> str:
     """The URL without slashes at its end. UserError where it is chained, or holds a password or a query."""
-    shown = shown_url(url)
+    told = shown_url(url)
     if "::" in url:
-        raise UserError(f"{shown}: a chained URL is not read, because its caches may serve bytes of what was there before. Give "
+        raise UserError(f"{told}: a chained URL is not read, because its caches may serve bytes of what was there before. Give "
                         "the inner URL and cache='DIR', which is held against the dataset's sums")  # fmt: skip
     web = url.lower().startswith(("http:", "https:"))
     if web and re.search(r"[?#]", url):
-        raise UserError(f"{shown}: a query or fragment in a URL of a dataset leads to one file only, and may be a secret. Give the "
+        raise UserError(f"{told}: a query or fragment in a URL of a dataset leads to one file only, and may be a secret. Give the "
                         "URL of its folder, and credentials as storage_options")  # fmt: skip
     user = URL.sub("", url, count=1).split("/")[0].rpartition("@")[0]
     if ":" in user or (web and user):
-        raise UserError(f"{shown}: a password in a URL gets into logs and lists of processes. Leave it out, and give it as fsspec "
+        raise UserError(f"{told}: a password in a URL gets into logs and lists of processes. Leave it out, and give it as fsspec "
                         "takes it: in the environment, in its configuration, or as storage_options")  # fmt: skip
     if not URL.sub("", url, count=1).strip("/"):
-        raise UserError(f"{shown}: names no dataset. Give the URL of its folder, as s3://bucket/runs/rare")
+        raise UserError(f"{told}: names no dataset. Give the URL of its folder, as s3://bucket/runs/rare")
     return url.rstrip("/")
 
 

@@ -19,6 +19,7 @@ import ecg_batch
 from ecg_batch import ECGIterable, ECGLoader
 from ecg_batch.errors import UserError
 from ecg_batch.remote.store import Store
+from ecg_batch.remote.url import cache_folder
 
 PLACES = ["memory", "web", "s3"]
 
@@ -349,3 +350,14 @@ print([name for name in ("fsspec", "s3fs", "aiohttp", "ecg_batch.remote.store") 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("cache", ["s3://bucket/cache", True, 7])
+def test_a_cache_that_is_no_folder_of_this_machine_is_refused(cache):
+    with pytest.raises(UserError, match="cache is .*; needed a folder of this machine"):
+        ecg_batch.open_dataset("https://127.0.0.1:9/demo", cache=cache)
+
+
+def test_a_cache_in_ones_home_is_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder("~/cache") == tmp_path / "cache"
