@@ -42,9 +42,10 @@ def test_the_files_it_takes_are_those_that_a_wheel_is_built_of():
 
 def test_its_pins_are_those_of_the_package():
     project, post = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"], sections()["post"]
-    (torch,) = (line for line in project["dependencies"] if line.startswith("torch=="))
-    assert post.count("torch==") == 1 and f"'{torch}+cpu'" in post
-    assert all(f"'{range_of}'" in post for range_of in project["optional-dependencies"]["gpu"])
+    extras = project["optional-dependencies"]
+    (torch,) = (line for line in extras["slurm"] if line.startswith("torch=="))
+    assert post.count("torch==") == 1 and f"'{torch}+cpu'" in post and "'.[slurm,train]'" in post
+    assert all(f"'{of_gpu}'" in post for of_gpu in extras["gpu"] if of_gpu not in extras["slurm"])
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
