@@ -45,6 +45,7 @@ class Lab:
     accounting: bool
     max_array: int
     memory: bool = False  # limits enforced
+    select: str = "CR_CPU_Memory"  # what is given out; CR_Core: cores, and memory to whoever comes
 
     @property
     def environment(self) -> dict[str, str]:
@@ -107,6 +108,7 @@ class Lab:
             host=host,
             controller_port=self.port + 1,
             max_array=self.max_array,
+            select=self.select,
             accounting="\n".join(lines),
             task="cgroup" if self.memory else "none",
             first_job_id=random.randrange(1000, 900_000),  # submitit names files by job id: never start from the same id twice
@@ -236,12 +238,12 @@ StorageLoc=slurm_acct_db
         return [int(name) for name in os.listdir("/proc") if name.isdecimal() and self.is_mine(int(name))]
 
 
-def new_lab(folder: Path, accounting: bool = False, max_array: int = 1001, memory: bool = False) -> Lab:
-    """A cluster, not yet started, on ports that are free now."""
+def new_lab(folder: Path, accounting: bool = False, max_array: int = 1001, memory: bool = False, **fields: str) -> Lab:
+    """A cluster, not yet started, on ports that are free now. fields: others of Lab."""
     while True:
         port = random.randrange(20_000, 30_000, 40)
         if not any(is_open(port + offset) for offset in range(20)):
-            return Lab(folder.resolve(), port, accounting, max_array, memory)
+            return Lab(folder.resolve(), port, accounting, max_array, memory, **fields)
 
 
 def is_open(port: int) -> bool:

@@ -46,6 +46,11 @@ def limited(tmp_path_factory):
     yield from started(new_lab(tmp_path_factory.mktemp("lab"), memory=True))
 
 
+@pytest.fixture(scope="module")
+def by_core(tmp_path_factory):
+    yield from started(new_lab(tmp_path_factory.mktemp("lab"), select="CR_Core"))
+
+
 def started(lab: Lab):
     try:
         lab.start()
@@ -340,6 +345,18 @@ def test_arrays_below_max_array_size(small_arrays, run_on, alone):
     assert status == 0, run.all_words()
     assert [line.split(" ", 1)[1] for line in words.splitlines() if "submitted" in line][:4] == [
         "submitted 20 tasks", "submitted 20 tasks", "submitted 20 tasks", "submitted 4 tasks"]  # fmt: skip
+    assert_same_dataset(alone, run.out)
+
+
+@pytest.mark.parametrize("settings", [
+    {"memory_gb": None}, {"memory_gb": 0.2}, {"memory_gb": None, "cpus": None, "extra": {"mem-per-cpu": "100M"}},
+], ids=["no --mem", "--mem", "--mem-per-cpu"])  # fmt: skip
+def test_a_site_that_gives_out_cores_and_no_memory(by_core, run_on, alone, settings):
+    assert "CR_CORE" in by_core.run("scontrol", "show", "config").upper()
+    run = run_on(by_core, **settings)
+    run.drive()
+    status, _ = run.finish()
+    assert status == 0, run.all_words()
     assert_same_dataset(alone, run.out)
 
 
