@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -125,17 +124,10 @@ def test_an_empty_folder_becomes_the_dataset(write_request, tmp_path):
 
 
 @pytest.fixture(params=["tmpfs", "bind"])
-def mounted(request, tmp_path):
+def mounted(request, mount, tmp_path):
     """An empty folder that cannot be renamed onto. Of a bind mount st_dev does not tell."""
-    folder = tmp_path / "mounted"
-    folder.mkdir()
     (tmp_path / "source").mkdir()
-    how = ["-t", "tmpfs", "tmpfs"] if request.param == "tmpfs" else ["--bind", tmp_path / "source"]
-    done = subprocess.run(["mount", *how, folder], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount here (needs root): {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], capture_output=True)
+    return mount("mounted", bind=None if request.param == "tmpfs" else tmp_path / "source")
 
 
 @pytest.mark.slow
@@ -146,18 +138,11 @@ def test_a_mount_point_is_refused_before_the_first_record(mounted, write_request
     synthesize(load_request(write_request()), mounted / "dataset", 1, fake())
 
 
-def test_a_mount_point_under_the_name_of_the_unfinished_run_is_refused(write_request, tmp_path):
-    folder = tmp_path / "run.partial"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount here (needs root): {done.stderr.strip()}")
-    try:
-        with pytest.raises(UserError, match="run.partial: is a mount point, which cannot be renamed to run"):
-            open_run(*make_plan(load_request(write_request())), tmp_path / "run")
-        assert os.listdir(folder) == []
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
+def test_a_mount_point_under_the_name_of_the_unfinished_run_is_refused(write_request, mount, tmp_path):
+    folder = mount("run.partial")
+    with pytest.raises(UserError, match="run.partial: is a mount point, which cannot be renamed to run"):
+        open_run(*make_plan(load_request(write_request())), tmp_path / "run")
+    assert os.listdir(folder) == []
 
 
 # Names ----------------------------------------------------------------------------------------------------------------

@@ -100,16 +100,11 @@ def test_a_mark_whose_maker_died_is_waited_for_and_removed(tmp_path, monkeypatch
 
 
 @pytest.fixture
-def full_scratch(tmp_path):
+def full_scratch(mount):
     """A folder for temporary files without room for one; as it is small, Python's own trial of it passes."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", scratch], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount a tmpfs here (needs root): {done.stderr.strip()}")
+    scratch = mount("scratch", "64k")
     (scratch / "ballast").write_bytes(bytes(60 * 1024))  # a page is left, for a file of one byte
-    yield scratch
-    subprocess.run(["umount", "-l", scratch], check=True)
+    return scratch
 
 
 @pytest.mark.slow

@@ -146,18 +146,8 @@ def test_spaces_and_letters_of_all_scripts_in_every_path(site, request_file, pla
 # Scratch --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_scratch(tmp_path):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", scratch], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount a tmpfs here (needs root): {done.stderr.strip()}")
-    yield scratch
-    subprocess.run(["umount", "-l", scratch], check=True)
-
-
-def test_the_demo_in_a_scratch_of_64_mb(small_scratch, tmp_path):
+def test_the_demo_in_a_scratch_of_64_mb(mount, tmp_path):
+    small_scratch = mount("scratch", "64m")
     words = ("synthesize", ROOT / "configs/demo.yaml", "--out", tmp_path / "demo", "--workers", "2")
     assert "2,048 records in 4 shards" in well(say(sys.executable, ROOT, *words, TMPDIR=small_scratch))
     well(say(sys.executable, ROOT, "export", tmp_path / "demo", "--format", "npy", TMPDIR=small_scratch))

@@ -289,26 +289,10 @@ def test_a_damaged_table_of_queries_is_named_and_made_anew(make_run, write_reque
 # File systems ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def mount(tmp_path):
-    """mount(options) -> a small tmpfs. Skips where that is not allowed."""
-    folder = tmp_path / "mounted"
-    folder.mkdir()
-
-    def do(*options: str) -> Path:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", folder], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"cannot mount a tmpfs here (needs root): {done.stderr.strip()}")
-        return folder
-
-    yield do
-    subprocess.run(["umount", "-l", folder], capture_output=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_stops_the_run_and_loses_nothing(mount, make_dataset, start_driver, write_request, workers):
-    disk = mount("size=4m")  # 5.3 MB are needed
+    disk = mount("mounted", "4m")  # 5.3 MB are needed
     status, _, errors = finish(start_driver(write_request(), disk / "run", workers))
     assert status == 2 and "the disk (or quota) is full" in errors and "run the same command again" in errors, errors
     assert "Traceback" not in errors
@@ -322,7 +306,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(mount, make_dataset, start_
 
 @pytest.mark.slow
 def test_a_read_only_disk_is_named_and_can_be_read(mount, make_run, write_request, start_driver):
-    disk = mount("size=40m")
+    disk = mount("mounted", "40m")
     synthesize(load_request(write_request()), disk / "done", 1, fake())
     open_run(*make_plan(load_request(write_request())), disk / "begun")
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
