@@ -90,11 +90,17 @@ extern "C" void ecg_time_beats(const Loops *loops, const int64_t *donor, const d
 struct TimeMap {
     const double *out, *in;
     int64_t corners, at;
+    double slope;
 
-    inline double operator()(double t) {
-        while (at + 1 < corners && out[at + 1] <= t) at++;
+    void turn_at_corner() { slope = at + 1 < corners ? (in[at + 1] - in[at]) / (out[at + 1] - out[at]) : 0; }
+
+    double operator()(double t) {
+        if (at + 1 < corners && out[at + 1] <= t) {
+            while (at + 1 < corners && out[at + 1] <= t) at++;
+            turn_at_corner();
+        }
         if (t < out[0] || at + 1 == corners || out[at] == t) return in[at];
-        return product((in[at + 1] - in[at]) / (out[at + 1] - out[at]), t - out[at]) + in[at];
+        return product(slope, t - out[at]) + in[at];
     }
 };
 
@@ -114,10 +120,13 @@ INLINE void read_loop(const Loops &loops, int64_t donor, TimeMap map, const doub
         for (int lead = 0; lead < LEADS; lead++)
             for (int from = 0; from < LEADS; from++) column[from][lead / WIDTH][lead % WIDTH] = matrix[lead * LEADS + from];
     alignas(64) double block[BLOCK][LEADS];
+    map.turn_at_corner();
+    int64_t begin = (int64_t)std::floor(map(0)) / n * n;  // of the turn of the loop: a division for each sample would take its time
     for (int64_t t = 0; t < time; t++) {
         const double at = map((double)t), whole = std::floor(at), u = at - whole, u2 = u * u, u3 = u2 * u;
-        const int64_t place = (int64_t)whole % n;
-        const int16_t *x = around + (place < 0 ? place + n : place) * LEADS;
+        while ((int64_t)whole < begin) begin -= n;
+        while ((int64_t)whole >= begin + n) begin += n;
+        const int16_t *x = around + ((int64_t)whole - begin) * LEADS;
         const double weight[4] = {(2 * u2 - u - u3) / 2, (2 - 5 * u2 + 3 * u3) / 2, (u + 4 * u2 - 3 * u3) / 2, (u3 - u2) / 2};
         double *to = block[t % BLOCK];
         for (int part = 0; part < PARTS; part++) {
@@ -212,7 +221,7 @@ extern "C" int ecg_records(const Loops *loops, const Units *units, const Job *gi
             std::copy_n(job.skeleton_uv + i * whole, whole, skeleton);
         } else {
             const int64_t first = job.corner_first[i];
-            const TimeMap map = {job.corner_out + first, job.corner_in + first, job.corner_first[i + 1] - first, 0};
+            const TimeMap map = {job.corner_out + first, job.corner_in + first, job.corner_first[i + 1] - first, 0, 0};
             read_loop(*loops, job.donor[i], map, job.matrix ? job.matrix + i * LEADS * LEADS : nullptr, time, skeleton);
         }
         for (int64_t k = 0; k < whole; k++) skeleton[k] *= MV_PER_UV;
