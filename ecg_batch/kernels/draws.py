@@ -1,4 +1,4 @@
-"""Uniform numbers of many records as a compiled kernel, draws.cpp. Its reference is numpy's Philox, of which it gives the very numbers."""
+"""Uniform numbers of many records as a compiled kernel, draws.cpp. Its reference is numpy's Philox: the numbers are the same."""
 
 import ctypes
 from functools import cache
