@@ -41,11 +41,13 @@ def found(request) -> dict:
 
 @pytest.mark.slow
 def test_tokens_are_those_of_the_plain_loop(found):
-    """Sums round otherwise, and exponentials on a GPU: a record whose uniform lies that near to a border goes another way."""
+    """Sums round otherwise, and exponentials on a GPU: a record whose uniform lies that near to a border goes another way. Between
+    other float32 loops that is 1 in 30,000 tokens (docs/evidence/performance.md); here at most 6, and one more.
+    """
     assert found["fits"] == [True, True, False]
     for case in ("bundled", "cold", "tiny"):
         compared = found[case]
-        assert compared["others"] <= compared["records"] // 50 and compared["kinds"] > 10
+        assert compared["others"] <= 1 + compared["records"] * compared["tokens"] * 6 / 30_000 and compared["kinds"] > 10
         assert compared["ssm"] < 1e-4 and compared["conv"] < 1e-4
     assert found["alone"], "a record's tokens depend on its neighbours"
     assert found["ends"][0][0] == found["ends"][0][2] == 0 and found["ends"][0][1] == found["ends"][0][3] == 63
