@@ -8,6 +8,7 @@ import ctypes
 import logging
 import os
 import platform
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ MACHINE = {"amd64": "x86_64", "aarch64": "arm64"}.get(platform.machine().lower()
 BUILDS = OF_MACHINE.get(MACHINE, ())  # files here and their lanes, widest first
 # Sums are rounded otherwise without fused multiply-add; on arm64 nobody has compared them with those of other machines.
 OTHER_BITS = {"_sse2": " without FMA", "_neon": " for arm64"}
+GPU_KERNELS = ("triton", "mamba-ssm", "causal-conv1d")  # packages that bring other kernels for a GPU than torch's own
 VECTORS = ("avx", "fma", "amx", "sse4", "asimd", "sve", "bf16")  # how names of vector instructions begin
 CAPS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE")
 GROUP = 4  # rows, as in lanes.h
@@ -66,6 +68,17 @@ def kernels() -> str:
         return "plain"
     library, _ = kernel()
     return f"compiled {VERSION} by {library.ecg_decode_compiler().decode()}{OTHER_BITS.get(library.build, '')}"
+
+
+def gpu_kernels() -> str:
+    """What beside torch may make tokens on a GPU, for the plan: each rounds otherwise. As installed: who plans may have no GPU."""
+    from importlib.metadata import PackageNotFoundError, version  # 33 ms
+
+    there = []
+    for name in GPU_KERNELS:
+        with suppress(PackageNotFoundError):
+            there.append(f"{name} {version(name)}")
+    return ", ".join(there) or "those of torch"
 
 
 def instructions() -> str:

@@ -6,6 +6,7 @@ request : floating-point sums may round differently in a batch of another size.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +109,17 @@ def continue_tokens(
 def _token_loop(mamba: MambaLM):
     """The fastest loop for where the model is. All are plain_tokens but for the order in which sums round."""
     if mamba.lm_head.weight.is_cuda:
-        return decode_graph.continue_tokens
+        return (_triton_loop(mamba) or decode_graph).continue_tokens
     return token_loop.continue_tokens if token_loop.fits(mamba) else plain_tokens
+
+
+def _triton_loop(mamba: MambaLM):
+    """The module of the loop in Triton, None where it is not installed or not for this model. The plan says what is installed."""
+    if find_spec("triton") is None:
+        return None
+    from ecg_batch.kernels import token_loop_triton
+
+    return token_loop_triton if token_loop_triton.fits(mamba) else None
 
 
 @torch.inference_mode()
