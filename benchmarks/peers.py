@@ -83,7 +83,7 @@ def _ecgen() -> dict:
 
 
 def _copied(folder: Path) -> dict:
-    """Donors' recordings, louder or softer, lead by lead, shifted, with white noise and a slow wave; rows and beats are made once."""
+    """Donors' recordings, louder or softer, lead by lead, shifted, with white noise and a slow wave. Rows are made once."""
     plan, _ = make_plan(load_request(DEMO, [f"records={COPIES}", f"shard={COPIES}"]))
     synthesizer, shard = open_synthesizer(plan), Shard(0, 0, COPIES)
     batch = make_batch(synthesizer, query_source(plan.request, folder)(0, COPIES))

@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -48,8 +49,8 @@ STAGES = {  # of an example request
 }
 
 
-def measure(rounds: int, size: int = 256) -> list[dict]:
-    return [row for name in STAGES for row in _of_example(name, rounds, size)]
+def measure(rounds: int, size: int = 256, examples: Sequence[str] = tuple(STAGES)) -> list[dict]:
+    return [row for name in examples for row in _of_example(name, rounds, size)]
 
 
 def _of_example(name: str, rounds: int, size: int) -> list[dict]:
