@@ -31,8 +31,8 @@ for wheel in "$folder"/*.whl; do
     mv "$scratch/packed.whl" "$wheel"
 done
 "${pip[@]}" install --target "$scratch/build" 'setuptools>=77,<81' wheel packaging ninja
-PYTHONPATH=$scratch/build CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE MAMBA_SKIP_CUDA_BUILD=TRUE "${pip[@]}" download --no-deps --no-build-isolation \
-    --no-binary :all: --dest "$folder" 'causal-conv1d>=1.6.1,<2' 'mamba-ssm>=2.2.6,<3' || echo "without the sources of mamba_ssm"
+PYTHONPATH=$scratch/build MAMBA_SKIP_CUDA_BUILD=TRUE "${pip[@]}" download --no-deps --no-build-isolation \
+    --no-binary :all: --dest "$folder" mamba-ssm==2.3.2.post1 || echo "without the sources of mamba_ssm"
 git describe --always --dirty >"$folder/commit"
 
 size=$(du -cb "$folder"/* | tail -1 | cut -f1)

@@ -8,8 +8,11 @@ import ctypes
 import logging
 import os
 import platform
+import shutil
+import sysconfig
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -75,10 +78,17 @@ def gpu_kernels() -> str:
     from importlib.metadata import PackageNotFoundError, version  # 33 ms
 
     there = []
-    for name in GPU_KERNELS:
+    for name in GPU_KERNELS if triton_runs() else GPU_KERNELS[1:]:
         with suppress(PackageNotFoundError):
             there.append(f"{name} {version(name)}")
     return ", ".join(there) or "those of torch"
+
+
+def triton_runs() -> bool:
+    """Whether Triton is here with what it compiles its launcher by, a C compiler and Python's headers: images may lack both."""
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # as Triton does on Debian
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return bool(find_spec("triton") and compiler) and Path(sysconfig.get_path("include", scheme), "Python.h").exists()
 
 
 def instructions() -> str:

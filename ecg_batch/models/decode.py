@@ -6,7 +6,6 @@ request : floating-point sums may round differently in a batch of another size.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
 from ecg_batch.kernels import texture as texture_kernel
 from ecg_batch.kernels import token_loop
+from ecg_batch.kernels.build import triton_runs
 from ecg_batch.models import cuda_graph as decode_graph
 from ecg_batch.models.conditions import condition_of
 from ecg_batch.models.mamba import MambaLM, MambaState
@@ -114,8 +114,8 @@ def _token_loop(mamba: MambaLM):
 
 
 def _triton_loop(mamba: MambaLM):
-    """The module of the loop in Triton, None where it is not installed or not for this model. The plan says what is installed."""
-    if find_spec("triton") is None:
+    """The module of the loop in Triton, None where it does not run or is not for this model. The plan says whether it runs."""
+    if not triton_runs():
         return None
     from ecg_batch.kernels import token_loop_triton
 

@@ -56,7 +56,7 @@ def test_a_gpu_takes_the_loop_in_triton_where_it_is_installed_and_fits(there, mo
     loop = SimpleNamespace(fits=lambda mamba: mamba.layers == 2, continue_tokens="in Triton")
     monkeypatch.setitem(sys.modules, "ecg_batch.kernels.token_loop_triton", loop)
     monkeypatch.setattr(kernels, "token_loop_triton", loop, raising=False)
-    monkeypatch.setattr(decode, "find_spec", lambda name: there or None)
+    monkeypatch.setattr(decode, "triton_runs", lambda: there)
     weight = SimpleNamespace(is_cuda=True)
     two, one = (SimpleNamespace(layers=layers, lm_head=SimpleNamespace(weight=weight)) for layers in (2, 1))
     assert decode._token_loop(two) == ("in Triton" if there else decode_graph.continue_tokens)

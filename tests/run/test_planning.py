@@ -23,6 +23,7 @@ from ecg_batch.dataset.plan import read_plan, refuse_other_software
 from ecg_batch.dataset.run import find_folder
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
+from ecg_batch.kernels import build
 from ecg_batch.kernels.build import CAPS, GPU_KERNELS
 from ecg_batch.request.parse import load_request
 from ecg_batch.run.folder import open_run
@@ -256,11 +257,16 @@ def test_kernels_of_a_gpu_count_where_one_makes_the_tokens(write_request, tmp_pa
         return installed.get(name) or version(name)
 
     monkeypatch.setattr(metadata, "version", version_here)
+    monkeypatch.setattr(build, "find_spec", lambda name: name in installed)
+    monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr(build.sysconfig, "get_path", lambda *words: str(tmp_path))
     path = write_request(texture="decoded", models="bundled")
     on_cpu, _ = plan_of(path)
     on_gpu, _ = plan_of(path, "device=cuda")
     assert "GPU kernels" not in on_cpu.versions and on_gpu.versions["GPU kernels"] == "mamba-ssm 2.2.6"
     installed["triton"] = "3.7.1"
+    refuse_other_software(on_gpu)  # Python's headers are absent: Triton cannot compile its launcher
+    (tmp_path / "Python.h").touch()
     refuse_other_software(on_cpu)
     with pytest.raises(UserError, match="GPU kernels mamba-ssm 2.2.6 there, triton 3.7.1, mamba-ssm 2.2.6 here"):
         refuse_other_software(on_gpu)
