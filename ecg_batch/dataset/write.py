@@ -1,8 +1,14 @@
-"""Write: one shard as Zarr or HDF5, and Parquet, in its own staging folder, read back before anybody else sees it."""
+"""Write: one shard as Zarr or HDF5, and Parquet, in its own staging folder, read back before anybody else sees it.
+
+What may go wrong between a made record and the disk: blosc, and a file system that gives back other bytes than it was given. So
+each chunk is decoded in memory and compared, and each file is read once, for the sha256 that its receipt states, and its crc32c
+held against that of the bytes it was given.
+"""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,21 +25,28 @@ from ecg_batch.dataset.coordinates import coordinates
 from ecg_batch.dataset.layout import ECG, Shard
 from ecg_batch.dataset.parts import write_parts
 from ecg_batch.dataset.plan import Plan
-from ecg_batch.files import sha256_file, sync, to_json
+from ecg_batch.dataset.receipts import count_flags
+from ecg_batch.dataset.zarr_chunks import ShardFile
+from ecg_batch.files import sums_of_file, sync, to_json
 from ecg_batch.leads import LEADS, MV_PER_UV
 from ecg_batch.request.model import CHUNK_RECORDS
 
 TITLE = "Synthetic 12-lead ECGs, made with ecg-batch from the beats of {} records"
-
-blosc.use_threads = False  # its threads put blocks down in the order they finish: other bytes each time
+# Blocks of nearly a MiB: by itself blosc takes 64 KiB at level 2, and to prepare zstd anew for each took a third of the time. Two
+# fit into 2 MiB, from which on a worker's memory is mapped anew each time (synthesizer.py)
+CODEC = blosc.Blosc("zstd", clevel=1, shuffle=blosc.BITSHUFFLE, blocksize=15 << 16)
+MINUTE_CODEC = blosc.Blosc("zstd", clevel=2, shuffle=blosc.BITSHUFFLE)  # a minute of one record is 144 kB
 
 
 @dataclass(frozen=True)
 class Built:
-    """A shard in its staging folder. files: path inside the dataset -> {bytes, sha256}; content: the raw int16."""
+    """A shard in its staging folder. files: path inside the dataset -> {bytes, sha256}; content: the raw int16; flags: as
+    receipts.count_flags has them.
+    """
 
     files: dict[str, dict]
     content_sha256: str
+    flags: dict[str, object]
 
 
 def array_metadata(plan: Plan) -> dict[str, bytes]:
@@ -66,7 +79,7 @@ def _zarr_files(shape: tuple, shards: tuple, chunks: tuple, fs_hz: int, source: 
         shards=shards,
         chunks=chunks,
         dtype="int16",
-        compressors=compressors(),
+        compressors=compressors(CODEC if shards[0] > 1 else MINUTE_CODEC),
         chunk_key_encoding={"name": "default", "separator": "."},
         fill_value=0,
         dimension_names=("record", "lead", "time"),
@@ -91,29 +104,42 @@ def _tidy(name: str, data: bytes) -> bytes:
     return to_json(json.loads(data)) if name.endswith("zarr.json") else data
 
 
-def compressors() -> list:
+def compressors(codec: blosc.Blosc) -> list:
+    """zarr's own of a codec of numcodecs."""
     # crc32c last: without it 57 of 60 single-bit flips came back as silently wrong data, with it none did
-    return [BloscCodec(typesize=2, cname="zstd", clevel=2, shuffle="bitshuffle"), Crc32cCodec()]
+    stated = {"cname": codec.cname, "clevel": codec.clevel, "shuffle": "bitshuffle", "blocksize": codec.blocksize}
+    return [BloscCodec(typesize=2, **stated), Crc32cCodec()]
 
 
 def build_shard(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table, staging: Path, beats: Iterable[pa.Table] = ()) -> Built:
-    """Write ecg int16 (record, lead, time), its rows and beats below staging, as they lie in the dataset; read back; fsync.
+    """Write ecg int16 (record, lead, time), its rows and beats below staging, as they lie in the dataset; fsync; read back.
 
     ValueError where they are not what the plan says; OSError where a file comes back other than it was written.
     """
     _check_shape(plan, shard, ecg)
-    _write_ecg(plan, shard, ecg, staging)
-    write_parts(plan, shard, rows, beats, staging)
-    return Built(sealed_files(plan, shard, staging), content_sha256(ecg))
+    given = (_write_hdf5 if plan.request.format == "hdf5" else _write_zarr)(plan, shard, ecg, staging)
+    with ThreadPoolExecutor(1) as beside:  # the disk takes the files while rows are written and samples hashed
+        synced = [beside.submit(sync, staging / name) for name in plan.ecg_files(shard)]
+        given |= write_parts(plan, shard, rows, beats, staging)
+        synced += [beside.submit(sync, staging / name) for name in plan.part_files(shard).values()]
+        content = content_sha256(ecg)
+        for one in synced:
+            one.result()
+    return Built(sealed_files(plan, shard, staging, given), content, count_flags(rows["flags"].to_pylist()))
 
 
-def sealed_files(plan: Plan, shard: Shard, staging: Path) -> dict[str, dict]:
-    """The files of a shard, brought to the disk: name -> {bytes, sha256}."""
+def sealed_files(plan: Plan, shard: Shard, staging: Path, given: dict[str, int]) -> dict[str, dict]:
+    """The files of a shard, which are on the disk by now: name -> {bytes, sha256}. given: name -> crc32c of what was written.
+
+    OSError where a file gives back something else.
+    """
+    sealed = {}
     for name in plan.shard_files(shard):
-        sync(staging / name)
-    return {
-        name: {"bytes": (staging / name).stat().st_size, "sha256": sha256_file(staging / name)} for name in plan.shard_files(shard)
-    }
+        size, sha256, crc32c = sums_of_file(staging / name)
+        if given.get(name, crc32c) != crc32c:
+            raise OSError(f"shard {shard.index}: {name}: the file system gave back other bytes than were written")
+        sealed[name] = {"bytes": size, "sha256": sha256}
+    return sealed
 
 
 def content_sha256(ecg: np.ndarray) -> str:
@@ -127,29 +153,33 @@ def _check_shape(plan: Plan, shard: Shard, ecg: np.ndarray) -> None:
         raise ValueError(f"shard {shard.index}: the generator gave {ecg.dtype} {ecg.shape}; needed int16 {needed}")
 
 
-def _write_ecg(plan: Plan, shard: Shard, ecg: np.ndarray, staging: Path) -> None:
-    if plan.request.format == "hdf5":
-        path = staging / plan.ecg_files(shard)[0]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hdf5.write(path, ecg, np.arange(shard.start, shard.stop), CHUNK_RECORDS, plan.request.fs_hz)
-        chunks = hdf5.Hdf5Chunks((path,), ecg.shape, CHUNK_RECORDS, shard.records)
-        _read_back(shard, ecg, lambda start, stop: chunks[start:stop])
-    else:
-        array = open_staged_array(plan, staging)
-        array[shard.start : shard.stop] = ecg  # in one call: piece by piece, a shard would be read and rewritten for each piece
-        _read_back(shard, ecg, lambda start, stop: array[shard.start + start : shard.start + stop])
+def _write_zarr(plan: Plan, shard: Shard, ecg: np.ndarray, staging: Path) -> dict[str, int]:
+    """The shard file; its name -> its crc32c. The bytes that zarr-python would write."""
+    (name,), chunk = plan.ecg_files(shard), (CHUNK_RECORDS, *ecg.shape[1:])
+    (staging / name).parent.mkdir(parents=True, exist_ok=True)
+    file, back = ShardFile(staging / name, chunk, CODEC), np.empty(chunk, np.int16)
+    try:
+        for start in range(0, plan.request.shard, CHUNK_RECORDS):
+            piece = ecg[start : start + CHUNK_RECORDS]
+            if not (piece[:1].any() or piece.any()):  # nor beyond the last record
+                file.skip()
+                continue
+            blosc.decompress(file.append(piece), back)
+            if not np.array_equal(back[: len(piece)], piece):
+                raise OSError(f"shard {shard.index}: blosc gave back other samples than were compressed, from record {start} on")
+    finally:
+        given = {name: file.close()}
+    return given
 
 
-def open_staged_array(plan: Plan, staging: Path) -> zarr.Array:
-    """The dataset's array in a staging folder, made there of its metadata alone."""
-    for name, data in array_metadata(plan).items():
-        (staging / name).parent.mkdir(parents=True, exist_ok=True)
-        (staging / name).write_bytes(data)
-    return zarr.open_array(staging / ECG / "ecg", mode="r+")
-
-
-def _read_back(shard: Shard, ecg: np.ndarray, read: Callable[[int, int], np.ndarray]) -> None:
-    for start in range(0, shard.records, CHUNK_RECORDS):  # by chunk: no second copy of the shard in memory
+def _write_hdf5(plan: Plan, shard: Shard, ecg: np.ndarray, staging: Path) -> dict[str, int]:
+    """The HDF5 file, read back chunk by chunk: no second copy of the shard in memory. What HDF5 writes where has no sum."""
+    path = staging / plan.ecg_files(shard)[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hdf5.write(path, ecg, np.arange(shard.start, shard.stop), CHUNK_RECORDS, plan.request.fs_hz)
+    chunks = hdf5.Hdf5Chunks((path,), ecg.shape, CHUNK_RECORDS, shard.records)
+    for start in range(0, shard.records, CHUNK_RECORDS):
         piece = ecg[start : start + CHUNK_RECORDS]
-        if not np.array_equal(read(start, start + len(piece)), piece):
+        if not np.array_equal(chunks[start : start + len(piece)], piece):
             raise OSError(f"shard {shard.index}: the file system gave back other samples than were written at record {start}")
+    return {}
