@@ -20,6 +20,7 @@ from benchmarks import (
     noise,
     reader,
     repetition,
+    roofline,
     runs,
     scale,
     stages,
@@ -37,7 +38,7 @@ from ecg_batch.reading.synthetic import open_dataset
 
 # Beside python -m benchmarks itself
 COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise", "events", "joints", "wide", "beat_order")
-COMMANDS += ("bare", "writing", "scale")
+COMMANDS += ("bare", "roofline", "writing", "scale")
 
 
 # python -m benchmarks -------------------------------------------------------------------------------------------------
@@ -67,6 +68,17 @@ def test_decoding_and_texture_beside_the_ceiling_of_the_machine(tmp_path):
         (ceiling,) = (row for what, row in rows.items() if what.startswith("ceiling"))
         (reached,) = re.findall(r"reaches (\d+)% of it", ceiling["beside"])
         assert float(reached) == pytest.approx(100 * rows[one]["value"] / ceiling["value"], abs=0.51)
+
+
+@pytest.mark.slow
+def test_each_stage_beside_what_it_takes_at_least(capsys):
+    assert roofline.main(["--rounds", "1", "--batch", "16"]) == 0
+    said = capsys.readouterr().out
+    rows = re.findall(r"^(\S.*?) +([\d.]+) +([\d.]+) +(\d+)%   (\D+)$", said, re.MULTILINE)
+    named = ["draw codes (Mamba)", "choose units", "read the donor's loop", "check", "write"]
+    assert [name.split(",")[0] for name, *_ in rows] == named
+    for _, took, least, reached, _ in rows:
+        assert 0 < float(least) < float(took) and abs(100 * float(least) / float(took) - float(reached)) < 5
 
 
 def test_a_rate_is_the_difference_of_two_runs_and_the_rest_is_start_up(monkeypatch):
