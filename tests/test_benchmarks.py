@@ -74,7 +74,7 @@ def test_decoding_and_texture_beside_the_ceiling_of_the_machine(tmp_path):
 def test_each_stage_beside_what_it_takes_at_least(capsys):
     assert roofline.main(["--rounds", "1", "--batch", "16"]) == 0
     said = capsys.readouterr().out
-    rows = re.findall(r"^(\S.*?) +([\d.]+) +([\d.]+) +(\d+)%   (\D+)$", said, re.MULTILINE)
+    rows = re.findall(r"^(\S.*?) +([\d.]+) +([\d.]+) +(\d+)%   (.+)$", said, re.MULTILINE)
     named = ["draw codes (Mamba)", "choose units", "read the donor's loop", "check", "write"]
     assert [name.split(",")[0] for name, *_ in rows] == named
     for _, took, least, reached, _ in rows:
