@@ -47,6 +47,10 @@ MakeShard = Callable[[Shard, int, Callable, Callable], Any]
 OpenGenerator = Callable[[Plan], MakeShard]
 
 
+def always() -> bool:  # by its name, so that a Worker can be pickled
+    return True
+
+
 @dataclass(frozen=True)
 class Worker:
     """Worker `index` of `count` on one run.
@@ -60,12 +64,12 @@ class Worker:
     open_generator: OpenGenerator
     index: int = 0
     count: int = 1
-    keep_going: Callable[[], bool] = lambda: True
-    may_start: Callable[[], bool] = lambda: True
+    keep_going: Callable[[], bool] = always
+    may_start: Callable[[], bool] = always
     waits: bool = True
     only: frozenset[int] | None = None
     sharers: int = 1
-    on_commit: Callable[[], None] = lambda: None
+    on_commit: Callable[[], object] = always
 
 
 @dataclass(frozen=True)
@@ -232,7 +236,7 @@ def _full_instead(folder: Path) -> str:
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the worker as Ctrl-C does. (submitit's own worker would ignore it.)"""
+    """SIGTERM ends the worker as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
