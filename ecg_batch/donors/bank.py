@@ -210,11 +210,18 @@ def read_bank(folder: Path) -> Bank:
     return Bank(table, *arrays.values())
 
 
-def _read(group, folder: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def read_ecg(folder: Path, row: int) -> np.ndarray:
+    """The ECG of one donor, skeleton and texture: int32 (lead, time) in microvolts. Nothing of the others is unpacked."""
+    skeleton, texture = _read(_open(folder), folder, SIGNALS, int(row)).values()
+    return skeleton.astype(np.int32) + texture
+
+
+def _read(group, folder: Path, names: tuple[str, ...], key=...) -> dict[str, np.ndarray]:
+    """key: all of them, or one row."""
     arrays = {}
     for name in names:
         try:
-            arrays[name] = group[name][...]
+            arrays[name] = group[name][key]
         except Exception as error:  # Zarr and its codecs raise what they like; the user needs one advice
             raise UserError(
                 f"{folder}: damaged bank: {name} cannot be read ({type(error).__name__}: {error!s:.200}). {REMEDY}"

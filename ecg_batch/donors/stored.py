@@ -15,6 +15,9 @@ import google_crc32c
 import numpy as np
 from numcodecs import blosc
 
+from ecg_batch.pool import usable_cores
+from ecg_batch.zarr_layout import array_layout, group_layout
+
 MOST_THREADS = 4
 ENTRY, CHECKSUM = 16, 4  # bytes: of a chunk's offset and length in a shard's index, of a crc32c
 TYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "float64")
@@ -36,21 +39,25 @@ class StoredArray:
         return [".".join(["c", *map(str, at)]) for at in grid]
 
     def __getitem__(self, key) -> np.ndarray:
-        """group[name][...] as zarr has it. ValueError or RuntimeError where it is damaged."""
-        rows = -(-self.shape[0] // self.chunks[0]) * self.chunks[0]
-        whole = np.empty((rows, *self.shape[1:]), self.dtype)
-        parts = [part for name in self.files() for part in self._parts((self.folder / name).read_bytes())]
-        pieces = [whole[start : start + self.chunks[0]] for start in range(0, rows, self.chunks[0])]
-        each = list(zip(parts, pieces, strict=True))
+        """As zarr has it, of [...] and of one [row], for which only its chunk is unpacked. ValueError or RuntimeError where it is
+        damaged.
+        """
+        size = self.chunks[0]
+        first, stop = (0, self.shape[0]) if key is ... else (key // size * size, key + 1)
+        each = list(zip(self._parts(), range(0, self.shape[0], size), strict=True))[first // size : -(-stop // size)]
+        rows = np.empty((len(each) * size, *self.shape[1:]), self.dtype)
         if len(each) == 1:
-            _unpack(*each[0])
+            _unpack(each[0][0], rows)
         else:
-            with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_THREADS)) as threads:  # ended before anybody forks
-                list(threads.map(lambda one: _unpack(*one), each))
-        return whole[: self.shape[0]][key]
+            with ThreadPoolExecutor(min(usable_cores(), MOST_THREADS)) as threads:  # ended before anybody forks
+                list(threads.map(lambda one: _unpack(one[0], rows[one[1] : one[1] + size]), each))
+        return rows[: self.shape[0]] if key is ... else rows[key - first]
 
-    def _parts(self, data: bytes) -> list[memoryview]:
-        """The compressed chunks in a file, each with its crc32c."""
+    def _parts(self) -> list[memoryview]:
+        """The compressed chunks, each with its crc32c."""
+        return [part for name in self.files() for part in self._parts_of((self.folder / name).read_bytes())]
+
+    def _parts_of(self, data: bytes) -> list[memoryview]:
         data = memoryview(data)
         if self.shards is None:
             return [data]
@@ -97,8 +104,7 @@ def stored_group(path: Path) -> StoredGroup | None:
         arrays = {name: _stored_array(path / name) for name in folders}
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    ours = _is(stated, {"attributes": attributes, "zarr_format": 3, "node_type": "group"}) and isinstance(attributes, dict)
-    return StoredGroup(arrays, attributes) if ours else None
+    return StoredGroup(arrays, attributes) if _is(stated, group_layout(attributes)) and isinstance(attributes, dict) else None
 
 
 def _stored_array(folder: Path) -> StoredArray:
@@ -109,21 +115,10 @@ def _stored_array(folder: Path) -> StoredArray:
     inner = stated["codecs"][0]["configuration"] if sharded else {"codecs": stated["codecs"], "chunk_shape": grid}
     if kind not in TYPES or not all(type(length) is int and length > 0 for length in (*shape, *grid, *inner["chunk_shape"])):
         raise ValueError("a type or a size is none of ours")
-    packed = {name: inner["codecs"][1]["configuration"][name] for name in ("cname", "clevel", "shuffle")}
-    dtype, checked = np.dtype(kind).newbyteorder("<"), {"name": "crc32c"}
-    plain = {"name": "bytes", **({"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {})}
-    blosc_codec = {"name": "blosc", "configuration": {"typesize": dtype.itemsize, **packed, "blocksize": 0}}
-    codecs = [plain, blosc_codec, checked]
-    if sharded:
-        index = {"index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, checked], "index_location": "end"}
-        within = {"chunk_shape": inner["chunk_shape"], "codecs": codecs, **index}
-        codecs = [{"name": "sharding_indexed", "configuration": within}]
-    ours = {
-        "shape": shape, "data_type": kind, "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": grid}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}}, "fill_value": 0.0 if dtype.kind == "f" else 0,
-        "codecs": codecs, "attributes": {}, "zarr_format": 3, "node_type": "array", "storage_transformers": [],
-    }  # fmt: skip
-    chunks = inner["chunk_shape"]
+    blosc_says = inner["codecs"][1]["configuration"]
+    packed = {name: blosc_says[name] for name in ("cname", "clevel", "shuffle")} | {"blocksize": 0}
+    dtype, chunks = np.dtype(kind).newbyteorder("<"), inner["chunk_shape"]
+    ours = array_layout(shape, dtype, chunks, grid if sharded else None, packed, {})
     rows_alone = grid[1:] == chunks[1:] == shape[1:] and grid[0] % chunks[0] == 0 and (sharded or grid == shape)
     array = StoredArray(folder, tuple(shape), dtype, tuple(chunks), tuple(grid) if sharded else None)
     if not (rows_alone and _is(stated, ours) and {*os.listdir(folder)} == {"zarr.json", *array.files()}):

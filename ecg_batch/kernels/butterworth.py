@@ -16,7 +16,7 @@ def sections(order: int, edge_hz: float | tuple[float, float], kind: str, fs_hz:
     """
     share = np.asarray(edge_hz, np.float64) / (fs_hz / 2)
     if order % 2 or not ((0 < share) & (share < 1)).all() or (np.diff(share.ravel()) <= 0).any():
-        raise ValueError(f"{kind} of order {order} at {edge_hz} Hz; needed an even order and edges, rising, between 0 and {fs_hz / 2:g} Hz")
+        raise ValueError(f"{kind} of order {order} at {edge_hz} Hz; needed an even order, and edges between 0 and {fs_hz / 2:g} Hz")
     warped = 2 * FS * np.tan(np.pi * share / FS)
     poles = -np.exp(1j * np.pi * np.arange(-order + 1, order, 2, dtype=np.float64) / (2 * order))
     if kind == "lowpass":

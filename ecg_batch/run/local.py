@@ -296,12 +296,9 @@ def _said_at_the_end(jobs: list[Job], look: Callable[[], None]) -> list[str]:
 
 
 def _problem(job: Job) -> str:
-    words = None
     with suppress(EOFError):
-        words = job.said.recv()
+        return job.said.recv()
     job.process.join()
-    if words is not None:
-        return words
     how = job.process.exitcode
     how = signal.Signals(-how).name if how < 0 else f"exit status {how}"
     return f"worker {job.index} died ({how}); killed, or out of memory? Run the same command with fewer workers"
@@ -320,7 +317,7 @@ def _end(jobs: list[Job]) -> None:
 
 
 def _gpus(plan: Plan) -> list[str]:
-    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them; workers take turns on them. None for a run on the CPU."""
+    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them; workers take turns. None for a run on the CPU."""
     if plan.request.device != "cuda":
         return []
     import torch

@@ -44,7 +44,7 @@ def _sleepecg():
 
 @cache
 def _sleepecg_steps():
-    """Its compiled steps alone, from their file: the package around them imports scipy.stats and readers of sleep studies, 0.5 s."""
+    """Its compiled steps alone, from their file: the package around them imports scipy.stats, pandas and more, 0.5 s."""
     (folder,) = find_spec("sleepecg").submodule_search_locations
     spec = PathFinder.find_spec("sleepecg._heartbeat_detection", [folder])
     steps = module_from_spec(spec)

@@ -60,8 +60,8 @@ def _labels(shares: tuple[tuple[str, float], ...], seed: int, records: np.ndarra
 def _heart_rates(mix: Mix, label: np.ndarray, draw: np.ndarray) -> np.ndarray:
     rates = np.full(len(label), np.nan, np.float32)
     if mix.hr_bpm is not None:
-        for name in sorted({*label.tolist()}):
-            rates[label == name] = quantile(mix.hr_bpm_of(name), draw[label == name])
+        for name in np.unique(label):
+            rates[label == name] = quantile(mix.hr_bpm_of(str(name)), draw[label == name])
     return rates
 
 

@@ -72,10 +72,10 @@ def retrieve(index: DonorIndex, queries: Queries, uniforms: np.ndarray, rates_bp
     rates_bpm: all that one donor has to serve, where records of a set differ in rate; a donor is as far as from the farthest.
     """
     out = np.empty(uniforms.shape, np.int64)
-    for label in sorted({*queries.label.tolist()}):
+    for label in np.unique(queries.label):
         asked = np.flatnonzero(queries.label == label)
-        holders = np.flatnonzero(index.table.holds(label)[index.rows])
-        distance = _farthest(index, holders, queries, asked, label, rates_bpm)
+        holders = np.flatnonzero(index.table.holds(str(label))[index.rows])
+        distance = _farthest(index, holders, queries, asked, str(label), rates_bpm)
         nearest = _nearest(distance, uniforms.shape[1])  # (record, up to k)
         lot = uniforms[asked, : nearest.shape[1]] ** (1 + np.arange(nearest.shape[1]))  # u ** (1 / weight)
         order = np.take_along_axis(nearest, np.argsort(-lot, axis=1, kind="stable"), axis=1)

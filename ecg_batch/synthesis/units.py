@@ -171,7 +171,7 @@ def unit_index(bank: Bank, folds: tuple[int, ...], model: UnitModel) -> UnitInde
     donors = len(bank.table)
     level = mean_level(bank.unit_level).reshape(donors, -1)
     rows = np.flatnonzero(np.isin(bank.table.fold, folds) & has_unit(bank.unit_level).any(axis=1))
-    if len({*bank.table.patient_id[rows].tolist()}) < 2:  # np.unique imports numpy.ma, 35 ms
+    if len(np.unique(bank.table.patient_id[rows])) < 2:
         raise UserError("texture: units takes texture from other patients than the donor, and the allowed donors are of fewer "
                         "than two. Allow more with donor_folds, or take a larger bank")  # fmt: skip
     return UnitIndex(bank, rows, model, units_of(bank, rows), level)
