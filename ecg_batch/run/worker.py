@@ -5,16 +5,13 @@ driver stops the worker; its own staging folder is removed and nothing else is l
 """
 
 import errno
-import os
 import signal
-import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ecg_batch.dataset.layout import Shard
@@ -31,7 +28,6 @@ from ecg_batch.run.oom import batch_of, halve, is_out_of_memory
 from ecg_batch.synthesis.source import query_source
 
 POLL_S = 0.5  # between looks at a shard that somebody else is making
-SCARCE_BYTES = 2**20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -207,31 +203,12 @@ def _is_lost(worker: Worker, claim: Claim) -> bool:
 
 
 def disk_full_text(run: Run) -> str:
-    if tmp := _full_instead(run.folder):
-        return (
-            f"{tmp}: the disk of temporary files (TMPDIR) is full, or its quota; that of {run.folder} is not. Free space there, or "
-            "set TMPDIR to a folder with space, and run the same command again; finished shards are kept"
-        )
     left = sum(shard.records for shard in missing(run))
     raw_mb = left * 12 * run.request.samples * 2 / 1e6
     return (
         f"{run.folder}: the disk (or quota) is full. {number_of(left, 'record', 'are')} still to be made, at most {raw_mb:,.0f} "
         "MB. Free space and run the same command again; finished shards are kept"
     )
-
-
-def _full_instead(folder: Path) -> str:
-    """The folder of temporary files, where that is on another disk, and it is that one which is full."""
-    tmp = tempfile.gettempdir()
-    try:
-        beside = folder if folder.exists() else folder.parent
-        if os.stat(tmp).st_dev == os.stat(beside).st_dev:
-            return ""
-        here, there = os.statvfs(beside), os.statvfs(tmp)
-    except OSError:
-        return ""
-    free, free_tmp = here.f_bavail * here.f_frsize, there.f_bavail * there.f_frsize
-    return tmp if free_tmp < SCARCE_BYTES < free or not there.f_favail and there.f_files else ""
 
 
 @contextmanager
