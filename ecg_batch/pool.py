@@ -1,10 +1,13 @@
-"""Processes for work that is cut into many small calls: they start afresh, leave interrupts to their parent, and end with it."""
+"""Processes for work that is cut into many small calls: they start afresh, leave interrupts to their parent, and end with it. And
+threads, for what leaves Python's lock by itself: reading, hashing, Parquet.
+"""
 
 import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,10 +16,26 @@ from ecg_batch.errors import UserError
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
 
+MOST_THREADS = 8  # on a login node, others want the rest
+
 
 def usable_cores() -> int:
     """Cores that this process may use, which under a scheduler are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_threads(work: Callable, items: Iterable) -> Iterator:
+    """work(item) of each item, in order, while the next few are at work. As many threads as cores, and no more than feed a disk."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    threads, waiting = min(usable_cores(), MOST_THREADS), deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @contextmanager

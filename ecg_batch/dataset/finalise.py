@@ -20,6 +20,7 @@ from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.sums import damaged_files, read_sums
 from ecg_batch.errors import UserError, number_of
 from ecg_batch.files import sha256_file, sync, to_json, write_over
+from ecg_batch.pool import in_threads
 from ecg_batch.progress import track
 
 
@@ -89,16 +90,21 @@ def _complete_receipts(run: Run) -> list[dict]:
 
 def _checked_sums(run: Run, receipts: list[dict]) -> dict[str, str]:
     """sha256 of the shards' files, each read again and held against its receipt."""
-    sums = {}
-    for receipt in track(receipts, "check", "shards"):
-        for name, stated in receipt["files"].items():
-            sums[name] = sha256_file(run.folder / name)
-            if sums[name] != stated["sha256"]:
-                raise UserError(
-                    f"{run.folder / name}: damaged: its sha256 is not that of its receipt. Delete "
-                    f"{run.receipt(receipt['shard'])} and run the same command again; only that shard is "
-                    "made anew"
-                )
+    sums: dict[str, str] = {}
+    for of_shard in in_threads(lambda receipt: _checked(run, receipt), track(receipts, "check", "shards")):
+        sums |= of_shard
+    return sums
+
+
+def _checked(run: Run, receipt: dict) -> dict[str, str]:
+    sums = {name: sha256_file(run.folder / name) for name in receipt["files"]}
+    for name, stated in receipt["files"].items():
+        if sums[name] != stated["sha256"]:
+            raise UserError(
+                f"{run.folder / name}: damaged: its sha256 is not that of its receipt. Delete "
+                f"{run.receipt(receipt['shard'])} and run the same command again; only that shard is "
+                "made anew"
+            )
     return sums
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 import numpy as np
@@ -24,7 +25,8 @@ from ecg_batch.dataset.plan import BEATS, Plan
 from ecg_batch.dataset.rows import OPTIONAL_COLUMNS, ROW_COLUMNS
 from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.tables import open_table
-from ecg_batch.files import sync
+from ecg_batch.files import SummedFile, sync
+from ecg_batch.pool import in_threads
 
 # Without Arrow's own copy of the schema: it holds the names inside lists, which change when a file is read and written
 # again, and a repaired dataset splits records.parquet into the very bytes of its parts.
@@ -45,8 +47,9 @@ def row_groups(plan: Plan) -> list[tuple[Shard, ...]]:
     return [plan.shards[start : start + each] for start in range(0, len(plan.shards), each)]
 
 
-def write_parts(plan: Plan, shard: Shard, rows: pa.Table, beats: Iterable[pa.Table], staging: Path) -> None:
-    """The rows of a shard and its beats: tables of whole records in order, each asked for when its turn comes.
+def write_parts(plan: Plan, shard: Shard, rows: pa.Table, beats: Iterable[pa.Table], staging: Path) -> dict[str, int]:
+    """The rows of a shard and its beats: tables of whole records in order, each asked for when its turn comes. The names of the
+    parts, and the crc32c of the bytes that each was given.
 
     A row group of beats.parquet holds a shard, or where records are streamed a day of them, or one. ValueError where rows are not
     the shard's.
@@ -54,12 +57,13 @@ def write_parts(plan: Plan, shard: Shard, rows: pa.Table, beats: Iterable[pa.Tab
     _check_rows(shard, rows)
     size = max(1, BEATS_GROUP_S // plan.request.duration_s) if plan.request.is_streamed else shard.records
     tables = {RECORDS: [rows], BEATS: _in_groups(beats, shard.start, size)}
+    given = {}
     for whole, name in plan.part_files(shard).items():
-        written = write_groups(staging / name, tables[whole])
-        with pq.ParquetFile(staging / name, page_checksum_verification=True) as back:
-            read = sum(batch.num_rows for batch in back.iter_batches(use_threads=False))
-        if read != written:
-            raise OSError(f"shard {shard.index}: the file system gave back other rows than were written")
+        (staging / name).parent.mkdir(exist_ok=True)
+        with SummedFile(staging / name) as file:
+            write_groups(file, tables[whole])
+        given[name] = file.crc32c
+    return given
 
 
 def _check_rows(shard: Shard, rows: pa.Table) -> None:
@@ -84,12 +88,10 @@ def _in_groups(tables: Iterable[pa.Table], first: int, size: int) -> Iterator[pa
         yield pa.concat_tables(held)
 
 
-def write_groups(path: Path | BytesIO, groups: Iterable[pa.Table]) -> int:
-    """Write each table as a row group; how many rows. In one piece whatever pieces they came in: those would show in the pages."""
-    if isinstance(path, Path):
-        path.parent.mkdir(exist_ok=True)
+def write_groups(path: Path | BinaryIO, groups: Iterable[pa.Table]) -> None:
+    """Write each table as a row group. In one piece whatever pieces they came in: those would show in the pages."""
     groups = iter(groups)
-    first, written, options = next(groups, None), 0, PARQUET
+    first, options = next(groups, None), PARQUET
     if first is None:
         raise ValueError(f"{path}: no rows; needed one row group at least")
     if WAVE_COLUMNS[0] in first.column_names:
@@ -99,17 +101,18 @@ def write_groups(path: Path | BytesIO, groups: Iterable[pa.Table]) -> int:
     with pq.ParquetWriter(path, first.schema, **options) as writer:
         for rows in chain([first], groups):
             writer.write_table(rows.combine_chunks(), row_group_size=rows.num_rows)
-            written += rows.num_rows
-    return written
 
 
 def merge_parts(run: Run) -> None:
-    """records.parquet and beats.parquet of the parts; each whole in one move."""
-    for whole in run.plan.part_files(run.shards[0]):
+    """records.parquet and beats.parquet of the parts, side by side; each whole in one move."""
+
+    def merge(whole: str) -> None:
         tmp = run.staging / f"merged-{uuid4().hex}"
         write_groups(tmp, _merged(run, whole))
         sync(tmp)
         os.replace(tmp, run.folder / whole)
+
+    list(in_threads(merge, run.plan.part_files(run.shards[0])))
     sync(run.folder)
 
 

@@ -5,6 +5,7 @@ No database, no scheduler: what is missing = planned shards minus valid receipts
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -119,6 +120,12 @@ def total_energy(receipts) -> dict[str, object]:
         return {"joules": NOT_MEASURED}
     parts = sorted({part for receipt in measured for part in receipt["joules_of"]})
     return {"joules": round(sum(r["joules"] for r in measured), 3), "joules_of": parts, "joules_shards": len(measured)}
+
+
+def count_flags(flags: Iterable[str]) -> dict[str, object]:
+    """How many of these records have a flag, and of each kind. flags: as records.parquet has them."""
+    flagged = [text.split(",") for text in flags if text]
+    return {"flagged": len(flagged), "flags": dict(sorted(Counter(kind for each in flagged for kind in each).items()))}
 
 
 def total_flags(receipts: Iterable[dict]) -> dict[str, object]:

@@ -1,14 +1,17 @@
-"""Chunks: the samples of a dataset a stored chunk at a time, which is the fast way to read it.
+"""Chunks: the samples of a dataset a stored chunk at a time, which is the fast way to write and to read it.
 
 A chunk (64 records, 1.5 MB) is the least that can be decoded. zarr-python takes 2.4 times as long for one as reading its bytes,
 crc32c and blosc take together (16,300 against 39,900 records/s on one core), and its event loop must not be shared with a forked
-process. So where the layout is ours (Zarr v3 sharding, write.py) it is read here: a file, its index at the end, and no threads.
+process. So where the layout is ours (write.py) it is written and read here: a file, its index at the end, and no threads. It is
+Zarr v3's sharding (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/): chunks one after another, each
+through blosc and crc32c, then where each begins and how long it is, then a crc32c of that index.
 """
 
 import json
 import os
+from array import array
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +22,62 @@ import numpy as np
 from numcodecs import blosc
 
 from ecg_batch.errors import UserError
-from ecg_batch.files import open_regular, read_regular
+from ecg_batch.files import SummedFile, open_regular, read_regular
 from ecg_batch.remote.path import RemotePath, is_remote
 
 ABSENT = 2**64 - 1  # offset and length of a chunk that holds zeros only, and is not stored
 CHECKSUM_BYTES = 4
 OPEN_FILES = 64
 
-blosc.use_threads = False  # a process that loads is one of several, and may be forked
+# A process that loads is one of several, and may be forked; and threads put blocks down in the order they finish
+blosc.use_threads = False
+
+
+class ShardFile:
+    """A shard file that grows by a chunk at a time. chunk: its shape; codec: blosc as the array's zarr.json has it."""
+
+    def __init__(self, path: Path, chunk: tuple[int, ...], codec: blosc.Blosc):
+        self.path, self._file, self._codec = path, SummedFile(path), codec
+        self._full = np.zeros(chunk, np.int16)
+        self._index = array("Q")  # of each chunk: where, how long
+
+    def append(self, ecg: np.ndarray) -> bytes:
+        """Write the next chunk, int16 of its shape, or shorter, which is the last: filled up with 0. As it was compressed."""
+        if ecg.shape != self._full.shape:
+            self._full[:] = 0
+            self._full[tuple(map(slice, ecg.shape))] = ecg
+            ecg = self._full
+        data = self._codec.encode(np.ascontiguousarray(ecg))
+        self._index.extend((self._file.tell(), len(data) + CHECKSUM_BYTES))
+        self._file.write(data)
+        self._file.write(_crc32c(data))
+        return data
+
+    def skip(self) -> None:
+        """A chunk of zeros alone, which is not stored."""
+        self._index.extend((ABSENT, ABSENT))
+
+    def close(self) -> int:
+        """Write the index and its checksum. The crc32c of the whole file."""
+        if not self._file.closed:
+            index = np.array(self._index, dtype="<u8").tobytes()
+            self._file.write(index + _crc32c(index))
+            self._file.close()
+        return self._file.crc32c
+
+    def read_back(self) -> Iterator[np.ndarray]:
+        """The chunks as they are in the file, int16. OSError where one is not what was written."""
+        with open_regular(self.path) as file:
+            for offset, length in zip(self._index[::2], self._index[1::2], strict=True):
+                file.seek(offset)
+                data = file.read(length)
+                if _crc32c(data[:-CHECKSUM_BYTES]) != data[-CHECKSUM_BYTES:]:
+                    raise OSError(f"{self.path}: the file system gave back other bytes than were written")
+                yield np.frombuffer(self._codec.decode(data[:-CHECKSUM_BYTES]), "<i2").reshape(self._full.shape)
+
+
+def _crc32c(data: bytes) -> bytes:
+    return google_crc32c.value(data).to_bytes(CHECKSUM_BYTES, "little")
 
 
 @dataclass(frozen=True)
@@ -66,7 +117,7 @@ class ZarrChunks:
         except (OSError, ValueError) as error:
             raise damaged_chunk(path, at, str(error)) from None
         body, stated = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
-        if len(data) != length or google_crc32c.value(body).to_bytes(4, "little") != stated:
+        if len(data) != length or _crc32c(body) != stated:
             raise damaged_chunk(path, at, "its crc32c is not the stored one")
         return body
 
@@ -128,7 +179,7 @@ def _read_index(handle: int, file_bytes: int, chunks: int) -> np.ndarray:
     """The last bytes of a shard file, held against their crc32c."""
     size = 16 * chunks
     data = os.pread(handle, size + CHECKSUM_BYTES, max(file_bytes - size - CHECKSUM_BYTES, 0))
-    if google_crc32c.value(data[:size]).to_bytes(4, "little") != data[size:]:
+    if _crc32c(data[:size]) != data[size:]:
         raise ValueError("the crc32c of its index is not the stored one")
     return np.frombuffer(data[:size], "<u8").reshape(chunks, 2)
 

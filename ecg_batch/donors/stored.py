@@ -6,7 +6,6 @@ it. Whatever is otherwise is left to zarr, which knows more layouts, and has the
 
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -15,10 +14,9 @@ import google_crc32c
 import numpy as np
 from numcodecs import blosc
 
-from ecg_batch.pool import usable_cores
+from ecg_batch.pool import in_threads
 from ecg_batch.zarr_layout import array_layout, group_layout
 
-MOST_THREADS = 4
 ENTRY, CHECKSUM = 16, 4  # bytes: of a chunk's offset and length in a shard's index, of a crc32c
 TYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "float64")
 
@@ -49,8 +47,7 @@ class StoredArray:
         if len(each) == 1:
             _unpack(each[0][0], rows)
         else:
-            with ThreadPoolExecutor(min(usable_cores(), MOST_THREADS)) as threads:  # ended before anybody forks
-                list(threads.map(lambda one: _unpack(one[0], rows[one[1] : one[1] + size]), each))
+            list(in_threads(lambda one: _unpack(one[0], rows[one[1] : one[1] + size]), each))  # all ended before anybody forks
         return rows[: self.shape[0]] if key is ... else rows[key - first]
 
     def _parts(self) -> list[memoryview]:
@@ -118,7 +115,7 @@ def _stored_array(folder: Path) -> StoredArray:
     blosc_says = inner["codecs"][1]["configuration"]
     packed = {name: blosc_says[name] for name in ("cname", "clevel", "shuffle")} | {"blocksize": 0}
     dtype, chunks = np.dtype(kind).newbyteorder("<"), inner["chunk_shape"]
-    ours = array_layout(shape, dtype, chunks, grid if sharded else None, packed, {})
+    ours = array_layout(shape, chunks, grid if sharded else None, dtype, packed, {})
     rows_alone = grid[1:] == chunks[1:] == shape[1:] and grid[0] % chunks[0] == 0 and (sharded or grid == shape)
     array = StoredArray(folder, tuple(shape), dtype, tuple(chunks), tuple(grid) if sharded else None)
     if not (rows_alone and _is(stated, ours) and {*os.listdir(folder)} == {"zarr.json", *array.files()}):

@@ -5,11 +5,8 @@ No database, no scheduler: what is missing = planned shards minus valid receipts
 
 import os
 import time
-from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecg_batch.dataset.layout import RECORDS
 from ecg_batch.dataset.receipts import RECEIPT_FORMAT, read_receipt, stated_energy
 from ecg_batch.dataset.run import Run
 from ecg_batch.files import sync, to_json, write_new, write_over
@@ -28,25 +25,17 @@ def commit_shard(run: Run, claim: Claim, built: "Built", joules: dict[str, float
     """
     if read_receipt(run, claim.shard.index):
         return
-    flags = count_flags(claim.staging / run.plan.part_files(claim.shard)[RECORDS])
     for name in built.files:
         os.replace(claim.staging / name, run.folder / name)
-        sync((run.folder / name).parent)
-    receipt = to_json(_receipt(run, claim, built, joules or {}, flags))
+    for folder in {(run.folder / name).parent for name in built.files}:
+        sync(folder)
+    receipt = to_json(_receipt(run, claim, built, joules or {}))
     path = run.receipt(claim.shard.index)
     if not write_new(path, receipt, claim.staging) and not read_receipt(run, claim.shard.index):
         write_over(path, receipt, claim.staging)  # a truncated receipt, or one whose files are gone
 
 
-def count_flags(part: Path) -> dict[str, object]:
-    """How many records of a part of records.parquet have a flag, and of each kind."""
-    import pyarrow.parquet as pq
-
-    flags = [text.split(",") for text in pq.read_table(part, columns=["flags"])["flags"].to_pylist() if text]
-    return {"flagged": len(flags), "flags": dict(sorted(Counter(kind for each in flags for kind in each).items()))}
-
-
-def _receipt(run: Run, claim: Claim, built: "Built", joules: dict[str, float], built_flags: dict) -> dict:
+def _receipt(run: Run, claim: Claim, built: "Built", joules: dict[str, float]) -> dict:
     return {
         "format": RECEIPT_FORMAT,
         "run_id": run.plan.run_id,
@@ -58,7 +47,7 @@ def _receipt(run: Run, claim: Claim, built: "Built", joules: dict[str, float], b
         "bytes": sum(stated["bytes"] for stated in built.files.values()),
         "seconds": round(time.time() - claim.started, 3),
         **stated_energy(joules),
-        **built_flags,
+        **built.flags,
         "host": node_name(),
         "attempt": claim.attempt,
         "finished_unix_s": round(time.time(), 3),

@@ -193,6 +193,16 @@ def test_what_zarr_says_is_held_against_the_plan(small_dataset, key, value):
     assert list(verify(small_dataset)) == [f"ecg.zarr/ecg/zarr.json: damaged: {key} not what the plan says"]
 
 
+def test_how_hard_blosc_tried_is_the_writers_own(small_dataset):
+    """Before 0.5 it was level 2 in blocks of blosc's choice; each chunk says what it is."""
+    path = small_dataset / "ecg.zarr/ecg/zarr.json"
+    stated = json.loads(path.read_text())
+    stated["codecs"][0]["configuration"]["codecs"][1]["configuration"] |= {"clevel": 2, "blocksize": 0}
+    path.write_text(json.dumps(stated))
+    rebuild_sums(small_dataset)
+    assert list(verify(small_dataset)) == []
+
+
 def test_a_planted_array_of_another_format_is_not_opened(small_dataset):
     """Zarr v2 has codecs that unpickle what they read."""
     (small_dataset / "ecg.zarr/ecg/zarr.json").unlink()

@@ -21,7 +21,8 @@ from ecg_batch.dataset.beats import BEAT_COLUMNS, BEAT_SYMBOLS, QUALITY, RHYTHM
 from ecg_batch.dataset.layout import RECORDS, ecg_file, partial_of
 from ecg_batch.dataset.plan import BEATS
 from ecg_batch.dataset.verify import verify
-from ecg_batch.dataset.write_streamed import ShardFile
+from ecg_batch.dataset.write import MINUTE_CODEC
+from ecg_batch.dataset.zarr_chunks import ShardFile
 from ecg_batch.errors import UserError
 from ecg_batch.reading.synthetic import open_dataset
 
@@ -144,7 +145,7 @@ def test_a_shard_file_is_what_zarr_itself_would_read_and_write(tmp_path):
     layout = {"shape": (1, 12, 14_500), "shards": (1, 12, 18_000), "chunks": (1, 12, 6000), "dtype": "int16", "fill_value": 0}
     array = zarr.create_array(tmp_path / "a", compressors=codecs, config={"write_empty_chunks": True}, **layout)
     array[0] = steps
-    file = ShardFile(tmp_path / "mine", 6000)
+    file = ShardFile(tmp_path / "mine", (12, 6000), MINUTE_CODEC)
     for start_sample in (0, 6000, 12_000):
         file.append(steps[:, start_sample : start_sample + 6000])
     file.close()
