@@ -36,10 +36,10 @@ def by_zarr(shape, shards, chunks, codec, long) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("records", "duration_s", "long"), [(540, 10, False), (1, 10, False), (3, 150, True)])
 def test_metadata_and_coordinates(write_request, records, duration_s, long):
-    more = {"records": records, "duration_s": duration_s, **({"batch": 1, "shard": 1} if long else {"shard": 128, "batch": 64})}
-    plan, _ = make_plan(load_request(write_request(**more)))
-    minute, samples = plan.request.minute_samples if long else 0, 100 * duration_s
+    plan, _ = make_plan(load_request(write_request(shard=128, batch=64)))
+    request = replace(plan.request, records=records, duration_s=duration_s, **({"batch": 1, "shard": 1} if long else {}))
+    minute, samples = request.minute_samples, 100 * duration_s
     sizes = ((1, 12, -(-samples // minute) * minute), (1, 12, minute)) if long else ((128, 12, samples), (64, 12, samples))
     reference = by_zarr((records, 12, samples), *sizes, MINUTE_CODEC if long else CODEC, long)
-    made = array_metadata(replace(plan, source=""))
+    made = array_metadata(replace(plan, request=request, source=""))
     assert made == reference and list(made) == sorted(made)
