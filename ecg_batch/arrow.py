@@ -16,8 +16,8 @@ def leave_pandas_out() -> None:
     import pyarrow as pa
 
     if "pandas" not in sys.modules:
-        sys.meta_path.insert(0, _NoPandas())
+        sys.meta_path.insert(0, nobody := _NoPandas())
         try:
             pa.array([])  # looks for pandas, and remembers that there is none
         finally:
-            del sys.meta_path[0]
+            sys.meta_path.remove(nobody)

@@ -20,6 +20,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from ecg_batch.arrow import leave_pandas_out
 from ecg_batch.dataset.finalise import finalise
 from ecg_batch.dataset.layout import PLAN, Shard, partial_of
 from ecg_batch.dataset.plan import Plan
@@ -270,7 +271,9 @@ def run_as_process(worker: Worker, gpu: str | None, says: Connection) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    says.send(_run_to_the_end(worker)[-MOST_SAID:])
+    leave_pandas_out()
+    with suppress(BrokenPipeError):  # the driver has died
+        says.send(_run_to_the_end(worker)[-MOST_SAID:])
 
 
 def _run_to_the_end(worker: Worker) -> str:
