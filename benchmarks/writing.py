@@ -38,7 +38,7 @@ def measure(shard: int, shards: int, made: Made, within: Path) -> tuple[dict[str
     with tempfile.TemporaryDirectory(dir=within) as folder:
         run = open_run(plan, table, Path(folder) / "run")
         for one in run.shards:
-            ecg, rows, beats = _of_shard(made, one)
+            ecg, rows, beats = of_shard(made, one)
             with _timed(took, "claim"):
                 claim = claim_shard(run, one)
             with _timed(took, "write"):
@@ -75,7 +75,7 @@ def made_once(shard: int) -> Made:
     return ecg, rows, pa.concat_tables(beats)
 
 
-def _of_shard(made: Made, shard: Shard) -> Made:
+def of_shard(made: Made, shard: Shard) -> Made:
     """The first records of what was made, as if they were another shard's."""
     ecg, rows, beats = made
     beats = beats.slice(0, int(np.searchsorted(beats["record"].to_numpy(), shard.records)))

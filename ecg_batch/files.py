@@ -78,11 +78,20 @@ def open_regular(path: Path | RemotePath, buffering: int = -1) -> BinaryIO:
     return file
 
 
-def read_regular(path: Path | RemotePath) -> bytes:
+def read_regular(path: Path | str | RemotePath) -> bytes:
+    """A file's content, by as few calls as can be: of receipts there are many. OSError as open_regular."""
     if isinstance(path, RemotePath):
         return path.read_bytes()
-    with open_regular(path) as file:
-        return file.read()
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        state, pieces = os.fstat(handle), []
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        while piece := os.read(handle, state.st_size + 1):
+            pieces.append(piece)
+    finally:
+        os.close(handle)
+    return b"".join(pieces)
 
 
 def link_or_odd(folder: Path | RemotePath, name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -20,10 +21,12 @@ from benchmarks import (
     reader,
     repetition,
     runs,
+    scale,
     stages,
     start,
     texture,
     turns,
+    writing,
 )
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.dataset.verify import verify
@@ -35,7 +38,7 @@ from ecg_batch.reading.synthetic import open_dataset
 
 # Beside python -m benchmarks itself
 COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise", "events", "joints", "wide", "beat_order")
-COMMANDS += ("bare", "start")
+COMMANDS += ("bare", "writing", "scale", "start")
 
 
 # python -m benchmarks -------------------------------------------------------------------------------------------------
@@ -265,6 +268,33 @@ def test_beats_missed_and_invented_by_hand(monkeypatch):
     assert noise.counted(np.zeros(2000), beats, 100) == (6, 1, 1)
     f1, sensitivity, precision, count, each = noise.rates(np.array([(6, 1, 1), (4, 0, 0)]))
     assert (f1, sensitivity, precision, count) == (pytest.approx(0.9), 0.9, 0.9, 10) and each.tolist() == [pytest.approx(5 / 6), 1]
+
+
+@pytest.mark.slow
+def test_what_becomes_of_a_made_record_is_timed_by_stage(capsys, tmp_path):
+    writing.main(["--shard", "128", "--records", "256", "--rounds", "2", "--within", str(tmp_path)])
+    took = {stage: numbers(cpu)[0] for _, stage, cpu, _ in table(capsys.readouterr().out)[1:]}
+    parts = sum(value for name, value in took.items() if name not in ("all", "bytes of samples a record"))
+    assert {"claim", "write", "commit", "finalise: shards checked", "finalise: renamed"} < set(took)
+    assert took["all"] == pytest.approx(parts, rel=0.2) and 10_000 < took["bytes of samples a record"] < 24_000
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_cost_of_many_shards_is_measured_step_by_step(capsys, tmp_path):
+    scale.main(["--shards", "3", "--within", str(tmp_path)])
+    rows = table(capsys.readouterr().out)[1:]
+    assert [name for _, name, *_ in rows] == list(scale.STEPS) and {shards for shards, *_ in rows} == {"3"}
+    assert all(float(cpu) > 0 and int(mib) > 20 for _, _, _, cpu, mib, _ in rows)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+def test_calls_of_the_file_system_are_counted_below_the_runs_folder(tmp_path):
+    scale.plan(tmp_path / "run", 2, 64)
+    found = scale.calls("what is missing", tmp_path / "run")
+    assert 2 <= found["openat"] < 10 and "write" not in found, found
 
 
 @pytest.mark.parametrize("command", COMMANDS)

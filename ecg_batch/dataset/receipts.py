@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from ecg_batch.dataset.layout import Shard
+from ecg_batch.dataset.layout import RECEIPTS, Shard
 from ecg_batch.dataset.plan import Plan
 from ecg_batch.dataset.run import Run
 from ecg_batch.errors import number_of
@@ -27,7 +27,8 @@ def read_receipt(run: Run, shard_index: int, sealed: bool = False) -> dict | Non
     of times.
     """
     try:
-        receipt = json.loads(read_regular(run.receipt(shard_index)))
+        path = run.receipt(shard_index) if is_remote(run.folder) else f"{run.folder}/{RECEIPTS}/{shard_index}.json"
+        receipt = json.loads(read_regular(path))
         stated = (receipt["run_id"], receipt["shard"], sorted(receipt["files"]), len(receipt["content_sha256"]))
         shard = run.shards[shard_index]
         names = run.plan.shard_files(shard)

@@ -91,11 +91,11 @@ def run_worker(worker: Worker) -> None:
     SIGTERM.
     """
     with sigterm_as_interrupt():
-        todo = stripe_order(missing(worker.run, worker.only), worker.index, worker.count)
+        todo = _unsettled(worker, stripe_order(worker.run.shards, worker.index, worker.count))
         tools = _open_tools(worker) if todo else None
         while todo and not worker.run.is_over:
-            took = [shard for shard in todo if _take(worker, tools, shard)]
-            todo = [shard for shard in todo if not _is_settled(worker, shard)]
+            took = _take_some(worker, tools, todo)
+            todo = _unsettled(worker, todo)
             if todo and not took:
                 if not worker.waits:
                     return
@@ -107,6 +107,38 @@ def stripe_order(shards: Sequence[Shard], index: int, count: int) -> list[Shard]
     """Own stripe first; then the others' from their far end, where their owners come last."""
     own = [shard for shard in shards if shard.index % count == index]
     return own + [shard for shard in reversed(shards) if shard.index % count != index]
+
+
+def _is_own(worker: Worker, shard: Shard) -> bool:
+    return shard.index % worker.count == worker.index
+
+
+def _unsettled(worker: Worker, shards: Sequence[Shard]) -> list[Shard]:
+    """Those of the worker's that have neither receipt nor failure; none where the run is over.
+
+    Of others' stripes receipts are listed and not read: a thousand workers that read 25,000 each would keep a file system busy
+    for hours. One that is not valid is seen by its own worker, or by the driver.
+    """
+    try:
+        receipts, failures = set(os.listdir(worker.run.receipts)), set(os.listdir(worker.run.failures))
+    except FileNotFoundError:
+        return []
+    wanted = [shard for shard in shards if worker.only is None or shard.index in worker.only]
+    left = [shard for shard in wanted if f"{shard.index}.txt" not in failures]
+    return [shard for shard in left if f"{shard.index}.json" not in receipts
+            or (_is_own(worker, shard) and read_receipt(worker.run, shard.index) is None)]  # fmt: skip
+
+
+def _take_some(worker: Worker, tools: Tools, todo: Sequence[Shard]) -> bool:
+    """Make what can be had of the own stripe, or one shard of another's: then it is time to look again what others have made.
+    Whether there was any.
+    """
+    took = False
+    for shard in todo:
+        took = _take(worker, tools, shard) or took
+        if took and not _is_own(worker, shard):
+            break
+    return took
 
 
 def _is_settled(worker: Worker, shard: Shard) -> bool:

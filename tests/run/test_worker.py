@@ -22,13 +22,14 @@ from places import TESTS
 from ecg_batch.dataset.beats import BEAT_COLUMNS
 from ecg_batch.dataset.finalise import finalise
 from ecg_batch.dataset.layout import FAILURES, STAGING, partial_of
-from ecg_batch.dataset.receipts import missing
+from ecg_batch.dataset.receipts import missing, read_receipt
 from ecg_batch.dataset.rows import ROW_COLUMNS
 from ecg_batch.dataset.run import Run, read_run
 from ecg_batch.dataset.verify import verify
 from ecg_batch.errors import UserError
 from ecg_batch.request.parse import load_request
 from ecg_batch.request.query_table import NAME as QUERIES
+from ecg_batch.run import worker
 from ecg_batch.run.claim import HEARTBEAT, Claim, claim_shard, read_progress
 from ecg_batch.run.folder import open_run
 from ecg_batch.run.local import ShardsFailed, run_missing, synthesize
@@ -143,6 +144,40 @@ def test_a_shard_does_not_depend_on_stripes_or_order(make_run, make_dataset):
 def test_stripes_cover_all_and_steal_from_the_far_end(make_run):
     run = make_run()
     assert [shard.index for shard in stripe_order(run.shards, 1, 2)] == [1, 3, 4, 2, 0]
+
+
+def test_receipts_of_other_stripes_are_listed_and_not_read(make_run, monkeypatch):
+    """A thousand workers that read 25,000 each would keep a file system busy for hours."""
+    run, read = make_run(), []
+    run_missing(run, 1, fake(), only=frozenset({0, 1, 2, 4}))
+    monkeypatch.setattr(worker, "read_receipt", lambda run, index: read.append(index) or read_receipt(run, index))
+    made = []
+    run_worker(Worker(run, fake(), 0, 2, on_commit=lambda: made.append(len(missing(run)))))
+    assert made == [0], "shard 3 is another's, and was made all the same"
+    assert {index for index in read if index in (1, 3)} == {3} and {0, 2, 4} <= set(read)
+    os.truncate(run.receipt(1), 50)
+    run_worker(Worker(run, fake(), 0, 2))
+    assert [shard.index for shard in missing(run)] == [1]
+    run_worker(Worker(run, fake(), 1, 2))
+    assert missing(run) == []
+
+
+def test_what_others_made_meanwhile_is_not_looked_at_one_by_one(make_run, monkeypatch):
+    """A worker that ends its stripe while others go on takes one shard of theirs and then lists again."""
+    run, asked = make_run(records=1280, shard=64), []  # 20 shards
+    mine = Worker(run, fake(), 0, 10)  # 0 and 10
+
+    def take(one, tools, shard):
+        asked.append(shard.index)
+        if shard.index == 19:  # meanwhile they make all but 5
+            run_missing(run, 1, fake(), only=frozenset(range(20)) - {5})
+        return sound(one, tools, shard)
+
+    sound = worker._take
+    monkeypatch.setattr(worker, "_take", lambda one, *rest: (take if one is mine else sound)(one, *rest))
+    run_worker(mine)
+    assert asked == [0, 10, 19, 5]
+    assert missing(run) == []
 
 
 # Two at once ----------------------------------------------------------------------------------------------------------
