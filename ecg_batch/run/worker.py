@@ -5,6 +5,7 @@ driver stops the worker; its own staging folder is removed and nothing else is l
 """
 
 import errno
+import os
 import signal
 import threading
 import time
