@@ -18,7 +18,7 @@ from ecg_batch.remote.path import RemotePath
 # what file systems without hard links, or with none between folders, answer
 NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 MARK_S = 10.0  # a file is moved in far less
-BLOCK = 2**16  # bytes that are read and summed while they are in the cache
+BLOCK = 2**16  # bytes that are written, or read and summed, at once
 
 
 def sha256_file(path: Path | RemotePath) -> str:
@@ -34,7 +34,7 @@ class SummedFile(io.BufferedWriter):
     def __init__(self, path: Path):
         from google_crc32c import extend  # 2 ms, which `status` does not need
 
-        super().__init__(open(path, "wb", buffering=0))
+        super().__init__(open(path, "wb", buffering=0), BLOCK)
         self.crc32c, self._extend = 0, extend
 
     def write(self, data: bytes) -> int:

@@ -77,7 +77,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _complete_receipts(run: Run) -> list[dict]:
     """Receipts of all shards in order."""
-    receipts = read_receipts(run)
+    receipts = read_receipts(run, whole=True)
     absent = [str(shard.index) for shard in run.shards if shard.index not in receipts]
     if absent:
         shown = ", ".join(absent[:20]) + (" ..." if len(absent) > 20 else "")

@@ -36,6 +36,7 @@ BEATS_PARQUET = {"use_dictionary": ["record", "symbol", "aux", "texture_ecg_id",
 # Each row group of records.parquet takes memory wherever the file is opened (38 kB: 21 columns), and time wherever it is written
 ROW_GROUPS = 1024
 ROW_GROUP_RECORDS = 2**18  # held in memory at once, at most
+MERGE_BUFFER = 2**20  # bytes; Parquet's pages come by a few hundred bytes, and some file systems answer each call
 BEATS_GROUP_S = 86_400  # of signal: a day has 100,000 beats
 
 
@@ -108,7 +109,8 @@ def merge_parts(run: Run) -> None:
 
     def merge(whole: str) -> None:
         tmp = run.staging / f"merged-{uuid4().hex}"
-        write_groups(tmp, _merged(run, whole))
+        with pa.output_stream(tmp, compression=None, buffer_size=MERGE_BUFFER) as file:
+            write_groups(file, _merged(run, whole))
         sync(tmp)
         os.replace(tmp, run.folder / whole)
 

@@ -58,7 +58,7 @@ def _problems(folder: Path) -> Iterator[str]:
     if PLAN in wrong:
         return
     yield from _strays(run)
-    receipts = read_receipts(run)
+    receipts = read_receipts(run, whole=True)
     yield from _without_receipt(run.plan, receipts, wrong)
     yield from _shards(run, receipts, sums, wrong)
     if finished:

@@ -116,13 +116,16 @@ def test_samples_are_right_or_refused_through_every_reader(make_dataset, tmp_pat
 @pytest.fixture
 def long_dataset(tmp_path, monkeypatch) -> Path:
     """A dataset of seven records of 130 s with noise for signals, as finalise leaves it."""
+    from ecg_batch.dataset.write import array_metadata
     from ecg_batch.dataset.write_streamed import build_streamed
 
     plan = plan_of(tmp_path, records=7, duration_s=130, batch=3, shard=3, mix={"labels": {"NORM": 1.0}, "hr_bpm": 70})
     run = Run(plan, tmp_path / "long.partial")
     for name in FOLDERS:
         (run.folder / name).mkdir(parents=True)
-    (run.folder / PLAN).write_bytes(to_json(plan_to_json(plan)))
+    for name, data in {PLAN: to_json(plan_to_json(plan)), **array_metadata(plan)}.items():
+        (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.folder / name).write_bytes(data)
     for shard in plan.shards:
         built = build_streamed(plan, shard, Made(plan, shard), run.folder)
         stated = {"format": 1, "run_id": plan.run_id, "shard": shard.index, "records": shard.records, "files": built.files,
