@@ -19,7 +19,7 @@ KERNELS = Path("ecg_batch", "kernels")
 
 # The kernels, once for each kind of CPU; kernels/build.py picks. LANES: float32 numbers in a vector.
 X86_64 = {
-    "_avx512": ["-DLANES=16", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"],
+    "_avx512": ["-DLANES=16", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"],
     "_avx2": ["-DLANES=8", "-mavx2", "-mfma"],
     "_sse2": ["-DLANES=4"],  # what every x86-64 has
 }

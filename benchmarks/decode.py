@@ -5,16 +5,18 @@ machine's sgemm rate and of its exponentials at the machine's exp rate.
 """
 
 import os
+from functools import partial
 
 import torch
 
 from benchmarks.turns import median_seconds
 from ecg_batch.bundled import BUNDLED
-from ecg_batch.models import decode, sampling
+from ecg_batch.models import cuda_graph, decode, sampling
 from ecg_batch.models.mamba import MambaConfig, MambaLM
 
 TOKENS = 250
 BATCH = 256
+CUTS = ((8, 16), (4, 16), (4, 8), (2, 8))  # records and warps of a program of the loop in Triton; its own is the first
 
 
 def measure(rounds: int, device: str, machine: list[dict] | None, batch: int = BATCH, tokens: int = TOKENS) -> list[dict]:
@@ -30,7 +32,7 @@ def measure(rounds: int, device: str, machine: list[dict] | None, batch: int = B
     theirs = {f"transformers generate, batch {size}": size for size in (batch // 4, batch)} if transformers_twin(mamba) else {}
     candidates |= {name: transformers_run(mamba, size, tokens) for name, size in theirs.items()}
     if device == "cuda":
-        candidates |= mamba_ssm_run(mamba, batch, tokens)
+        candidates |= on_gpu(mamba, batch, tokens) | mamba_ssm_run(mamba, batch, tokens)
     seconds = median_seconds(candidates, rounds)
     torch.set_num_threads(former)
     rates = {name: theirs.get(name, batch) / took for name, took in seconds.items()}
@@ -71,6 +73,17 @@ def ours(mamba: MambaLM, batch: int, length: int = TOKENS, loop=decode.continue_
     last = torch.full((batch,), mamba.config.texture_tokens, device=mamba.lm_head.weight.device)
     tokens = loop(mamba, last, mamba.empty_state(batch), uniforms.to(last.device), 1.0)
     return tokens.cpu()  # waits for a GPU
+
+
+def on_gpu(mamba: MambaLM, batch: int, tokens: int) -> dict:
+    """The two loops that there are for a GPU, the one in Triton in other cuts. Not yet measured."""
+    candidates = {"CUDA graph": lambda: ours(mamba, batch, tokens, cuda_graph.continue_tokens)}
+    if in_triton := decode._triton_loop(mamba):
+        for rows, warps in CUTS:
+            loop = partial(in_triton.continue_tokens, rows=rows, warps=warps)
+            name = f"Triton, {rows} records and {warps} warps a program"
+            candidates[name] = lambda loop=loop: ours(mamba, batch, tokens, loop)
+    return candidates
 
 
 def on_one_thread(run):

@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from ecg_batch.models import decode
 from ecg_batch.request.parse import load_request
 from ecg_batch.run.planning import make_plan
 from ecg_batch.synthesis import batch as made_in
-from ecg_batch.synthesis import skeleton, units
+from ecg_batch.synthesis import skeleton
 from ecg_batch.synthesis.annotate import batch_beats
 from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import open_synthesizer
@@ -28,30 +29,28 @@ from ecg_batch.synthesis.units import UnitIndex
 CONFIGS = Path(__file__).parents[1] / "configs"
 COMMON = {  # name in the table: the function whose time it is
     "retrieve": (made_in, "retrieve"),
-    "low-pass": (made_in, "low_pass"),
-    "re-time": (skeleton, "time_beats"),
-    "read the donor's loop": (skeleton, "read_loop"),
-    "compose": (made_in, "compose"),
+    "re-time": (skeleton, "time_records"),
+    "read the donor's loop, lay units, filter, compose": (made_in, "finish"),
     "check": (made_in, "_measured"),
 }
 STAGES = {  # of an example request
     "demo": COMMON
     | {
         "draw codes (Mamba)": (UnitIndex, "drawn"),
-        "choose units": (UnitIndex, "rendered"),
-        "lay units": (units, "rest_of"),
+        "choose units": (UnitIndex, "rendered_all"),
     },
     "published": COMMON
     | {
         "draw noise": (decode, "draw_noise"),
         "decode tokens (Mamba)": (decode, "sample_tokens"),
         "decode texture (VQ-VAE)": (decode, "decode_texture"),
+        "low-pass of texture": (made_in, "low_pass"),
     },
 }
 
 
-def measure(rounds: int, size: int = 256) -> list[dict]:
-    return [row for name in STAGES for row in _of_example(name, rounds, size)]
+def measure(rounds: int, size: int = 256, examples: Sequence[str] = tuple(STAGES)) -> list[dict]:
+    return [row for name in examples for row in _of_example(name, rounds, size)]
 
 
 def _of_example(name: str, rounds: int, size: int) -> list[dict]:

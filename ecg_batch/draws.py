@@ -9,6 +9,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from ecg_batch.kernels import draws as draws_kernel
+
 
 class Stream(IntEnum):
     """What a number is used for. The values are part of the format: changing one changes every dataset."""
@@ -40,6 +42,8 @@ def generator(seed: int, record: int, stream: Stream, part: int = 0) -> np.rando
 
 def uniforms(seed: int, records: np.ndarray, stream: Stream, count: int) -> np.ndarray:
     """Uniform numbers in [0, 1), float64 (record, count): row i depends on records[i] alone."""
+    if draws_kernel.library():
+        return draws_kernel.uniforms(seed, records, stream, count)
     out = np.empty((len(records), count))
     for row, drawn in zip(out, each_generator(seed, records, stream), strict=True):
         drawn.random(out=row)

@@ -10,7 +10,7 @@ from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors.bank import read_bank
 from ecg_batch.draws import Stream, uniforms
 from ecg_batch.synthesis.retime import plain_read_loop, time_beats
-from ecg_batch.synthesis.skeleton import make_skeleton
+from ecg_batch.synthesis.skeleton import make_skeletons
 from ecg_batch.synthesis.synthesizer import Synthesizer
 
 
@@ -39,9 +39,10 @@ def skeletons_uv(plan, rows: dict[str, list]) -> np.ndarray:
         donors = np.array([row_of[ecg_id] for ecg_id in (rows["donor_ecg_id"][at], *rows["blend_ecg_id"][at])])
         rr_samples = 60 * request.fs_hz / rows["hr_bpm_requested"][at]
         if request.variation:
-            made = make_skeleton(synthesizer, record, donors, rr_samples, rhythm[at], request.variation, None).ecg_uv
+            own = np.array([record]), donors[None], np.array([rr_samples]), rhythm[at : at + 1], [(request.variation, None)]
+            made = make_skeletons(synthesizer, *own).ecg_uv(synthesizer)[0]
         else:
-            loop = synthesizer.loop(int(donors[0]))
+            loop = synthesizer.loops[int(donors[0])]
             made = plain_read_loop(loop, time_beats(loop, rr_samples, request.samples, request.fs_hz, rhythm[at]).donor_time)
         if request.lowpass_hz:
             made = sosfiltfilt(butter(2, request.lowpass_hz, fs=request.fs_hz, output="sos"), made, axis=-1)

@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parents[1] / "ecg_batch"
 MOST_MODULES = 20
 # From the ground up: a room may use those on lower floors, and not its neighbours on the same floor.
 FLOORS = (
-    ("ecg_batch", "errors", "keys", "settings", "strict_yaml", "progress", "files", "sums", "pool", "draws", "leads", "statements")
+    ("ecg_batch", "errors", "keys", "settings", "strict_yaml", "progress", "files", "sums", "pool", "leads", "statements")
     + ("rhythm_words", "bundled", "remote", "arrow", "zarr_layout"),
     ("kernels",),
-    ("signal",),
+    ("signal", "draws"),
     ("request", "models"),
     ("donors",),
     ("dataset",),

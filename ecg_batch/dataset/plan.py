@@ -22,7 +22,7 @@ from ecg_batch.dataset.layout import (
 )
 from ecg_batch.errors import UserError
 from ecg_batch.files import read_regular
-from ecg_batch.kernels.build import instructions, kernels
+from ecg_batch.kernels.build import gpu_kernels, instructions, kernels
 from ecg_batch.request.model import Request, request_from_resolved
 
 SOFTWARE = ("ecg-batch", "numpy", "numcodecs", "pyarrow", "scipy", "torch", "zarr")  # what a byte can depend on
@@ -73,7 +73,8 @@ def software_versions(request: Request | None = None) -> dict[str, str]:
     names = (*SOFTWARE, "h5py") if request and request.format == "hdf5" else SOFTWARE
     versions = {name: _version(name) for name in names} | {"kernels": kernels()}
     by_torch = versions["kernels"] == "plain" or (request and request.judge)  # our own kernels give the same at every width
-    return versions | ({"instructions": instructions()} if by_torch else {})
+    on_gpu = {"GPU kernels": gpu_kernels()} if request and request.device == "cuda" else {}
+    return versions | ({"instructions": instructions()} if by_torch else {}) | on_gpu
 
 
 def _torch_computes(request: Request, kernels: str) -> bool:

@@ -1,6 +1,6 @@
 """One row per record: what records.parquet says of it. Columns: docs/format.md, what was asked beside what was got."""
 
-import json
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,6 @@ def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
     """The rows of a Batch. age, sex and labels are the donor's, which its beats show; *_requested what was asked."""
     queries, chosen = batch.queries, batch.donor_row
     superclasses = donors.superclasses()[chosen]
-    further = {"blend": batch.blended_rows, "texture": batch.texture_rows}
     columns = {
         "record": pa.array(queries.record, pa.int64()),
         "shard": pa.array(np.full(len(chosen), shard), pa.int32()),
@@ -45,9 +44,9 @@ def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
         "donor_ecg_id": pa.array(donors.ecg_id[chosen], pa.int32()),
         "donor_patient_id": pa.array(donors.patient_id[chosen], pa.int32()),
         "donor_fold": pa.array(donors.fold[chosen], pa.int32()),
-        **{f"{what}_{name}": pa.array([getattr(donors, name)[list(rows)].tolist() for rows in each], FURTHER)
-           for what, each in further.items() for name in ("ecg_id", "patient_id", "fold")},
-        "scp_codes": pa.array([json.dumps(donors.scp_codes(int(donor))) for donor in chosen], pa.string()),
+        **_further("blend", donors, batch.blended_rows),
+        **_further("texture", donors, batch.texture_rows),
+        "scp_codes": pa.array([donors.scp_text(donor) for donor in chosen.tolist()], pa.string()),
         **{name: pa.array(superclasses[:, at]) for at, name in enumerate(SUPERCLASSES)},
         "prd_pct": pa.array(batch.prd_pct, pa.float32()),
         "alpha": pa.array(batch.alpha, pa.float32()),
@@ -56,13 +55,20 @@ def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
     return pa.table(columns | _lent(donors, batch) | _pairs(queries) | _noise(batch) | _sources(donors, batch))
 
 
+def _further(what: str, donors: DonorTable, each: Sequence[Sequence[int]]) -> dict[str, pa.Array]:
+    """The three columns that name donors beside the first: several rows of the bank for each record."""
+    rows = np.concatenate([np.asarray(own, np.int64) for own in each])
+    ends = pa.array(np.cumsum([0, *map(len, each)]), pa.int32())
+    values = {"ecg_id": donors.ecg_id, "patient_id": donors.patient_id, "fold": donors.fold}
+    lists = {name: pa.ListArray.from_arrays(ends, pa.array(of[rows], pa.int32()), FURTHER) for name, of in values.items()}
+    return {f"{what}_{name}": each for name, each in lists.items()}
+
+
 def _lent(donors: DonorTable, batch) -> dict[str, pa.Array]:
     """LENT_COLUMNS; none where no events were asked for."""
     if batch.lent_rows is None:
         return {}
-    values = (donors.ecg_id, donors.patient_id, donors.fold)
-    return {name: pa.array([of[list(rows)].tolist() for rows in batch.lent_rows], FURTHER)
-            for name, of in zip(LENT_COLUMNS, values, strict=True)}  # fmt: skip
+    return _further("beat", donors, batch.lent_rows)
 
 
 def _pairs(queries) -> dict[str, pa.Array]:

@@ -27,6 +27,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,16 @@ class DonorTable:
         """The SCP statements of one donor with their likelihoods in percent, as in PTB-XL."""
         held = np.flatnonzero(self.likelihood[donor] >= 0)
         return {self.codes[code]: int(self.likelihood[donor, code]) for code in held}
+
+    def scp_text(self, donor: int) -> str:
+        """The same as JSON, which is made once for each donor."""
+        if donor not in self._scp_text:
+            self._scp_text[donor] = json.dumps(self.scp_codes(donor))
+        return self._scp_text[donor]
+
+    @cached_property
+    def _scp_text(self) -> dict[int, str]:
+        return {}
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,22 @@ import ctypes
 import logging
 import os
 import platform
+import shutil
+import sysconfig
+from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-VERSION = 5  # to be raised with every change of the kernels (*.cpp, *.h) that can change a bit; setup.py writes it into them
+VERSION = 6  # to be raised with every change of the kernels (*.cpp, *.h) that can change a bit; setup.py writes it into them
 OF_MACHINE = {"x86_64": (("_avx512", 16), ("_avx2", 8), ("_sse2", 4)), "arm64": (("_neon", 4),)}  # setup.py makes them
 MACHINE = {"amd64": "x86_64", "aarch64": "arm64"}.get(platform.machine().lower(), platform.machine().lower())
 BUILDS = OF_MACHINE.get(MACHINE, ())  # files here and their lanes, widest first
 # Sums are rounded otherwise without fused multiply-add; on arm64 nobody has compared them with those of other machines.
 OTHER_BITS = {"_sse2": " without FMA", "_neon": " for arm64"}
+GPU_KERNELS = ("triton", "mamba-ssm", "causal-conv1d")  # packages that bring other kernels for a GPU than torch's own
 VECTORS = ("avx", "fma", "amx", "sse4", "asimd", "sve", "bf16")  # how names of vector instructions begin
 CAPS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE")
 GROUP = 4  # rows, as in lanes.h
@@ -66,6 +71,24 @@ def kernels() -> str:
         return "plain"
     library, _ = kernel()
     return f"compiled {VERSION} by {library.ecg_decode_compiler().decode()}{OTHER_BITS.get(library.build, '')}"
+
+
+def gpu_kernels() -> str:
+    """What beside torch may make tokens on a GPU, for the plan: each rounds otherwise. As installed: who plans may have no GPU."""
+    from importlib.metadata import PackageNotFoundError, version  # 33 ms
+
+    there = []
+    for name in GPU_KERNELS if triton_runs() else GPU_KERNELS[1:]:
+        with suppress(PackageNotFoundError):
+            there.append(f"{name} {version(name)}")
+    return ", ".join(there) or "those of torch"
+
+
+def triton_runs() -> bool:
+    """Whether Triton is here with what it compiles its launcher by, a C compiler and Python's headers: images may lack both."""
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # as Triton does on Debian
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return bool(find_spec("triton") and compiler) and Path(sysconfig.get_path("include", scheme), "Python.h").exists()
 
 
 def instructions() -> str:

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "lanes.h"
+#include "finish.h"
 
 constexpr int WIDTH = LANES / 2;  // float64 numbers in a vector
 constexpr int PARTS = 8 / WIDTH;  // vectors that hold 8 successive samples: a sum over time is 8 sums, added up at the end
@@ -49,11 +49,6 @@ extern "C" int ecg_read_loop(const int16_t *loop, int64_t leads, int64_t n, cons
     std::free(weight);
     return 0;
 }
-
-struct Filter {  // second-order sections as scipy has them
-    int64_t sections, edge;     // edge: samples by which both ends are extended, turned about the end point
-    const double *sos, *start;  // (section, 6); (section, 2), the state after an endless 1
-};
 
 // One pass over x (time), BESIDE rows side by side.
 INLINE void pass(const Filter &f, Doubles (*x)[BESIDE / WIDTH], int64_t time, int64_t step) {

@@ -4,6 +4,10 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -38,3 +42,28 @@ INLINE Lanes exp2_lanes(Lanes x) {
 }
 
 INLINE Lanes sigmoid(Lanes x) { return 1.0f / (1.0f + exp2_lanes(lower(x * -LOG2_E, splat(126.0f)))); }
+
+// A product of its own, rounded as numpy rounds it: the sum that follows takes it as it is, whatever the flags say of contraction.
+template <typename Number>
+INLINE Number product(Number a, Number b) {
+    Number made = a * b;
+#if defined(__aarch64__)
+    asm("" : "+w"(made));
+#else
+    asm("" : "+x"(made));
+#endif
+    return made;
+}
+
+// Each number holds two of 16 bits: the sum of the two products.
+INLINE Ints pair_products(Ints a, Ints b) {
+#if defined(__AVX512BW__) && LANES == 16
+    return (Ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__) && LANES == 8
+    return (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__) && LANES == 4
+    return (Ints)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+    return ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
+}

@@ -165,7 +165,8 @@ extern "C" int ecg_decode(const Model *model, const Call *call) {
 // Whether this CPU has the instructions that the flags of this build allow.
 extern "C" int ecg_decode_runs_here() {
 #if defined(__AVX512F__)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw");
 #elif defined(__AVX2__) && defined(__FMA__)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else

@@ -22,7 +22,7 @@ class Units(ctypes.Structure):
     _fields_ = [
         *((name, INT64) for name in ("levels", "samples")),
         ("level", INT16S),
-        ("square", DOUBLES),
+        ("square", INTS),
         ("ordinary", BYTES),
         *((name, INTS) for name in ("of_first", "of_stop", "row", "r", "first", "last")),
         ("rest", INT16S),
@@ -39,7 +39,8 @@ def library(build: str | None = None) -> ctypes.CDLL | None:
     if kernel(build) is None:
         return None
     found = kernel(build)[0]
-    found.ecg_choose.argtypes = [ctypes.POINTER(Units), ADDRESS, INT64, ADDRESS, ADDRESS, INT64, INT64, ctypes.c_double, ADDRESS]
+    lists = [ADDRESS, ADDRESS, INT64, ADDRESS]
+    found.ecg_choose.argtypes = [ctypes.POINTER(Units), *lists, ADDRESS, ADDRESS, INT64, ctypes.c_double, ADDRESS]
     found.ecg_lay.argtypes = [ctypes.POINTER(Units), *[ADDRESS] * 3, INT64, *[ADDRESS] * 2, *[INT64] * 3, ADDRESS]
     return found
 
@@ -48,6 +49,8 @@ def all_units(**of: np.ndarray | int) -> Units:
     """The fields of Units but for the sizes: arrays, and whole numbers of samples. rest (donor, sample, lead) is not copied."""
     if of["rest"].shape[2] != len(MODELLED) or of["rest"].dtype != np.int16 or not of["rest"].flags.c_contiguous:
         raise ValueError(f"rest {of['rest'].dtype} {of['rest'].shape}; needed int16 (donor, sample, {len(MODELLED)})")
+    if of["level"].shape[1] % 2:
+        raise ValueError(f"level {of['level'].shape}; needed an even number of levels")
     made = Units(levels=of["level"].shape[1], samples=of["rest"].shape[1])
     made.held = {}
     for name, kind in Units._fields_[2:]:
@@ -59,14 +62,20 @@ def all_units(**of: np.ndarray | int) -> Units:
     return made
 
 
-def nearest(units: Units, lenders, wanted, ordinary, recent: int, follow: float, build: str | None = None) -> np.ndarray:
-    """units.plain_nearest: lenders (donor,) ascending, wanted (beat, level), ordinary bool (beat,) -> units int64 (beat,)."""
-    lenders, wanted = np.ascontiguousarray(lenders, np.int64), np.ascontiguousarray(wanted, np.float64)
-    ordinary = np.ascontiguousarray(ordinary, bool)
+def nearest(units: Units, lenders, first, wanted, ordinary, recent: int, follow: float, build: str | None = None) -> np.ndarray:
+    """units.plain_nearest of each record: lenders, an ascending list of donors each; its beats are first[i] .. first[i + 1] - 1 of
+    wanted (beat, level), multiples of 1/16, and ordinary bool (beat,) -> units int64 (beat,).
+    """
+    count, first = np.array([len(each) for each in lenders]), np.ascontiguousarray(first, np.int64)
+    lenders, ends = np.ascontiguousarray(np.concatenate(lenders), np.int64), np.cumsum(count)
+    wanted, ordinary = np.ascontiguousarray(wanted, np.float64), np.ascontiguousarray(ordinary, bool)
     if wanted.shape != (len(ordinary), units.levels):
         raise ValueError(f"wanted {wanted.shape}; needed ({len(ordinary)}, {units.levels})")
+    if len(first) != len(count) + 1 or first[-1] != len(ordinary):
+        raise ValueError(f"{len(count)} records end at beat {first[-1]}; needed {len(ordinary)}, and their beginnings")
     chosen = np.empty(len(ordinary), np.int64)
-    asked = (lenders.ctypes.data, len(lenders), wanted.ctypes.data, ordinary.ctypes.data, len(ordinary), recent, follow)
+    of_records = (lenders.ctypes.data, ends.ctypes.data, len(count), first.ctypes.data)
+    asked = (*of_records, wanted.ctypes.data, ordinary.ctypes.data, recent, follow)
     if library(build).ecg_choose(ctypes.byref(units), *asked, chosen.ctypes.data):
         raise MemoryError("no memory to choose units")
     return chosen

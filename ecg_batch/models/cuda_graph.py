@@ -1,4 +1,5 @@
-"""The token loop on a GPU: one step, captured in a CUDA graph, replayed for every token. Not yet measured.
+"""The token loop on a GPU where Triton's (kernels/token_loop_triton.py) is not: one step, captured in a CUDA graph, replayed for
+every token. Not yet measured.
 
 A step is some thirty small kernels; launched one by one from Python they would cost ten times what they compute.
 """

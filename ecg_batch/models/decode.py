@@ -16,6 +16,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
 from ecg_batch.kernels import texture as texture_kernel
 from ecg_batch.kernels import token_loop
+from ecg_batch.kernels.build import triton_runs
 from ecg_batch.models import cuda_graph as decode_graph
 from ecg_batch.models.conditions import condition_of
 from ecg_batch.models.mamba import MambaLM, MambaState
@@ -108,8 +109,17 @@ def continue_tokens(
 def _token_loop(mamba: MambaLM):
     """The fastest loop for where the model is. All are plain_tokens but for the order in which sums round."""
     if mamba.lm_head.weight.is_cuda:
-        return decode_graph.continue_tokens
+        return (_triton_loop(mamba) or decode_graph).continue_tokens
     return token_loop.continue_tokens if token_loop.fits(mamba) else plain_tokens
+
+
+def _triton_loop(mamba: MambaLM):
+    """The module of the loop in Triton, None where it does not run or is not for this model. The plan says whether it runs."""
+    if not triton_runs():
+        return None
+    from ecg_batch.kernels import token_loop_triton
+
+    return token_loop_triton if token_loop_triton.fits(mamba) else None
 
 
 @torch.inference_mode()

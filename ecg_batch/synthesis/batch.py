@@ -1,25 +1,26 @@
 """A batch of records of 10 s. Each stage of the system is a line of _try, one attempt: beats, texture, composition, check."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
 
 from ecg_batch.draws import Stream, uniforms
-from ecg_batch.leads import MV_PER_UV
 from ecg_batch.request.model import Request
 from ecg_batch.signal.filters import low_pass
 from ecg_batch.synthesis.check import check_all
-from ecg_batch.synthesis.compose import Composed, compose
+from ecg_batch.synthesis.compose import Stored, finish
 from ecg_batch.synthesis.queries import Queries, own_variations, varied, whole_sets
 from ecg_batch.synthesis.retime import Timing
 from ecg_batch.synthesis.retrieve import MAX_STRETCH, contradictions, retrieve
-from ecg_batch.synthesis.skeleton import Skeleton, make_skeleton
+from ecg_batch.synthesis.skeleton import Skeletons, make_skeletons
 from ecg_batch.synthesis.synthesizer import Synthesizer
-from ecg_batch.synthesis.units import Lenders, nobody, unit_textures
+from ecg_batch.synthesis.units import Texture, of_nobody, unit_textures
 
-TILE_SAMPLES = 16_000  # finished together, all leads of each: 1 MB an array in float64 stays in cache, and is no new memory map
+# Records of so many samples are finished together: what is decoded lies in float64 arrays that are to stay in cache; of what is
+# recorded only integers are held for more than one record, and a call costs as much as several records.
+TILE_SAMPLES = {"decoded": 16_000, "units": 256_000}
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Batch:
     alpha: np.ndarray
     flags: list[list[str]]
     blended_rows: list[tuple[int, ...]]  # of the donors after the first
-    texture_rows: list[tuple[int, ...]]  # of the donors of recorded texture
-    texture_of_beats: list[np.ndarray]  # of each placed beat the row that its noise is from, see units.Lenders
+    texture_rows: list[np.ndarray]  # of the donors of recorded texture
+    texture_of_beats: list[np.ndarray]  # of each placed beat the row that its noise is from, see units.Texture
     timings: list[Timing]
     skeleton_mv: np.ndarray | list | None  # low-passed, float64 (record, 8, time), where the request refines or adds noise
     noise: list | None = None  # noise.NoiseOf of each record, where the request adds noise
@@ -52,9 +53,9 @@ class Batch:
 OF_RECORD = tuple(field.name for field in fields(Batch) if field.name != "queries")
 
 
-# (texture float64 (record, 8, time) mV, low-passed; who lent it) of these records of the batch with these beats: what is laid in
-# time with the beats is another when the donor is.
-TextureOf = Callable[[np.ndarray, list[Skeleton]], tuple[np.ndarray, Lenders]]
+# Texture, where it is finished low-passed, of these records of the batch with these beats: what is laid in time with the beats is
+# another when the donor is.
+TextureOf = Callable[[np.ndarray, Skeletons], Texture]
 
 
 def make_batch(synthesizer: Synthesizer, queries: Queries) -> Batch:
@@ -110,20 +111,16 @@ def with_texture(synthesizer: Synthesizer, queries: Queries, candidates: np.ndar
     return _in_tiles(synthesizer, queries, candidates, partial(decoded, synthesizer.request, texture_mv))
 
 
-def decoded(request: Request, texture_mv: np.ndarray, records: np.ndarray, made: list[Skeleton]):
+def decoded(request: Request, texture_mv: np.ndarray, records: np.ndarray, made: Skeletons) -> Texture:
     """TextureOf what the models decoded for the batch: (batch, 8, time) mV."""
-    texture_mv = low_pass(texture_mv[records].astype(np.float64), request.lowpass_hz, request.fs_hz)
-    return texture_mv, nobody([one.timing for one in made])
+    return of_nobody(low_pass(texture_mv[records].astype(np.float64), request.lowpass_hz, request.fs_hz), made.timings)
 
 
-def recorded(synthesizer: Synthesizer, queries: Queries, records: np.ndarray, made: list[Skeleton]):
+def recorded(synthesizer: Synthesizer, queries: Queries, records: np.ndarray, made: Skeletons) -> Texture:
     """TextureOf other patients' recorded noise, laid in time with the beats."""
     request = synthesizer.request
-    timings = [one.timing for one in made]
-    draws = uniforms(request.seed, queries.key[records], Stream.UNITS, 1 + max(len(timing.placed) for timing in timings))
-    hosts = np.array([one.donor_rows[0] for one in made])
-    texture_uv, lenders = unit_textures(synthesizer.units, hosts, timings, request.samples, draws, request.temperature)
-    return low_pass(texture_uv * MV_PER_UV, request.lowpass_hz, request.fs_hz), lenders
+    draws = uniforms(request.seed, queries.key[records], Stream.UNITS, 1 + max(len(timing.placed) for timing in made.timings))
+    return unit_textures(synthesizer.units, made.rows, made.timings, draws, request.temperature)
 
 
 def _in_tiles(synthesizer: Synthesizer, queries: Queries, candidates: np.ndarray, texture_of: TextureOf) -> Batch:
@@ -147,39 +144,26 @@ def draw_again(synthesizer: Synthesizer, candidates, beat_draws, batch: Batch, t
 
 
 def _try_in_tiles(synthesizer: Synthesizer, queries: Queries, ranked, beat_draws, records: np.ndarray, texture_of) -> Batch:
-    """_try of records of like heart rate together: codes of a tile are drawn until its record of most beats has them all."""
-    by_rate = np.argsort(_asked_bpm(synthesizer, queries, ranked[:, 0]), kind="stable")
-    count = max(1, TILE_SAMPLES // synthesizer.request.samples)
-    tiles = np.split(by_rate, range(count, len(by_rate), count))
-    parts = [_try(synthesizer, queries.take(at), ranked[at], beat_draws[at], records[at], texture_of) for at in tiles]
-    return _joined(queries, parts, np.argsort(by_rate))
+    """_try of a tile of records at a time."""
+    count = max(1, TILE_SAMPLES[synthesizer.request.texture] // synthesizer.request.samples)
+    tiles = np.split(np.arange(len(queries)), range(count, len(queries), count))
+    return _joined([_try(synthesizer, queries.take(at), ranked[at], beat_draws[at], records[at], texture_of) for at in tiles])
 
 
 def _try(synthesizer: Synthesizer, queries: Queries, ranked, beat_draws, records: np.ndarray, texture_of: TextureOf) -> Batch:
     """One attempt: these records of the batch with the first of their ranked donors (record, k), checked."""
     request = synthesizer.request
     made = skeletons(synthesizer, queries, ranked, beat_draws)
-    texture_mv, lenders = texture_of(records, made)
-    skeleton_mv = low_pass(np.stack([skeleton.ecg_uv for skeleton in made]) * MV_PER_UV, request.lowpass_hz, request.fs_hz)
-    composed = _composed(request, queries, skeleton_mv, texture_mv)
-    return checked(synthesizer, queries, ranked, made, composed, skeleton_mv, lenders)
+    texture = texture_of(records, made)
+    finished, skeleton_mv = finish(synthesizer, made, texture, varied(request, "alpha", queries.record))
+    return checked(synthesizer, queries, ranked, made, finished, skeleton_mv, texture)
 
 
-def _composed(request: Request, queries: Queries, skeleton_mv: np.ndarray, texture_mv: np.ndarray) -> Composed:
-    """Each record with the request's share of texture, or with its own where that is varied."""
-    alpha = varied(request, "alpha", queries.record)
-    if alpha is None:
-        return compose(skeleton_mv, texture_mv, request.alpha, request.prd_limit_pct)
-    composed = compose(skeleton_mv, alpha[:, None, None] * texture_mv, 1.0, request.prd_limit_pct)
-    return replace(composed, alpha=alpha * composed.alpha)
-
-
-def skeletons(synthesizer: Synthesizer, queries: Queries, ranked: np.ndarray, beat_draws) -> list[Skeleton]:
+def skeletons(synthesizer: Synthesizer, queries: Queries, ranked: np.ndarray, beat_draws) -> Skeletons:
     """The beats of each record, of the first of its ranked donors."""
     rr_samples = 60 * synthesizer.request.fs_hz / _asked_bpm(synthesizer, queries, ranked[:, 0])
-    variations = own_variations(synthesizer.request, queries.record)
-    each = zip(queries.key.tolist(), ranked, rr_samples, beat_draws, variations, strict=True)
-    return [make_skeleton(synthesizer, key, rows, rr, draws, *own) for key, rows, rr, draws, own in each]
+    own = own_variations(synthesizer.request, queries.record)
+    return make_skeletons(synthesizer, queries.key, ranked, rr_samples, beat_draws, own)
 
 
 def _asked_bpm(synthesizer: Synthesizer, queries: Queries, donor_row: np.ndarray) -> np.ndarray:
@@ -188,50 +172,49 @@ def _asked_bpm(synthesizer: Synthesizer, queries: Queries, donor_row: np.ndarray
 
 
 def checked(
-    synthesizer: Synthesizer, queries: Queries, ranked, made: list[Skeleton], composed: Composed, skeleton_mv, lenders: Lenders
+    synthesizer: Synthesizer, queries: Queries, ranked, made: Skeletons, finished: Stored, skeleton_mv, texture: Texture
 ) -> Batch:
-    """Composed records with what the quality gate says of them."""
-    donor_row, timings = ranked[:, 0], [skeleton.timing for skeleton in made]
+    """Finished records with what the quality gate says of them."""
+    donor_row, timings = ranked[:, 0], made.timings
     hr_bpm = _asked_bpm(synthesizer, queries, donor_row)
-    measured_bpm, flags = _measured(composed, timings, hr_bpm, synthesizer.request.fs_hz)
+    measured_bpm, flags = _measured(finished, timings, hr_bpm, synthesizer.request.fs_hz)
     far = np.abs(np.log([timing.stretch for timing in timings])) > np.log(MAX_STRETCH)
     for flag, contradicts, is_far in zip(flags, contradictions(synthesizer.donors, donor_row, hr_bpm), far, strict=True):
         flag.extend(["rate_statement"] * bool(contradicts) + ["stretch"] * bool(is_far))
     return Batch(
         queries,
-        ecg=np.clip(composed.ecg_uv, -32768, 32767).astype(np.int16),
+        ecg=finished.ecg,
         donor_row=donor_row,
         measured_bpm=measured_bpm,
-        prd_pct=composed.prd_pct,
-        alpha=composed.alpha,
+        prd_pct=finished.prd_pct,
+        alpha=finished.alpha,
         flags=flags,
-        blended_rows=[skeleton.donor_rows[1:] for skeleton in made],
-        texture_rows=lenders.rows,
-        texture_of_beats=lenders.of_beats,
+        blended_rows=[rows[1:] for rows in made.donor_rows],
+        texture_rows=texture.rows,
+        texture_of_beats=texture.of_beats,
         timings=timings,
         skeleton_mv=skeleton_mv if synthesizer.request.judge else list(skeleton_mv) if synthesizer.request.noise else None,
     )
 
 
-def _measured(composed: Composed, timings: list[Timing], hr_bpm: np.ndarray, fs_hz: float) -> tuple[np.ndarray, list[list[str]]]:
+def _measured(finished: Stored, timings: list[Timing], hr_bpm: np.ndarray, fs_hz: float) -> tuple[np.ndarray, list[list[str]]]:
     """Measured heart rates (record,) and flags of each record."""
-    found = check_all(composed.ecg_uv, [timing.r_sample for timing in timings], hr_bpm, fs_hz)
+    found = check_all(finished.ecg, finished.extremes, [timing.r_sample for timing in timings], hr_bpm, fs_hz)
     return np.array([measured for measured, _ in found]), [flags for _, flags in found]
 
 
-def _joined(queries: Queries, parts: list[Batch], order: np.ndarray) -> Batch:
-    """Tiles as one batch. order: where in the tiles, one after another, each record is."""
+def _joined(parts: list[Batch]) -> Batch:
+    """Tiles as one batch."""
+    if len(parts) == 1:
+        return parts[0]
 
     def column(name: str):
         values = [getattr(part, name) for part in parts]
         if isinstance(values[0], np.ndarray):
-            return np.concatenate(values)[order]
-        if values[0] is None:
-            return None
-        values = [value for part in values for value in part]
-        return [values[at] for at in order]
+            return np.concatenate(values)
+        return None if values[0] is None else [value for part in values for value in part]
 
-    return Batch(queries, *map(column, OF_RECORD))
+    return Batch(Queries.concatenate([part.queries for part in parts]), *map(column, OF_RECORD))
 
 
 def _better(batch: Batch, retried: Batch, again: np.ndarray) -> Batch:

@@ -18,7 +18,7 @@ def blended(synthesizer: Synthesizer, key: int, ranked: np.ndarray, timing: Timi
     """(ecg_uv (8 leads, time), rows of its donors): the first donor as timed, the others in its rhythm."""
     request = synthesizer.request
     rows = alike(synthesizer.bank.table.superclasses(), ranked)
-    loops = [synthesizer.loop(row) for row in rows]
+    loops = [synthesizer.loops[row] for row in rows]
     times = [timing.donor_time, *(follow(other, timing.placed, request.samples, draws[0]) for other in loops[1:])]
     weights = blend_weights(request.variation, request.seed, key, len(rows))
     return sum(weight * read_loop(*beats) for weight, *beats in zip(weights, loops, times, strict=True)), rows

@@ -1,5 +1,6 @@
 """The quality gate: what is measured on every record before it is written. A record that fails is drawn again, then flagged."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,37 +23,44 @@ def check(ecg_uv: np.ndarray, beats: np.ndarray, hr_bpm: float, fs_hz: float) ->
 
     Flags: amplitude, flat, heart_rate (over 3 bpm off), beats (a beat missed or invented, seen by the detector in lead II).
     """
-    return check_all(ecg_uv[None], [beats], [hr_bpm], fs_hz)[0]
+    extremes = np.stack([ecg_uv.min(axis=-1), ecg_uv.max(axis=-1)], axis=-1)
+    return check_all(ecg_uv[None], extremes[None], [beats], [hr_bpm], fs_hz)[0]
 
 
 def check_all(
-    ecg_uv: np.ndarray, beats: Sequence[np.ndarray], hr_bpm: Sequence[float], fs_hz: float
+    ecg_uv: np.ndarray, extremes: np.ndarray, beats: Sequence[np.ndarray], hr_bpm: Sequence[float], fs_hz: float
 ) -> list[tuple[float, list[str]]]:
-    """check of each record: ecg_uv int32 (record, 12, time)."""
-    highest, lowest = ecg_uv.max(axis=-1), ecg_uv.min(axis=-1)  # (record, lead)
+    """check of each record: whole ecg_uv (record, 12, time); extremes (record, 12, 2): the least and the greatest of each lead."""
+    lowest, highest = extremes[..., 0], extremes[..., 1]  # (record, lead)
     amplitude = np.maximum(highest, -lowest).max(axis=-1) * MV_PER_UV > MAX_MV
     flat = ((highest - lowest) * MV_PER_UV < FLAT_MV).any(axis=-1)
     found = detect_rows(ecg_uv[:, RATE_LEAD] * MV_PER_UV, fs_hz)
     measured = [heart_rate_bpm(each, fs_hz) for each in found]
     wrong_rate = [not abs(is_bpm - asked) <= HR_WITHIN_BPM for is_bpm, asked in zip(measured, hr_bpm, strict=True)]
-    wrong_beats = [not same_beats(*both, ecg_uv.shape[-1], fs_hz) for both in zip(found, beats, strict=True)]
+    wrong_beats = ~same_beats(found, beats, ecg_uv.shape[-1], fs_hz)
     faults = zip(amplitude, flat, wrong_rate, wrong_beats, strict=True)
     return [
         (bpm, [flag for flag, is_so in zip(FLAGS, each, strict=False) if is_so]) for bpm, each in zip(measured, faults, strict=True)
     ]
 
 
-def same_beats(found: np.ndarray, beats: np.ndarray, samples: int, fs_hz: float) -> bool:
-    """Whether both lists name the same beats within 100 ms, those near the ends left out."""
-    near, edge = BEAT_WITHIN_S * fs_hz, EDGE_S * fs_hz
+def same_beats(found: Sequence[np.ndarray], beats: Sequence[np.ndarray], samples: int, fs_hz: float) -> np.ndarray:
+    """Whether both lists of a record name the same beats within 100 ms, those near the ends left out: bool (record,)."""
+    near, edge, records = BEAT_WITHIN_S * fs_hz, EDGE_S * fs_hz, len(found)
+    apart = samples + 2 * math.ceil(near)  # from one record to the next, when all lie one after another
 
-    def inner(r: np.ndarray) -> np.ndarray:
-        return r[(r >= edge) & (r < samples - edge)]
+    def placed(each: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(record, time among all records, whether it is away from the ends) of each beat."""
+        record, r = np.repeat(np.arange(records), [len(own) for own in each]), np.concatenate(each)
+        return record, r + apart * record, (r >= edge) & (r < samples - edge)
 
-    return _all_near(inner(beats), found, near) and _all_near(inner(found), beats, near)
-
-
-def _all_near(these: np.ndarray, those: np.ndarray, within: float) -> bool:
-    if not len(these) or not len(those):
-        return len(these) == len(those)
-    return bool((np.abs(these[:, None] - those[None, :]).min(axis=1) <= within).all())
+    both = placed(found), placed(beats)
+    same = np.ones(records, bool)
+    for (record, these, inner), (other_record, those, _) in (both, both[::-1]):
+        count, there = (np.bincount(of, minlength=records) for of in (record[inner], other_record))
+        same &= ((count > 0) & (there > 0)) | (count == there)
+        padded = np.concatenate([[-apart], those, [apart * records + apart]])
+        after = np.searchsorted(padded, these[inner])
+        far = np.minimum(these[inner] - padded[after - 1], padded[after] - these[inner]) > near
+        same[record[inner][far]] = False
+    return same

@@ -17,11 +17,11 @@ from ecg_batch.leads import MV_PER_UV
 from ecg_batch.models import decode
 from ecg_batch.signal.filters import low_pass, low_pass_matrix
 from ecg_batch.synthesis.batch import Batch, candidate_rows, checked, draw_again, draw_tokens, skeletons
-from ecg_batch.synthesis.compose import Composed, compose
+from ecg_batch.synthesis.compose import Composed, compose, stored
 from ecg_batch.synthesis.queries import Queries
-from ecg_batch.synthesis.skeleton import Skeleton
+from ecg_batch.synthesis.skeleton import Skeletons
 from ecg_batch.synthesis.synthesizer import Synthesizer
-from ecg_batch.synthesis.units import nobody
+from ecg_batch.synthesis.units import Texture, of_nobody
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Begun:
     queries: Queries
     candidates: np.ndarray
     beat_draws: np.ndarray
-    skeletons: list[Skeleton]
+    skeletons: Skeletons
     texture_mv: torch.Tensor  # low-passed, float64 (batch, 8, time), stays on the device
     ecg: torch.Tensor  # int16 (batch, 12, time)
     prd_pct: torch.Tensor
@@ -66,7 +66,7 @@ def begin(synthesizer: Synthesizer, queries: Queries) -> Begun:
     texture_mv = texture.double() @ matrix  # (batch, 8, time)
     beat_draws = uniforms(request.seed, queries.key, Stream.RHYTHM, 2)
     made = skeletons(synthesizer, queries, candidates, beat_draws)  # here, while the device makes texture
-    ecg_uv = np.stack([skeleton.ecg_uv for skeleton in made], dtype=np.float64)
+    ecg_uv = made.ecg_uv(synthesizer)
     ecg_uv = np.concatenate([ecg_uv, np.repeat(ecg_uv[:1], request.batch - len(ecg_uv), axis=0)])
     skeleton_mv = (to_device(torch.from_numpy(ecg_uv), device) * MV_PER_UV) @ matrix
     composed = compose(skeleton_mv, texture_mv, request.alpha, request.prd_limit_pct)
@@ -86,22 +86,22 @@ def complete(synthesizer: Synthesizer, begun: Begun) -> Batch:
         raise ValueError(decode.NON_FINITE)
     queries, count = begun.queries, len(begun.queries)
     ecg, prd_pct, alpha = (tensor[:count].numpy() for tensor in (begun.ecg, begun.prd_pct, begun.alpha))
-    composed = Composed(ecg.astype(np.int32), prd_pct.copy(), alpha.copy())  # copies: the pinned memory serves the next batch
+    finished = stored(Composed(ecg.astype(np.int32), prd_pct.copy(), alpha.copy()))  # copies: the memory serves the next batch
     skeleton_mv = None
     if synthesizer.request.noise:  # it is measured against the beats
-        ecg_uv = np.stack([skeleton.ecg_uv for skeleton in begun.skeletons])
+        ecg_uv = begun.skeletons.ecg_uv(synthesizer)
         skeleton_mv = low_pass(ecg_uv * MV_PER_UV, synthesizer.request.lowpass_hz, synthesizer.request.fs_hz)
-    batch = checked(synthesizer, queries, begun.candidates, begun.skeletons, composed, skeleton_mv,
-                    nobody([one.timing for one in begun.skeletons]))  # fmt: skip
+    texture = of_nobody(None, begun.skeletons.timings)
+    batch = checked(synthesizer, queries, begun.candidates, begun.skeletons, finished, skeleton_mv, texture)
     return draw_again(synthesizer, begun.candidates, begun.beat_draws, batch, partial(fetched, begun))
 
 
-def fetched(begun: Begun, records: np.ndarray, made: list[Skeleton]):
+def fetched(begun: Begun, records: np.ndarray, made: Skeletons) -> Texture:
     """batch.TextureOf. Not through the device's queue, where the copy would wait until the next batch is made."""
     if not begun.arrived:
-        return begun.texture_mv[records].numpy(), nobody([one.timing for one in made])
+        return of_nobody(begun.texture_mv[records].numpy(), made.timings)
     with torch.cuda.stream(torch.cuda.Stream()):
-        return begun.texture_mv[records].cpu().numpy(), nobody([one.timing for one in made])
+        return of_nobody(begun.texture_mv[records].cpu().numpy(), made.timings)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -10,6 +10,7 @@ Each RR interval is stretched by one factor, so the donor's own irregularity sta
 as a piecewise linear map from output time to donor time, read off the donor's loop by cubic interpolation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,11 +19,12 @@ import numpy as np
 from ecg_batch.donors.bank import Bank
 from ecg_batch.donors.loop import closed_loop
 from ecg_batch.kernels import finish as finish_kernel
+from ecg_batch.kernels import record as record_kernel
+from ecg_batch.kernels.record import CORNERS
 from ecg_batch.signal.interpolate import catmull_rom
 
 CLEAR_S = 0.2  # a beat closer to an end may not be detected
 ROUNDS = 4  # of correcting the stretch until the mean RR inside the record is the one asked for
-CORNERS = 5  # of the time map from one beat to the next, the first at R
 BEFORE = 3  # beats before the record: their T waves reach into it
 
 
@@ -43,21 +45,65 @@ class DonorLoop:
         return np.diff(self.r_sample, append=self.r_sample[0] + self.loop.shape[1])
 
 
+class Loops:
+    """The donors of a bank as loops. Each is made when it is first asked for."""
+
+    def __init__(self, bank: Bank):
+        donors, leads, samples = bank.skeleton.shape
+        self._bank, self._loops = bank, {}
+        self._around = np.empty((donors, samples + 3, leads), np.int16)  # memory comes as it is filled
+        self._there = np.zeros(donors, bool)
+
+    def __getitem__(self, row: int) -> DonorLoop:
+        if row not in self._loops:
+            self._loops[row] = donor_loop(self._bank, row)
+        return self._loops[row]
+
+    def for_kernel(self, rows: np.ndarray) -> record_kernel.Loops:
+        """All of them; those in these rows are filled in."""
+        for row in set(rows[~self._there[rows]].tolist()):
+            loop = donor_loop(self._bank, row).loop
+            np.take(loop.T, np.arange(-1, loop.shape[1] + 2), axis=0, out=self._around[row, : loop.shape[1] + 3], mode="wrap")
+            self._there[row] = True
+        return self._of_kernel
+
+    @cached_property
+    def _of_kernel(self) -> record_kernel.Loops:
+        bank, start, stop = self._bank, self._bank.loop_start.astype(np.int64), self._bank.loop_stop.astype(np.int64)
+        inside = (bank.r_sample >= start[:, None]) & (bank.r_sample < stop[:, None])
+        first_inside = np.argsort(~inside, axis=1, kind="stable")
+        fiducials = np.stack([getattr(bank, name) for name in ("p_on", "qrs_on", "qrs_off", "t_end")], axis=1)
+        return record_kernel.Loops(
+            samples=self._around.shape[1], most=inside.shape[1], around=self._around, fiducials=fiducials,
+            r=np.take_along_axis(bank.r_sample.astype(np.int64), first_inside, axis=1) - start[:, None],
+            beats=inside.sum(axis=1), length=stop - start,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Timing:
-    """Where a record's beats are, and which donor time each output sample shows.
+    """Where a record's beats are, and how its time goes through its donor's loop.
 
-    r_sample: int64 (beat,) inside the record; donor_time: float64 (time,) in loop samples, may run over the loop's end;
-    stretch: output RR over donor RR; placed: all beats, those outside the record too; source: the beat of the
-    loop that each of them is; corners: of the time map, output and loop samples, CORNERS from each beat to the next.
+    samples: of the record; stretch: output RR over donor RR; placed: int64 (beat,), all beats, those outside the record too;
+    source: the beat of the loop that each of them is; corners: of the time map, output and loop samples, CORNERS from each beat to
+    the next.
     """
 
-    r_sample: np.ndarray
-    donor_time: np.ndarray
+    samples: int
     stretch: float
     placed: np.ndarray
     source: np.ndarray
     corners: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
+
+    @property
+    def r_sample(self) -> np.ndarray:
+        """R of the beats inside the record."""
+        return self.placed[(self.placed >= 0) & (self.placed < self.samples)]
+
+    @property
+    def donor_time(self) -> np.ndarray:
+        """Which time of the loop each sample shows, float64 (time,) in its samples; it may run over the loop's end."""
+        return np.interp(np.arange(self.samples), *self.corners)
 
 
 def donor_loop(bank: Bank, donor: int) -> DonorLoop:
@@ -67,6 +113,33 @@ def donor_loop(bank: Bank, donor: int) -> DonorLoop:
     inside = beats[(beats >= start) & (beats < stop)] - start
     loop = closed_loop(bank.skeleton[donor], start, stop, bank.table.fs_hz)
     return DonorLoop(loop, inside, *(int(getattr(bank, name)[donor]) for name in ("p_on", "qrs_on", "qrs_off", "t_end")))
+
+
+def time_records(
+    loops: Loops, rows: np.ndarray, rr_samples: np.ndarray, samples: int, fs_hz: float, uniforms: np.ndarray,
+    rr_factors: Sequence[np.ndarray] | None = None,
+) -> list[Timing]:  # fmt: skip
+    """time_beats of each record: rows of the bank and rr_samples (record,), uniforms (record, 2)."""
+    if not record_kernel.library():
+        factors = [None] * len(rows) if rr_factors is None else rr_factors
+        each = zip(rows.tolist(), rr_samples, uniforms, factors, strict=True)
+        return [time_beats(loops[row], rr, samples, fs_hz, drawn, own) for row, rr, drawn, own in each]
+    first = np.concatenate([[0], np.cumsum(_intervals(samples, rr_samples) + 1)])
+    asked = (rows, rr_samples, uniforms, rr_factors, first, samples, CLEAR_S * fs_hz)
+    stretch, placed, source, *corners = record_kernel.time_beats(loops.for_kernel(rows), *asked)
+    beats, cornered = _pieces(first), _pieces(CORNERS * (first - np.arange(len(first))))
+    each = zip(stretch.tolist(), beats, cornered, strict=True)
+    return [Timing(samples, own, placed[at], source[at], tuple(side[by] for side in corners)) for own, at, by in each]
+
+
+def _intervals(samples: int, rr_samples):
+    """How many RR intervals of a record are timed: those before it and half as many again as it has room for."""
+    return (1.5 * samples / rr_samples).astype(np.int64) + 2 * BEFORE
+
+
+def _pieces(first: np.ndarray) -> list[slice]:
+    ends = first.tolist()
+    return [slice(*both) for both in zip(ends, ends[1:], strict=False)]
 
 
 def time_beats(
@@ -79,7 +152,7 @@ def time_beats(
     """
     first = int(uniforms[0] * len(donor.r_sample))
     offset = uniforms[1] * rr_samples
-    order = (first + np.arange(-BEFORE, int(1.5 * samples / rr_samples) + BEFORE)) % len(donor.r_sample)
+    order = (first - BEFORE + np.arange(_intervals(samples, np.float64(rr_samples)))) % len(donor.r_sample)
     donor_rr = donor.rr_samples[order]
     since_first = _summed(donor_rr)
     donor_beats = donor.r_sample[first] + since_first
@@ -96,9 +169,8 @@ def time_beats(
             break
     beats = np.rint(offset + stretch * since_first).astype(np.int64)
     corners = _knots(donor, beats, donor_beats, stretch)
-    donor_time = np.interp(np.arange(samples), *corners)
     source = np.append(order, (order[-1] + 1) % len(donor.r_sample))
-    return Timing(beats[(beats >= 0) & (beats < samples)], donor_time, float(stretch), beats, source, corners)
+    return Timing(samples, float(stretch), beats, source, corners)
 
 
 def _summed(rr: np.ndarray) -> np.ndarray:

@@ -131,9 +131,10 @@ def _squared_distance(index: DonorIndex, holders: np.ndarray, queries: Queries, 
     # (record, donor) each, those of superclasses (donor,). Added as numpy adds eight numbers: another order would round otherwise
     a, b, c, d, e, f, g, h = (np.where(np.isnan(square), 0.0, square) for square in squares)
     distance = ((a + b) + (c + d)) + ((e + f) + (g + h))
-    stretch = np.abs(np.log(hr_bpm / features[0]))
+    stretch = hr_bpm / features[0]
     contradicts = (hr_bpm < index.slowest_bpm[holders]) | (hr_bpm > index.fastest_bpm[holders])
-    return distance + FAR * (stretch > np.log(MAX_STRETCH)) + CONTRADICTION * contradicts
+    far = (stretch > MAX_STRETCH) | (stretch < 1 / MAX_STRETCH)
+    return distance + FAR * far + CONTRADICTION * contradicts
 
 
 def contradictions(index: DonorIndex, donors: np.ndarray, hr_bpm: np.ndarray) -> np.ndarray:

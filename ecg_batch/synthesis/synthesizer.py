@@ -1,7 +1,7 @@
 """Synthesizer: a request with its bank, donors and models, loaded once by each process."""
 
 import ctypes
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ecg_batch.kernels.build import why_plain
 from ecg_batch.models.sequences.unit_model import UnitModel, load_unit_model
 from ecg_batch.request.model import Request
 from ecg_batch.synthesis.donor_marks import Marks, bank_marks
-from ecg_batch.synthesis.retime import DonorLoop, donor_loop
+from ecg_batch.synthesis.retime import Loops
 from ecg_batch.synthesis.retrieve import DonorIndex, donors_for
 from ecg_batch.synthesis.units import UnitIndex, unit_index
 
@@ -21,7 +21,7 @@ M_MMAP_THRESHOLD = -3  # malloc.h
 
 @dataclass
 class Synthesizer:
-    """A request, and what a process loads once to make its records. _loops fills as donors are met."""
+    """A request, and what a process loads once to make its records."""
 
     request: Request
     bank: Bank
@@ -29,13 +29,11 @@ class Synthesizer:
     models: "decode.Models | None"  # noqa: F821  None where texture is recorded
     judge: "judge.Judge | None" = None  # noqa: F821  where the request refines
     units: UnitIndex | None = None  # where texture is recorded
-    _loops: dict[int, DonorLoop] = field(default_factory=dict, repr=False)
 
-    def loop(self, row: int) -> DonorLoop:
-        """The donor in one row of the bank, ready for re-timing."""
-        if row not in self._loops:
-            self._loops[row] = donor_loop(self.bank, row)
-        return self._loops[row]
+    @cached_property
+    def loops(self) -> Loops:
+        """The bank's donors, ready for re-timing."""
+        return Loops(self.bank)
 
     @cached_property
     def marks(self) -> Marks:
@@ -62,8 +60,9 @@ class Synthesizer:
         return BeatWriter(model, self.bank.table, self.request.seed)
 
     def asked(self, **changes) -> "Synthesizer":
-        """The same for a request that differs in these fields. Bank and models are shared."""
-        return replace(self, request=replace(self.request, **changes))
+        """The same for a request that has these fields. Bank and models are shared; all else too, where none of them differs."""
+        request = replace(self.request, **changes)
+        return self if request == self.request else replace(self, request=request)
 
 
 def open_synthesizer(plan: Plan, *textures: str) -> Synthesizer:

@@ -37,6 +37,7 @@ FOLLOW = 6.0  # so many times the squared distance of the nearest unit, and one 
 NOBODY = -1  # instead of a row of the bank
 DRIFT_LENDERS = 16  # the nearest of them, of which one lends its drift
 T_END_S, P_BEGINS_S = 0.42, 0.30  # after and before R: beyond, a beat's noise is that of TP
+SIDE_BY_SIDE = 16  # records whose codes are drawn side by side
 LEAST_TP_S = 0.10  # read to and fro, however short the recorded one is
 
 
@@ -69,6 +70,7 @@ class UnitIndex:
     units: Units
     level: np.ndarray  # of each donor of the bank, int64 (donor, lead * band)
     _lenders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+    _in_order: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         donors, leads, samples = self.bank.texture.shape
@@ -100,35 +102,51 @@ class UnitIndex:
     def lenders(self, host: int) -> np.ndarray:
         """The LENDERS of one row of the bank, nearest in level first, of other patients: of its kind where there are enough."""
         if host not in self._lenders:
-            patient = self.bank.table.patient_id
-            rows, points = self._of_kind[self.kinds[host]]
-            if (patient[rows] != patient[host]).sum() < DRIFT_LENDERS:
-                rows, points = self.rows, self._points[self.rows]
-            # whole numbers, exact in whatever order they are added; of equals the first in the bank comes first
-            gap = self._squares[rows] - 2 * (points @ self._points[host])
-            others = np.flatnonzero(patient[rows] != patient[host])
-            key = gap[others] * len(rows) + others
-            near = np.argpartition(key, LENDERS)[:LENDERS] if len(key) > LENDERS else np.arange(len(key))
-            self._lenders[host] = rows[others[near[np.argsort(key[near])]]]
+            self._lenders[host] = self._found(host)
+            self._in_order[host] = np.sort(self._lenders[host])
         return self._lenders[host]
+
+    def lenders_in_order(self, host: int) -> np.ndarray:
+        """The same, in the order of the bank."""
+        self.lenders(host)
+        return self._in_order[host]
+
+    def _found(self, host: int) -> np.ndarray:
+        patient = self.bank.table.patient_id
+        rows, points = self._of_kind[self.kinds[host]]
+        if (patient[rows] != patient[host]).sum() < DRIFT_LENDERS:
+            rows, points = self.rows, self._points[self.rows]
+        # whole numbers, exact in whatever order they are added; of equals the first in the bank comes first
+        gap = self._squares[rows] - 2 * (points @ self._points[host])
+        others = np.flatnonzero(patient[rows] != patient[host])
+        key = gap[others] * len(rows) + others
+        near = np.argpartition(key, LENDERS)[:LENDERS] if len(key) > LENDERS else np.arange(len(key))
+        return rows[others[near[np.argsort(key[near])]]]
 
     def lent(self, host: int) -> np.ndarray:
         """All units of the lenders of one row of the bank, in the order of the bank: (unit,)."""
-        rows = np.sort(self.lenders(host))
+        rows = self.lenders_in_order(host)
         count = self._stop[rows] - self._first[rows]
         return np.repeat(self._first[rows] - np.cumsum(count) + count, count) + np.arange(count.sum())
 
     def rendered(self, host: int, codes: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
-        """The unit of each beat of a record (beat,): the nearest to the level of one row of the bank and what its code adds.
+        """rendered_all of one record: codes, ordinary (beat,)."""
+        return self.rendered_all(np.array([host]), np.array([0, len(codes)]), codes, ordinary)
 
-        ordinary (beat,): whether a beat is of its record's most frequent type. It takes a unit of such a beat where there is any,
-        and none that one of the RECENT beats before has. The unit that was recorded after that of the beat before is taken where it
-        is not much farther (FOLLOW).
+    def rendered_all(self, hosts: np.ndarray, first: np.ndarray, codes: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
+        """The unit of each beat of records (beat,): the nearest to the level of its host and what its code adds.
+
+        hosts (record,): rows of the bank; record i has the beats first[i] .. first[i + 1] - 1 of codes and ordinary (beat,):
+        whether a beat is of its record's most frequent type. It takes a unit of such a beat where there is any, and none that one
+        of the RECENT beats before has. The unit that was recorded after that of the beat before is taken where it is not much
+        farther (FOLLOW).
         """
-        wanted = self._points[host] + self._code_points[codes]
+        wanted = self._points[np.repeat(hosts, np.diff(first))] + self._code_points[codes]
         if units_kernel.library():
-            return units_kernel.nearest(self.for_kernel, np.sort(self.lenders(host)), wanted, ordinary, RECENT, FOLLOW)
-        return plain_nearest(self, self.lent(host), wanted, ordinary)
+            lenders = [self.lenders_in_order(host) for host in hosts.tolist()]
+            return units_kernel.nearest(self.for_kernel, lenders, first, wanted, ordinary, RECENT, FOLLOW)
+        each = zip(hosts.tolist(), first, first[1:], strict=False)
+        return np.concatenate([plain_nearest(self, self.lent(host), wanted[of:to], ordinary[of:to]) for host, of, to in each])
 
     def drawn(self, hosts: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
         """Codes of the noise of records (record, beat): hosts (record,), uniforms (record, beat)."""
@@ -142,10 +160,24 @@ class UnitIndex:
             self._told[fresh], self._is_told[fresh] = conditions(self.model, said), True
         return self._told[hosts]
 
-    def ordinary_in_loop(self, row: int) -> np.ndarray:
-        """Which beats of a donor's loop are of its most frequent type: bool (beat,)."""
-        r = self.bank.r_sample[row]
-        return self.bank.beat_type[row][(r >= self.bank.loop_start[row]) & (r < self.bank.loop_stop[row])] == 0
+    def drawn_of(self, hosts: np.ndarray, first: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
+        """The same where record i has the beats first[i] .. first[i + 1] - 1: codes (beat,). Records of like length are drawn side
+        by side, as many codes for each of them as the longest needs.
+        """
+        codes, beats = np.empty(first[-1], np.int64), np.diff(first)
+        by_length = np.argsort(beats, kind="stable")
+        for few in np.split(by_length, range(SIDE_BY_SIDE, len(hosts), SIDE_BY_SIDE)):
+            own = np.ascontiguousarray(uniforms[few, : beats[few[-1]]])
+            heard = np.arange(own.shape[1]) < beats[few, None]
+            codes[(first[few, None] + np.arange(own.shape[1]))[heard]] = self.drawn(hosts[few], own, temperature)[heard]
+        return codes
+
+    @cached_property
+    def ordinary_in_loop(self) -> np.ndarray:
+        """Which beats of each donor's loop are of its most frequent type: bool (donor, beat), the loop's first beat first."""
+        bank = self.bank
+        inside = (bank.r_sample >= bank.loop_start[:, None]) & (bank.r_sample < bank.loop_stop[:, None])
+        return np.take_along_axis(bank.beat_type == 0, np.argsort(~inside, axis=1, kind="stable"), axis=1)
 
     def rest(self, row: np.ndarray, sample: np.ndarray) -> np.ndarray:
         """Texture without its drift at samples of rows that were taken apart, (time,) each: int16 (lead, time) in microvolts."""
@@ -158,6 +190,8 @@ class UnitIndex:
 
     def take_apart(self, row: np.ndarray) -> None:
         """Where that was not done yet. Rounded, so that drift and rest are what was recorded, to the microvolt."""
+        if self._apart[row].all():
+            return
         for one in set(row[~self._apart[row]].tolist()):
             texture = self.bank.texture[one]
             self._rest[one] = (texture - np.rint(low_pass(texture.astype(np.float64), DRIFT_HZ, self.bank.table.fs_hz))).T
@@ -209,16 +243,35 @@ def units_of(bank: Bank, rows: np.ndarray) -> Units:
 
 
 @dataclass(frozen=True)
-class Lenders:
-    """Rows of the bank that texture is from: all of each record; of each placed beat (beat,), NOBODY where it is not heard."""
+class Texture:
+    """Texture of records of 10 s: finished, or which units are to be laid; and who lent it.
 
-    rows: list[tuple[int, ...]]
+    mv: float64 (record, lead, time), or None where there are cells; rows: of the bank, all of each record; of_beats: of each placed
+    beat (beat,), NOBODY where it is not heard.
+    """
+
+    mv: np.ndarray | None
+    cells: "Cells | None"
+    rows: list[np.ndarray]
     of_beats: list[np.ndarray]
 
 
-def nobody(timings: list[Timing]) -> Lenders:
-    """Of texture that was not recorded."""
-    return Lenders([()] * len(timings), [np.full(len(timing.placed), NOBODY) for timing in timings])
+@dataclass(frozen=True)
+class Cells:
+    """Of records, which unit lies under each beat that is heard. Record i has the cells first[i] .. first[i + 1] - 1 of begins, r
+    and unit (beat,); drift (record,): rows of the bank that lend the slow part.
+    """
+
+    first: np.ndarray
+    begins: np.ndarray
+    r: np.ndarray
+    unit: np.ndarray
+    drift: np.ndarray
+
+
+def of_nobody(mv: np.ndarray, timings: list[Timing]) -> Texture:
+    """Texture that was not recorded: mv float64 (record, lead, time)."""
+    return Texture(mv, None, [np.empty(0, np.int64)] * len(timings), [np.full(len(timing.placed), NOBODY) for timing in timings])
 
 
 @dataclass(frozen=True)
@@ -246,33 +299,60 @@ def plain_nearest(index: UnitIndex, pool: np.ndarray, wanted: np.ndarray, ordina
     return pool[chosen]
 
 
-def unit_textures(index: UnitIndex, hosts: np.ndarray, timings: list[Timing], samples: int, draws, temperature: float):
-    """(texture float64 (record, lead, time) in microvolts, who lent it) of records of 10 s.
-
-    hosts (record,): the rows that their beats are from; draws (record, 1 + beat): who lends the drift, then the code of each beat
-    that is heard.
+def unit_textures(index: UnitIndex, hosts: np.ndarray, timings: list[Timing], draws: np.ndarray, temperature: float) -> Texture:
+    """Texture of records of 10 s: hosts (record,), the rows that their beats are from; draws (record, 1 + beat): who lends the
+    drift, then the code of each beat that is heard.
     """
-    within = [heard(timing.placed, samples) for timing in timings]
-    longest = max(beats.stop - beats.start for beats in within)
-    codes = index.drawn(hosts, np.ascontiguousarray(draws[:, 1 : 1 + longest]), temperature)
-    textures, lenders = np.empty((len(hosts), index.bank.texture.shape[1], samples)), Lenders([], [])
-    each = zip(textures, hosts.tolist(), timings, within, codes, draws[:, 0], strict=True)
-    for out, host, timing, beats, own, drawn in each:
-        ordinary = index.ordinary_in_loop(host)[timing.source[beats]]
-        laid = Laid(timing.placed[beats], index.rendered(host, own[: len(ordinary)], ordinary))
-        near = index.lenders(host)[:DRIFT_LENDERS]
-        slow = int(near[int(drawn * len(near))])
-        np.add(index.drift(slow)[:, :samples], rest_of(index, laid, 0, samples), out=out)
-        of_beats = np.full(len(timing.placed), NOBODY)
-        of_beats[beats] = index.units.row[laid.unit]
-        lenders.of_beats.append(of_beats)
-        lenders.rows.append((slow, *sorted({*index.units.row[laid.unit].tolist()} - {slow})))
-    return textures, lenders
+    placed, source = (np.concatenate([getattr(timing, name) for timing in timings]) for name in ("placed", "source"))
+    counts = np.array([len(timing.placed) for timing in timings])
+    begins, (start, stop) = np.cumsum(counts) - counts, heard(placed, counts, timings[0].samples)
+    first = np.concatenate([[0], np.cumsum(stop - start)])
+    record = np.repeat(np.arange(len(timings)), stop - start)
+    at = (begins + start - first[:-1])[record] + np.arange(first[-1])  # of all placed beats
+    codes = index.drawn_of(hosts, first, draws[:, 1:], temperature)
+    unit = index.rendered_all(hosts, first, codes, index.ordinary_in_loop[hosts[record], source[at]])
+    near = [index.lenders(host)[:DRIFT_LENDERS] for host in hosts.tolist()]
+    drift = np.array([rows[int(drawn * len(rows))] for rows, drawn in zip(near, draws[:, 0], strict=True)])
+    lent, of_beats = index.units.row[unit], np.full(len(placed), NOBODY)
+    of_beats[at] = lent
+    index.take_apart(np.concatenate([drift, lent]))
+    cells = Cells(first, _begins(placed[at], first[:-1], index.bank.table.fs_hz), placed[at], unit, drift)
+    return Texture(None, cells, _lenders(record, lent, drift), np.split(of_beats, begins[1:]))
 
 
-def heard(r: np.ndarray, samples: int) -> slice:
-    """The beats whose cells may reach into samples 0 .. samples - 1: ascending R samples r (beat,)."""
-    return slice(max(int(np.searchsorted(r, 0)) - 2, 0), int(np.searchsorted(r, samples)) + 1)
+def heard(r: np.ndarray, counts: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which beats of each record have cells that may reach into its samples 0 .. samples - 1, first and last + 1: (record,) each.
+
+    r (beat,): the beats of all records one after another, ascending in each; counts (record,) of them.
+    """
+    before, inside = (np.add.reduceat(r < end, np.cumsum(counts) - counts) for end in (0, samples))
+    return np.maximum(before - 2, 0), np.minimum(inside + 1, counts)
+
+
+def _begins(r: np.ndarray, first: np.ndarray, fs_hz: float) -> np.ndarray:
+    """Where the cells of beats begin, crossfade included: r (beat,) of records that begin at beats `first`."""
+    rr = np.diff(r, prepend=r[0])
+    rr[first] = rr[first + 1]  # the first of a record has that after it
+    return r - tp_before_r(rr, fs_hz) - fade_samples(fs_hz) // 2
+
+
+def _lenders(record: np.ndarray, row: np.ndarray, drift: np.ndarray) -> list[np.ndarray]:
+    """Of each record who lends its drift, and then whoever lends units, ascending: record, row (beat,), drift (record,)."""
+    many = max(row.max(), drift.max()) + 1
+    others = row != drift[record]
+    key = np.unique(np.concatenate([2 * many * np.arange(len(drift)) + drift, (2 * record[others] + 1) * many + row[others]]))
+    return np.split(key % many, np.searchsorted(key, 2 * many * np.arange(1, len(drift))))
+
+
+def plain_textures(index: UnitIndex, cells: Cells, samples: int) -> np.ndarray:
+    """Units laid, and drift, float64 (record, lead, time) in microvolts: the reference of what record.cpp does."""
+    out = np.empty((len(cells.drift), index.bank.texture.shape[1], samples))
+    for texture, first, stop, drift in zip(out, cells.first, cells.first[1:], cells.drift.tolist(), strict=False):
+        laid = Laid(cells.r[first:stop], cells.unit[first:stop])
+        fades = crossfade(index.bank.table.fs_hz)
+        rest = plain_laid(index, cells.begins[first:stop], laid, fades, 0, samples)
+        np.add(index.drift(drift)[:, :samples], rest, out=texture)
+    return out
 
 
 def rest_of(index: UnitIndex, laid: Laid, start: int, stop: int) -> np.ndarray:
@@ -280,14 +360,21 @@ def rest_of(index: UnitIndex, laid: Laid, start: int, stop: int) -> np.ndarray:
     near_first = max(int(np.searchsorted(laid.r, start)) - 3, 0)  # the cell before the window's first is needed, and its RR
     near = slice(near_first, int(np.searchsorted(laid.r, stop)) + 2)
     laid, fs_hz = Laid(laid.r[near].astype(np.int64), laid.unit[near]), index.bank.table.fs_hz
-    rr, fade = np.diff(laid.r), 2 * round(CROSSFADE_S * fs_hz / 2)
-    begins = laid.r - tp_before_r(np.concatenate([rr[:1], rr]), fs_hz) - fade // 2
-    share = (np.arange(fade) + 0.5) / fade
-    fades = np.sqrt(share), np.sqrt(1 - share)
+    begins, fades = _begins(laid.r, np.array([0]), fs_hz), crossfade(fs_hz)
     index.take_apart(index.units.row[laid.unit])
     if units_kernel.library():
         return units_kernel.laid(index.for_kernel, begins, laid.r, laid.unit, fades, start, stop)
     return plain_laid(index, begins, laid, fades, start, stop)
+
+
+def fade_samples(fs_hz: float) -> int:
+    return 2 * round(CROSSFADE_S * fs_hz / 2)
+
+
+def crossfade(fs_hz: float) -> tuple[np.ndarray, np.ndarray]:
+    """By how much the first samples of a cell are multiplied, and those of the cell before: (fade,) each."""
+    share = (np.arange(fade_samples(fs_hz)) + 0.5) / fade_samples(fs_hz)
+    return np.sqrt(share), np.sqrt(1 - share)
 
 
 def plain_laid(index: UnitIndex, begins: np.ndarray, laid: Laid, fades, start: int, stop: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from ecg_batch.donors import bank
 from ecg_batch.errors import UserError
 from ecg_batch.kernels import build
 from ecg_batch.kernels import finish as finish_kernel
+from ecg_batch.kernels import record as record_kernel
 from ecg_batch.kernels import units as units_kernel
 from ecg_batch.leads import MV_PER_UV
 from ecg_batch.signal.filters import ORDER, band
@@ -125,7 +126,7 @@ def test_other_kernels_and_none_make_the_same_records(kind, tmp_path, monkeypatc
     plan = plan_of(tmp_path, records=64)
     compiled, compiled_rows = make(plan)
     monkeypatch.setattr(build, "BUILDS", tuple(each for each in build.BUILDS if each[0] == kind))
-    caches = (build.kernel, finish_kernel.library, units_kernel.library)
+    caches = (build.kernel, finish_kernel.library, record_kernel.library, units_kernel.library)
     try:
         for cached in caches:
             cached.cache_clear()

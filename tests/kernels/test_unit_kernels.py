@@ -11,7 +11,7 @@ from ecg_batch.donors.bank import read_bank
 from ecg_batch.kernels import units as units_kernel
 from ecg_batch.models.sequences.unit_model import load_unit_model
 from ecg_batch.synthesis.retime import Timing
-from ecg_batch.synthesis.units import FOLLOW, RECENT, Laid, plain_nearest, rest_of, unit_index, unit_textures
+from ecg_batch.synthesis.units import FOLLOW, RECENT, Laid, plain_nearest, plain_textures, rest_of, unit_index, unit_textures
 
 pytestmark = needs_kernel
 each_build = pytest.mark.parametrize("build", RUNS_HERE)
@@ -75,8 +75,10 @@ def test_of_equals_the_first_and_of_a_kind_that_is_not_there_any(build, kinds):
         if not len(pool):
             continue
         wanted, ordinary = rng.integers(-16, 32, (beats, 4)) / 16, rng.random(beats) < 0.5
-        ours = units_kernel.nearest(made.compiled, lenders, wanted, ordinary, RECENT, FOLLOW, build=build)
-        np.testing.assert_array_equal(ours, plain_nearest(made.plain, pool, wanted, ordinary))
+        first = np.array([0, beats // 3, beats])  # of two records, of which the first may have no beat
+        ours = units_kernel.nearest(made.compiled, [lenders] * 2, first, wanted, ordinary, RECENT, FOLLOW, build=build)
+        for one in (slice(0, beats // 3), slice(beats // 3, beats)):
+            np.testing.assert_array_equal(ours[one], plain_nearest(made.plain, pool, wanted[one], ordinary[one]))
 
 
 def beats_at(rng, bpm: float, beats: int, fs_hz: float) -> np.ndarray:
@@ -115,17 +117,16 @@ def test_units_at_the_ends_of_recordings_and_the_same_noise_that_goes_on(index, 
 def test_a_record_is_the_same(index, both, build):
     rng, hosts = np.random.default_rng(3), index.rows[::400]
     timings = []
-    for host in hosts.tolist():
+    for _ in hosts:
         r = beats_at(rng, 80, 25, 100)
-        source = rng.integers(0, len(index.ordinary_in_loop(host)), len(r))
-        timings.append(Timing(r_sample=r, donor_time=np.empty(0), stretch=1.0, placed=r, source=source))
+        timings.append(Timing(samples=1000, stretch=1.0, placed=r, source=rng.integers(0, 4, len(r))))
     draws = rng.random((len(hosts), 26))
     named = []
 
     def made():
-        textures, lenders = unit_textures(index, hosts, timings, 1000, draws, 1.0)
-        named.append((lenders.rows, [rows.tolist() for rows in lenders.of_beats]))
-        return textures
+        texture = unit_textures(index, hosts, timings, draws, 1.0)
+        named.append(([rows.tolist() for rows in texture.rows], [rows.tolist() for rows in texture.of_beats]))
+        return plain_textures(index, texture.cells, 1000)
 
     both(made, build)
     assert named[0] == named[1]
@@ -135,7 +136,9 @@ def test_a_record_is_the_same(index, both, build):
 def test_what_would_read_beyond_an_array_is_refused(index):
     units, none, fades = index.for_kernel, np.zeros(0, np.int64), (np.ones(8), np.zeros(8))
     with pytest.raises(ValueError, match="needed"):
-        units_kernel.nearest(units, np.arange(3), np.zeros((2, 5)), np.ones(2, bool), RECENT, FOLLOW)
+        units_kernel.nearest(units, [np.arange(3)], [0, 2], np.zeros((2, 5)), np.ones(2, bool), RECENT, FOLLOW)
+    with pytest.raises(ValueError, match="records end at beat 3; needed 2"):
+        units_kernel.nearest(units, [np.arange(3)], [0, 3], np.zeros((2, 24)), np.ones(2, bool), RECENT, FOLLOW)
     with pytest.raises(ValueError, match="one of each"):
         units_kernel.laid(units, none, none, none, fades, 0, 10)
     short = {**units.held, "rest": np.zeros((len(index.bank.table), 20, 8), np.int16)}
@@ -144,5 +147,7 @@ def test_what_would_read_beyond_an_array_is_refused(index):
         units_kernel.laid(small, np.array([0]), np.array([30]), np.array([0]), fades, 0, 10)
     with pytest.raises(ValueError, match="rest"):
         units_kernel.all_units(**{**short, "rest": np.zeros((3, 20, 7), np.int16)}, t_end=42, p_begins=30, least=10)
+    with pytest.raises(ValueError, match="even number"):
+        units_kernel.all_units(**{**short, "level": index.unit_points[:, :23]}, t_end=42, p_begins=30, least=10)
     with pytest.raises(ValueError, match="level has numbers that are not of type int16"):
         units_kernel.all_units(**{**short, "level": index.unit_points + 0.5}, t_end=42, p_begins=30, least=10)

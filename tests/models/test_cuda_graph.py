@@ -1,12 +1,16 @@
 """The step that a CUDA graph captures, run uncaptured on the CPU; the graph itself where there is a GPU."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from ecg_batch import draws
+from ecg_batch import draws, kernels
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.models import cuda_graph as decode_graph
+from ecg_batch.models import decode
 from ecg_batch.models.decode import load_models
 from ecg_batch.models.sampling import plain_tokens
 
@@ -44,3 +48,16 @@ def test_graph_on_a_gpu_makes_the_plain_tokens():
     pieces = [decode_graph.continue_tokens(mamba, last, state, uniforms[:, :60])]
     pieces.append(decode_graph.continue_tokens(mamba, pieces[0][:, -1], state, uniforms[:, 60:]))
     assert torch.equal(torch.cat(pieces, dim=1), expected)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_gpu_takes_the_loop_in_triton_where_it_is_installed_and_fits(there, monkeypatch):
+    """On a stand-in for a model on a GPU: of two layers, and of one, which the loop in Triton is not for."""
+    loop = SimpleNamespace(fits=lambda mamba: mamba.layers == 2, continue_tokens="in Triton")
+    monkeypatch.setitem(sys.modules, "ecg_batch.kernels.token_loop_triton", loop)
+    monkeypatch.setattr(kernels, "token_loop_triton", loop, raising=False)
+    monkeypatch.setattr(decode, "triton_runs", lambda: there)
+    weight = SimpleNamespace(is_cuda=True)
+    two, one = (SimpleNamespace(layers=layers, lm_head=SimpleNamespace(weight=weight)) for layers in (2, 1))
+    assert decode._token_loop(two) == ("in Triton" if there else decode_graph.continue_tokens)
+    assert decode._token_loop(one) == decode_graph.continue_tokens

@@ -5,6 +5,7 @@ import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from ecg_batch.dataset.plan import read_plan, refuse_other_software
 from ecg_batch.dataset.run import find_folder
 from ecg_batch.errors import UserError
 from ecg_batch.files import sha256_file
-from ecg_batch.kernels.build import CAPS
+from ecg_batch.kernels import build
+from ecg_batch.kernels.build import CAPS, GPU_KERNELS
 from ecg_batch.request.parse import load_request
 from ecg_batch.run.folder import open_run
 from ecg_batch.run.planning import make_plan
@@ -243,6 +245,33 @@ def test_instructions_count_where_torch_itself_computes(write_request, tmp_path,
     raw["versions"].pop("instructions", None)
     (run.folder / PLAN).write_text(json.dumps(raw))
     refuse_other_software(read_plan(run.folder))
+
+
+def test_kernels_of_a_gpu_count_where_one_makes_the_tokens(write_request, tmp_path, monkeypatch):
+    """Triton's loop and the CUDA graph round otherwise, so a node with Triton does not go on with what one without began."""
+    installed, version = {"mamba-ssm": "2.2.6"}, metadata.version
+
+    def version_here(name: str) -> str:
+        if name in GPU_KERNELS and name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed.get(name) or version(name)
+
+    monkeypatch.setattr(metadata, "version", version_here)
+    monkeypatch.setattr(build, "find_spec", lambda name: name in installed)
+    monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr(build.sysconfig, "get_path", lambda *words: str(tmp_path))
+    path = write_request(texture="decoded", models="bundled")
+    on_cpu, _ = plan_of(path)
+    on_gpu, _ = plan_of(path, "device=cuda")
+    assert "GPU kernels" not in on_cpu.versions and on_gpu.versions["GPU kernels"] == "mamba-ssm 2.2.6"
+    installed["triton"] = "3.7.1"
+    refuse_other_software(on_gpu)  # Python's headers are absent: Triton cannot compile its launcher
+    (tmp_path / "Python.h").touch()
+    refuse_other_software(on_cpu)
+    with pytest.raises(UserError, match="GPU kernels mamba-ssm 2.2.6 there, triton 3.7.1, mamba-ssm 2.2.6 here"):
+        refuse_other_software(on_gpu)
+    installed.clear()
+    assert plan_of(path, "device=cuda")[0].versions["GPU kernels"] == "those of torch"
 
 
 @pytest.mark.parametrize(("changes", "built", "counts"), [

@@ -79,11 +79,13 @@ def test_each_fault_has_its_flag(good, spoil, flag):
 
 
 def test_beats_near_the_ends_may_be_missed_or_found():
-    inner = np.array([100, 200, 300])
-    assert same_beats(np.array([5, 100, 200, 300]), inner, 400, 100)
-    assert same_beats(inner, np.append(inner, 390), 400, 100)
-    assert not same_beats(inner[:2], inner, 400, 100)
-    assert not same_beats(np.array([100, 200, 250, 300]), inner, 400, 100)
+    inner, none = np.array([100, 200, 300]), np.empty(0, np.int64)
+    found = [np.array([5, 100, 200, 300]), inner, inner[:2], np.array([100, 200, 250, 300]), none, none, inner, inner + 10]
+    beats = [inner, np.append(inner, 390), inner, inner, none, inner, none, inner]
+    alike = [True, True, False, False, True, False, False, True]
+    np.testing.assert_array_equal(same_beats(found, beats, 400, 100), alike)
+    for one in zip(found, beats, alike, strict=True):  # whatever the records beside it
+        assert same_beats([one[0]], [one[1]], 400, 100).tolist() == [one[2]]
 
 
 def test_the_norm_of_twelve_leads_from_eight():
@@ -96,7 +98,8 @@ def test_records_checked_together_are_checked_alike(real):
     ecg = twelve_leads(real.skeleton[:30].astype(np.int32))
     ecg[4, 7], ecg[5], ecg[6, :, :50] = 0, ecg[5] * 20, ecg[6, :, :1]
     beats, rates = [real.beats(row) for row in range(30)], real.table.hr_bpm[:30] + np.arange(30) % 3 * 2.0
-    assert check_all(ecg, beats, rates, 100) == [check(*each, 100) for each in zip(ecg, beats, rates, strict=True)]
+    extremes = np.stack([ecg.min(axis=-1), ecg.max(axis=-1)], axis=-1)
+    assert check_all(ecg, extremes, beats, rates, 100) == [check(*each, 100) for each in zip(ecg, beats, rates, strict=True)]
 
 
 @pytest.mark.slow

@@ -69,7 +69,8 @@ def test_beats_that_are_not_heard_change_nothing_and_name_nobody(index):
     rng = np.random.default_rng(3)
     for bpm in (35, 60, 90, 150, 200):
         r = np.cumsum(np.maximum(6000 / bpm * rng.uniform(0.6, 1.6, 80), 20).astype(int)) - 400
-        laid, some = Laid(r, rng.integers(0, len(index.units), 80)), heard(r, 1000)
+        laid, ((start,), (stop,)) = Laid(r, rng.integers(0, len(index.units), 80)), heard(r, np.array([80]), 1000)
+        some = slice(start, stop)
         np.testing.assert_array_equal(rest_of(index, laid, 0, 1000), rest_of(index, Laid(r[some], laid.unit[some]), 0, 1000))
         assert some.stop - some.start <= ((r >= 0) & (r < 1000)).sum() + 3
 

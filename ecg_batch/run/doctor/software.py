@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import ecg_batch
-from ecg_batch.kernels.build import instructions, kernel, kernels, why_plain
+from ecg_batch.kernels.build import GPU_KERNELS, instructions, kernel, kernels, why_plain
 from ecg_batch.run.doctor.facts import Fact, odd, wrong
 
 GPU_S = 25.0  # importing torch from a slow disk
@@ -97,8 +97,9 @@ def compiled() -> Iterator[Fact]:
 
 
 def gpu() -> Iterator[Fact]:
-    """What torch sees, and whether the two packages of the extra 'gpu' can be used."""
-    names = [name for name in ("causal_conv1d", "mamba_ssm") if _is_there(name)]
+    """What torch sees, and whether the packages with kernels for a GPU can be used."""
+    packages = [name.replace("-", "_") for name in GPU_KERNELS]
+    names = [name for name in packages if _is_there(name)]
     if not _is_there("torch"):
         yield Fact("GPU", "not asked: torch is absent")
         return
@@ -117,7 +118,7 @@ def gpu() -> Iterator[Fact]:
     yield Fact("torch", f"{told['torch']}, built for {f'CUDA {cuda}' if cuda else 'CPUs alone'}")
     none = "none that torch can use; requests with device: cuda need one"
     yield Fact("GPU", "; ".join(told["GPUs"]) or told.get("error") or none)
-    for name in ("causal_conv1d", "mamba_ssm"):
+    for name in packages:
         words = told.get(name, "not installed; only needed on a GPU, where it is faster than plain torch")
         if words.startswith("cannot"):
             yield odd(name, words, "It was built for another torch or CUDA: docs/install.md, On a GPU")

@@ -19,8 +19,8 @@ from ecg_batch.run.doctor import slurm as slurm_facts
 from ecg_batch.run.doctor.facts import Fact, Worth, found, lines, odd, wrong
 from ecg_batch.run.slurm import queue as asking
 
-TOPICS = ["python", "ecg-batch", "packages", "kernels", "instructions", "torch", "GPU", "causal_conv1d", "mamba_ssm", "system",
-          "CPU", "memory", "user", "HOME", "limits", "--out", "file system", "Slurm"]  # fmt: skip
+TOPICS = ["python", "ecg-batch", "packages", "kernels", "instructions", "torch", "GPU", "triton", "mamba_ssm", "causal_conv1d",
+          "system", "CPU", "memory", "user", "HOME", "limits", "--out", "file system", "Slurm"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
