@@ -100,24 +100,23 @@ def build_shard(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table, stagi
     """
     _check_shape(plan, shard, ecg)
     given = (_write_hdf5 if plan.request.format == "hdf5" else _write_zarr)(plan, shard, ecg, staging)
-    with ThreadPoolExecutor(1) as beside:  # the disk takes the samples while rows are written and samples hashed
-        synced = beside.submit(sync, staging / plan.ecg_files(shard)[0])
+    with ThreadPoolExecutor(1) as beside:  # the disk takes the files while rows are written and samples hashed
+        synced = [beside.submit(sync, staging / name) for name in plan.ecg_files(shard)]
         given |= write_parts(plan, shard, rows, beats, staging)
+        synced += [beside.submit(sync, staging / name) for name in plan.part_files(shard).values()]
         content = content_sha256(ecg)
-        synced.result()
+        for one in synced:
+            one.result()
     return Built(sealed_files(plan, shard, staging, given), content, count_flags(rows["flags"].to_pylist()))
 
 
 def sealed_files(plan: Plan, shard: Shard, staging: Path, given: dict[str, int]) -> dict[str, dict]:
-    """The files of a shard, brought to the disk: name -> {bytes, sha256}. given: name -> crc32c of what was written.
+    """The files of a shard, which are on the disk by now: name -> {bytes, sha256}. given: name -> crc32c of what was written.
 
     OSError where a file gives back something else.
     """
-    names = plan.shard_files(shard)
-    for name in names:
-        sync(staging / name)
     sealed = {}
-    for name in names:
+    for name in plan.shard_files(shard):
         size, sha256, crc32c = sums_of_file(staging / name)
         if given.get(name, crc32c) != crc32c:
             raise OSError(f"shard {shard.index}: {name}: the file system gave back other bytes than were written")

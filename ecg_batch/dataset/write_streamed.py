@@ -15,6 +15,7 @@ from ecg_batch.dataset.plan import Plan
 from ecg_batch.dataset.receipts import count_flags
 from ecg_batch.dataset.write import MINUTE_CODEC, Built, sealed_files
 from ecg_batch.dataset.zarr_chunks import ShardFile
+from ecg_batch.files import sync
 from ecg_batch.leads import LEADS
 
 
@@ -40,6 +41,8 @@ def build_streamed(plan: Plan, shard: Shard, made, staging: Path) -> Built:
         raise ValueError(f"shard {shard.index}: the generator gave {done} samples; needed {plan.request.samples}")
     rows, beats = made.tables()
     given |= write_parts(plan, shard, rows, beats, staging)
+    for name in plan.shard_files(shard):
+        sync(staging / name)
     sealed = sealed_files(plan, shard, staging, given)
     return Built(sealed, _read_back(plan, shard, files, digests), count_flags(rows["flags"].to_pylist()))
 
