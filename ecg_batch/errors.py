@@ -58,7 +58,7 @@ def suggestion(word: str, known: Iterable[str], most: int = 1) -> str:
 
 # Packages that only extras install -------------------------------------------------------------------------------------
 
-EXTRA_OF = {"torch": "synthesize", "submitit": "synthesize", "sklearn": "train", "neurokit2": "evaluate"}
+EXTRA_OF = {"torch": "synthesize", "submitit": "slurm", "sklearn": "train", "neurokit2": "evaluate"}
 
 
 class MissingPackage(UserError, ImportError):

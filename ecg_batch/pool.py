@@ -8,13 +8,13 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from typing import TYPE_CHECKING
 
 from ecg_batch.errors import UserError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 MOST_THREADS = 8  # on a login node, others want the rest
 
@@ -26,6 +26,8 @@ def usable_cores() -> int:
 
 def in_threads(work: Callable, items: Iterable) -> Iterator:
     """work(item) of each item, in order, while the next few are at work. As many threads as cores, and no more than feed a disk."""
+    from concurrent.futures import ThreadPoolExecutor
+
     threads, waiting = min(usable_cores(), MOST_THREADS), deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
@@ -37,11 +39,15 @@ def in_threads(work: Callable, items: Iterable) -> Iterator:
 
 
 @contextmanager
-def pool_of(workers: int, begin: Callable | None = None, *given) -> Iterator[ProcessPoolExecutor]:
+def pool_of(workers: int, begin: Callable | None = None, *given) -> "Iterator[ProcessPoolExecutor]":
     """A pool of processes with one thread each. UserError where one of them is killed; what is not begun is dropped on an error.
 
     begin(*given): in each process, first.
     """
+    from concurrent.futures import ProcessPoolExecutor  # with the next two 15 ms, which --help does not need
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(begin, given))
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     former = {name: os.environ.get(name) for name in names}
@@ -60,6 +66,8 @@ def pool_of(workers: int, begin: Callable | None = None, *given) -> Iterator[Pro
 
 
 def _begin(begin: Callable | None, given: tuple) -> None:
+    from multiprocessing import parent_process
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     threading.Thread(target=_end_with, args=(parent_process().sentinel,), daemon=True).start()
@@ -69,5 +77,7 @@ def _begin(begin: Callable | None, given: tuple) -> None:
 
 def _end_with(sentinel: int) -> None:
     """A parent that is killed cannot tell its workers: they would wait for the next call for ever."""
+    from multiprocessing.connection import wait
+
     wait([sentinel])
     os._exit(1)

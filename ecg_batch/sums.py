@@ -14,6 +14,7 @@ from ecg_batch.files import sha256_file
 LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 SHOWN = 5  # names in a message
 _found_whole: set[tuple] = set()  # what this process has checked: name, size, time and inode of every file
+_known: dict[tuple, str] = {}  # sha256 of what this process has read, by the same of one file
 
 
 def list_of(target: Path) -> Path:
@@ -42,10 +43,17 @@ def is_whole(target: Path, remedy: str) -> bool:
         found = {f"{target.name}{path.as_posix()[len(target.as_posix()) :]}": path for path in _files(target)}
         _refuse("is missing", listing, listed.keys() - found.keys(), remedy)
         _refuse("is not listed", listing, found.keys() - listed.keys(), remedy)
-        changed = {name for name, path in found.items() if not path.is_file() or sha256_file(path) != listed[name]}
+        changed = {name for name, path in found.items() if not path.is_file() or sha256_once(path) != listed[name]}
         _refuse("has changed", listing, changed, remedy)
         _found_whole.add(state)
     return True
+
+
+def sha256_once(path: Path) -> str:
+    """sha256_file of a file that this process may have read before, and that has not changed since."""
+    if (state := _state([path])) not in _known:
+        _known[state] = sha256_file(path)
+    return _known[state]
 
 
 def open_whole(path: Path, needed: tuple[str, ...], remedy: str):

@@ -100,7 +100,7 @@ def state(pid: int) -> str:
 
 
 def is_child(pid: int, of: int) -> bool:
-    """Whether a process is another one, or one of its grandchildren (submitit's controller stands between)."""
+    """Whether a process is another one, or one of those that it started, or they."""
     try:
         while pid > 1 and pid != of:
             pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

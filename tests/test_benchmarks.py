@@ -24,6 +24,7 @@ from benchmarks import (
     runs,
     scale,
     stages,
+    start,
     texture,
     turns,
     writing,
@@ -38,7 +39,7 @@ from ecg_batch.reading.synthetic import open_dataset
 
 # Beside python -m benchmarks itself
 COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise", "events", "joints", "wide", "beat_order")
-COMMANDS += ("bare", "roofline", "writing", "scale")
+COMMANDS += ("bare", "roofline", "writing", "scale", "start")
 
 
 # python -m benchmarks -------------------------------------------------------------------------------------------------
@@ -139,6 +140,20 @@ def test_a_wheel_and_a_checkout_take_turns_and_must_make_the_same(small_dataset,
     by_hand = {"wheel": [bare.Turn(1, 1, ""), bare.Turn(2, 1, "")], "checkout": [bare.Turn(2, 1, ""), bare.Turn(2, 1, "")]}
     assert bare.described(by_hand, 100)[0].split()[:2] == ["wheel", "67"]
     assert bare.described(by_hand, 100)[2] == "wheel / checkout, speed by the clock: 1.500 (1.000 to 2.000)"
+
+
+@pytest.mark.slow
+def test_seconds_to_the_first_record(tmp_path, monkeypatch, capsys):
+    """One finished record comes after Python, and before the run's end with its picture. Then by hand."""
+    wanted = ("python -c pass", "one worker, one record finished", "demo, two workers, and its picture")
+    few = {name: of for name, of in start.candidates(tmp_path, 512).items() if name in wanted}
+    monkeypatch.setattr(start, "candidates", lambda *_: few)
+    assert start.main(["--rounds", "1"]) == 0 and not list(tmp_path.iterdir())
+    bare_s, first_s, all_s = (float(line[36:].split()[0]) for line in capsys.readouterr().out.splitlines()[-3:])
+    assert bare_s < first_s < all_s
+    with pytest.raises(SystemExit, match="exit status 3"):
+        start._whole("-c", "raise SystemExit(3)")
+    assert start.described({"x": [(1, 2), (3, 4), (8, 3)]})[0].split()[1:6] == ["3.00", "s", "(1.00", "to", "8.00)"]
 
 
 def test_a_plain_system_has_no_compiler(tmp_path):

@@ -10,7 +10,7 @@ MOST_MODULES = 20
 # From the ground up: a room may use those on lower floors, and not its neighbours on the same floor.
 FLOORS = (
     ("ecg_batch", "errors", "keys", "settings", "strict_yaml", "progress", "files", "sums", "pool", "leads", "statements")
-    + ("rhythm_words", "bundled", "remote"),
+    + ("rhythm_words", "bundled", "remote", "arrow", "zarr_layout"),
     ("kernels",),
     ("signal", "draws"),
     ("request", "models"),

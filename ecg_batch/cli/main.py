@@ -28,7 +28,7 @@ COMMANDS = {
 }
 EXAMPLES = """examples:
   ecg-batch configs                                             copies the example requests into ./configs
-  ecg-batch synthesize configs/demo.yaml --out runs/demo        2,048 records in about 10 s
+  ecg-batch synthesize configs/demo.yaml --out runs/demo        2,048 records in some seconds
   ecg-batch plot runs/demo
   ecg-batch COMMAND --help
 

@@ -20,8 +20,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    from ecg_batch.arrow import leave_pandas_out
     from ecg_batch.plot.records import plot_dataset
 
+    leave_pandas_out()
     out = arguments.out or arguments.dataset.with_name(f"{arguments.dataset.name}.png")
     chosen = plot_dataset(arguments.dataset, out, arguments.records, arguments.at)
     print(f"record{'s'[: len(chosen) != 1]} {', '.join(map(str, chosen))} on ECG paper: {out}")

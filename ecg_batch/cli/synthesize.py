@@ -36,13 +36,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     if arguments.cluster and arguments.workers > 1:
         raise UserError("--workers is for this machine and --cluster for Slurm; give one of them")
-    if arguments.cluster or arguments.workers > 1:
-        need("slurm" if arguments.cluster else "synthesize", "submitit")
+    if arguments.cluster:
+        need("slurm", "submitit")
     one_thread()
     if arguments.dry_run:
         return forecast_job(arguments.request, arguments.set, arguments.out, arguments.cluster, arguments.only)
+    from ecg_batch.arrow import leave_pandas_out
     from ecg_batch.synthesis.generate import open_generator
 
+    leave_pandas_out()
     return synthesize_job(
         arguments.request, arguments.set, arguments.out, arguments.workers, open_generator, arguments.cluster, arguments.only
     )

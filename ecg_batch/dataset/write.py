@@ -6,19 +6,16 @@ held against that of the bytes it was given.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pyarrow as pa
-import zarr
 from numcodecs import blosc
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.storage import MemoryStore
 
 from ecg_batch.dataset import hdf5
 from ecg_batch.dataset.coordinates import coordinates
@@ -30,12 +27,14 @@ from ecg_batch.dataset.zarr_chunks import ShardFile
 from ecg_batch.files import sums_of_file, sync, to_json
 from ecg_batch.leads import LEADS, MV_PER_UV
 from ecg_batch.request.model import CHUNK_RECORDS
+from ecg_batch.zarr_layout import array_layout, group_layout
 
 TITLE = "Synthetic 12-lead ECGs, made with ecg-batch from the beats of {} records"
 # Blocks of nearly a MiB: by itself blosc takes 64 KiB at level 2, and to prepare zstd anew for each took a third of the time. Two
 # fit into 2 MiB, from which on a worker's memory is mapped anew each time (synthesizer.py)
 CODEC = blosc.Blosc("zstd", clevel=1, shuffle=blosc.BITSHUFFLE, blocksize=15 << 16)
 MINUTE_CODEC = blosc.Blosc("zstd", clevel=2, shuffle=blosc.BITSHUFFLE)  # a minute of one record is 144 kB
+COORDINATE_CODEC = blosc.Blosc("zstd", clevel=5, shuffle=blosc.BITSHUFFLE)
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ class Built:
 
 
 def array_metadata(plan: Plan) -> dict[str, bytes]:
-    """Files that follow from the plan alone, by path inside the dataset: the zarr.json files and the coordinates, made in memory by
-    zarr. None for HDF5, whose files describe themselves.
+    """Files that follow from the plan alone, by path inside the dataset: the zarr.json files and the coordinates. None for
+    HDF5, whose files describe themselves.
     """
     if plan.request.format == "hdf5":
         return {}
@@ -69,46 +68,29 @@ def _layout(plan: Plan) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
 
 @lru_cache(maxsize=1)
 def _zarr_files(shape: tuple, shards: tuple, chunks: tuple, fs_hz: int, source: str) -> tuple[tuple[str, bytes], ...]:
-    store = {}
+    said = {"fs_hz": fs_hz, "units": "mV", "scale_factor": MV_PER_UV, "leads": list(LEADS),
+            "long_name": "12-lead electrocardiogram"}  # fmt: skip
+    sizes, packed = map(list, (shape, chunks, shards)), _stated(CODEC if shards[0] > 1 else MINUTE_CODEC)
     attributes = {"title": TITLE.format("real" if source else "PTB-XL"), "Conventions": "CF-1.11"}
-    attributes |= {"source": source} if source else {}
-    group = zarr.create_group(MemoryStore(store), attributes=attributes)
-    group.create_array(
-        "ecg",
-        shape=shape,
-        shards=shards,
-        chunks=chunks,
-        dtype="int16",
-        compressors=compressors(CODEC if shards[0] > 1 else MINUTE_CODEC),
-        chunk_key_encoding={"name": "default", "separator": "."},
-        fill_value=0,
-        dimension_names=("record", "lead", "time"),
-        attributes={"fs_hz": fs_hz, "units": "mV", "scale_factor": MV_PER_UV, "leads": list(LEADS),
-                    "long_name": "12-lead electrocardiogram"},
-    )  # fmt: skip
+    files = {
+        "zarr.json": group_layout(attributes | ({"source": source} if source else {})),
+        "ecg/zarr.json": array_layout(*sizes, np.dtype(np.int16), packed, said, axes=["record", "lead", "time"]),
+    }
     for name, (values, attributes) in coordinates(shape[2] if shards[0] > 1 else None, fs_hz).items():
-        _add_coordinate(group, name, values, attributes)
-    return tuple((f"{ECG}/{name}", _tidy(name, data.to_bytes())) for name, data in sorted(store.items()))
+        files |= _coordinate(name, values, attributes)
+    return tuple((f"{ECG}/{name}", data if isinstance(data, bytes) else to_json(data)) for name, data in sorted(files.items()))
 
 
-def _add_coordinate(group: zarr.Group, name: str, values: np.ndarray, attributes: dict) -> None:
+def _coordinate(name: str, values: np.ndarray, attributes: dict) -> dict[str, dict | bytes]:
     """A small array of one chunk that names one dimension, as xarray wants it. fill_value must be a value that does not occur."""
-    codec = BloscCodec(typesize=values.dtype.itemsize, cname="zstd", shuffle="bitshuffle")
-    array = group.create_array(name, shape=values.shape, chunks=values.shape, dtype=values.dtype, dimension_names=(name,),
-                               compressors=[codec, Crc32cCodec()], fill_value=-1, attributes=attributes,
-                               chunk_key_encoding={"name": "default", "separator": "."})  # fmt: skip
-    array[:] = values
+    size, data = [len(values)], COORDINATE_CODEC.encode(values)
+    layout = array_layout(size, size, None, values.dtype, _stated(COORDINATE_CODEC), attributes, fill_value=-1, axes=[name])
+    return {f"{name}/zarr.json": layout, f"{name}/c.0": data + google_crc32c.value(data).to_bytes(4, "little")}
 
 
-def _tidy(name: str, data: bytes) -> bytes:
-    return to_json(json.loads(data)) if name.endswith("zarr.json") else data
-
-
-def compressors(codec: blosc.Blosc) -> list:
-    """zarr's own of a codec of numcodecs."""
-    # crc32c last: without it 57 of 60 single-bit flips came back as silently wrong data, with it none did
-    stated = {"cname": codec.cname, "clevel": codec.clevel, "shuffle": "bitshuffle", "blocksize": codec.blocksize}
-    return [BloscCodec(typesize=2, **stated), Crc32cCodec()]
+def _stated(codec: blosc.Blosc) -> dict:
+    """A codec as zarr.json has it."""
+    return {"cname": codec.cname, "clevel": codec.clevel, "shuffle": "bitshuffle", "blocksize": codec.blocksize}
 
 
 def build_shard(plan: Plan, shard: Shard, ecg: np.ndarray, rows: pa.Table, staging: Path, beats: Iterable[pa.Table] = ()) -> Built:

@@ -221,11 +221,18 @@ def read_bank(folder: Path) -> Bank:
     return Bank(table, *arrays.values())
 
 
-def _read(group, folder: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def read_ecg(folder: Path, row: int) -> np.ndarray:
+    """The ECG of one donor, skeleton and texture: int32 (lead, time) in microvolts. Nothing of the others is unpacked."""
+    skeleton, texture = _read(_open(folder), folder, SIGNALS, int(row)).values()
+    return skeleton.astype(np.int32) + texture
+
+
+def _read(group, folder: Path, names: tuple[str, ...], key=...) -> dict[str, np.ndarray]:
+    """key: all of them, or one row."""
     arrays = {}
     for name in names:
         try:
-            arrays[name] = group[name][...]
+            arrays[name] = group[name][key]
         except Exception as error:  # Zarr and its codecs raise what they like; the user needs one advice
             raise UserError(
                 f"{folder}: damaged bank: {name} cannot be read ({type(error).__name__}: {error!s:.200}). {REMEDY}"
@@ -245,6 +252,8 @@ def _misread(name: str, array) -> str | None:
     first = 1 if name in SIGNALS else 0  # their chunks of 64 donors may reach beyond the last donor
     if any(part > length for part, length in zip(array.chunks[first:], array.shape[first:], strict=True)):
         return f"of shape {array.shape}, in chunks of {array.chunks}, which hold more"
+    if not hasattr(array, "metadata"):  # of stored.py, which takes little-endian arrays alone
+        return None
     return "in big-endian order" if '"endian": "big"' in json.dumps(array.metadata.to_dict(), default=str) else None
 
 
@@ -252,13 +261,21 @@ def _open(folder: Path):
     if not (folder / "donors.zarr" / "zarr.json").is_file():
         raise UserError(f"{folder}: no bank here; a bank is a folder that holds donors.zarr. Make one with ecg-batch prepare, "
                         f"or write 'bank: bundled'")  # fmt: skip
-    group = sums.open_whole(folder / "donors.zarr", ("skeleton", "texture", *TABLE_COLUMNS, *SHAPE_COLUMNS), REMEDY)
+    group = _group(folder / "donors.zarr", ("skeleton", "texture", *TABLE_COLUMNS, *SHAPE_COLUMNS))
     version, leads = group.attrs.get("format"), group.attrs.get("leads")
     if type(version) is not int or not 1 <= version <= FORMAT:
         raise UserError(f"{folder}: bank of format {version!s:.200}, this program reads 1 to {FORMAT}; use a newer ecg-batch")
     if leads != list(MODELLED):
         raise UserError(f"{folder}: bank of the leads {leads!s:.200}; needed {', '.join(MODELLED)}. Make it with ecg-batch prepare")
     return group
+
+
+def _group(path: Path, needed: tuple[str, ...]):
+    """The group to read: by ourselves where it is laid out as write_groups does that, else by zarr, with its words for the rest."""
+    from ecg_batch.donors.stored import stored_group
+
+    group = stored_group(path) if sums.is_whole(path, REMEDY) else None
+    return group if group and all(name in group for name in needed) else sums.open_whole(path, needed, REMEDY)
 
 
 def bank_digest(folder: Path) -> str:
@@ -268,7 +285,7 @@ def bank_digest(folder: Path) -> str:
     for path in sorted(root.rglob("*")):
         if path.is_file():
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(bytes.fromhex(sums.sha256_once(path)))
     return digest.hexdigest()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ecg_batch.dataset.beats import BEAT_SYMBOLS
 from ecg_batch.dataset.layout import PLAN
 from ecg_batch.dataset.plan import Plan, read_plan
-from ecg_batch.donors.bank import Bank, bank_digest, read_bank
+from ecg_batch.donors.bank import DonorTable, bank_digest, read_ecg, read_table
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MV_PER_UV, twelve_leads
 from ecg_batch.plot.paper import Sheet, draw
@@ -43,12 +43,12 @@ def plot_dataset(folder: Path, out: Path, records: list[int] | None = None, at_s
     if beyond:
         raise UserError(f"{folder}: no record {beyond[0]}; it has records 0 to {len(dataset) - 1}")
     plan = plan_of(folder)
-    bank = _bank_of(folder, plan)
+    donors = _donors_of(folder, plan)
     table = dataset.records.take(chosen).to_pylist()
     named = "" if plan.source else "PTB-XL "
     waves = waves_of(dataset, chosen)
     each = zip(chosen, table, waves, strict=True)
-    sheets = [_row(dataset[record], row, dataset.fs_hz, bank, named, shaded) for record, row, shaded in each]
+    sheets = [_row(dataset[record], row, dataset.fs_hz, donors, named, shaded) for record, row, shaded in each]
     draw(sheets, out)
     return chosen
 
@@ -94,12 +94,13 @@ def plan_of(folder: Path) -> Plan:
         raise UserError(f"{folder / PLAN}: absent, so the dataset is damaged. ecg-batch verify names what else is") from None
 
 
-def _bank_of(folder: Path, plan: Plan) -> Bank | None:
+def _donors_of(folder: Path, plan: Plan) -> tuple[Path, DonorTable] | None:
+    """The bank that made a dataset, and its donors."""
     path = Path(plan.request.bank)
     if not (path / "donors.zarr").is_dir() or bank_digest(path) != plan.inputs["bank"]:
         log.warning("%s: its bank %s is not here or has changed; drawing without donors", folder / PLAN, path)
         return None
-    return read_bank(path)
+    return path, read_table(path)
 
 
 def waves_of(dataset: OpenDataset, records: list[int]) -> list[np.ndarray | None]:
@@ -111,20 +112,21 @@ def waves_of(dataset: OpenDataset, records: list[int]) -> list[np.ndarray | None
     return list(targets.of(order)["waves"])
 
 
-def _row(ecg_mv: np.ndarray, row: dict, fs_hz: int, bank: Bank | None, named: str, waves: np.ndarray | None) -> tuple[Sheet, ...]:
-    """named: what stands before the number of a donor."""
+def _row(ecg_mv: np.ndarray, row: dict, fs_hz: int, donors, named: str, waves: np.ndarray | None) -> tuple[Sheet, ...]:
+    """donors: of _donors_of; named: what stands before the number of a donor."""
     facts = (f"HR {_number(row['hr_bpm_requested'])} asked, {_number(row['hr_bpm_measured'], 1)} measured   "
              f"age {_number(row['age_requested'])} asked, {_number(row['age'])} of the donor   "
              f"sex {SEXES[row['sex_requested']]} asked, {SEXES[row['sex']]} of the donor   "
              f"noise {row['prd_pct']:.0f} % of the beats' RMS (PRD)   flags: {row['flags'] or 'none'}")  # fmt: skip
     synthetic = Sheet(ecg_mv, fs_hz, f"Synthetic record {row['record']}: {row['label']} asked{_noise(row)}", facts, waves)
-    if bank is None:
+    if donors is None:
         return (synthetic,)
-    donor = int(np.flatnonzero(bank.table.ecg_id == row["donor_ecg_id"])[0])
-    modelled = bank.skeleton[donor].astype(np.int32) + bank.texture[donor]
+    bank, table = donors
+    donor = int(np.flatnonzero(table.ecg_id == row["donor_ecg_id"])[0])
     codes = ", ".join(f"{code} {percent} %" if percent else code for code, percent in json.loads(row["scp_codes"]).items())
     title = f"Its donor: {_donor(row, named)}, patient {row['donor_patient_id']}, fold {row['donor_fold']}"
-    return synthetic, Sheet(twelve_leads(modelled) * MV_PER_UV, fs_hz, title, f"HR {bank.table.hr_bpm[donor]:.1f}   {codes}")
+    ecg_mv = twelve_leads(read_ecg(bank, donor)) * MV_PER_UV
+    return synthetic, Sheet(ecg_mv, fs_hz, title, f"HR {table.hr_bpm[donor]:.1f}   {codes}")
 
 
 def _noise(row: dict) -> str:

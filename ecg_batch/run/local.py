@@ -1,22 +1,26 @@
-"""Execute: run the missing shards of a plan, in this process or in several through submitit, then finalise.
+"""Execute: run the missing shards of a plan, in this process or in several, then finalise.
 
 Whatever happens to the workers, receipts decide: the driver starts workers until no shard is missing but failed ones.
 """
 
 import errno
-import fcntl
 import logging
 import os
 import signal
+import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from ecg_batch.arrow import leave_pandas_out
 from ecg_batch.dataset.finalise import finalise
 from ecg_batch.dataset.layout import PLAN, Shard, partial_of
 from ecg_batch.dataset.plan import Plan
@@ -28,18 +32,17 @@ from ecg_batch.progress import Progress, progress, timed
 from ecg_batch.request.model import Request
 from ecg_batch.run.flagged import FlagWatch
 from ecg_batch.run.folder import give_back, open_run, place_of
-from ecg_batch.run.identity import is_gone, own_process
 from ecg_batch.run.planning import make_plan
 from ecg_batch.run.slurm.cluster import Cluster
 from ecg_batch.run.status import look, read_failures
-from ecg_batch.run.worker import DISK_FULL, OpenGenerator, Stopped, Worker, disk_full_text, run_worker
+from ecg_batch.run.worker import DISK_FULL, MakeShard, OpenGenerator, Stopped, Worker, disk_full_text, run_worker
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0  # between looks at the receipts
-GRACE_S = 20.0  # for workers to end by themselves after a signal; then they are left to notice the dropped parent_lock
-SCRATCH_BYTES = 2**14  # for a worker: its task, its result and its logs
-FOREVER_MIN = 60 * 24 * 3650  # submitit ends a local job after 2 min unless told otherwise
+GRACE_S = 20.0  # for workers to end by themselves after a signal; then they are killed
+ENDING = (signal.SIGINT, signal.SIGTERM)
+MOST_SAID = 20_000  # characters that a worker says at its end: a pipe takes 64 kB before anybody reads
 
 
 def synthesize(
@@ -91,7 +94,7 @@ def synthesize(
 
 def _tried(plan: Plan, workers: int, open_generator: OpenGenerator, elsewhere: bool) -> OpenGenerator:
     """The generator opened before anything is written: weights that do not fit and a GPU that is not there show here. Kept where
-    this process is the one to use it. elsewhere: other machines are; whether they have a GPU shows there.
+    this process or a fork of it is to use it. elsewhere: other machines are; whether they have a GPU shows there.
     """
     if elsewhere and plan.request.device != "cpu":
         return open_generator
@@ -100,9 +103,10 @@ def _tried(plan: Plan, workers: int, open_generator: OpenGenerator, elsewhere: b
 
         if torch.cuda.is_available():
             return open_generator
+    kept = opened_once(open_generator)
     with timed("bank and models tried"):
-        generator = open_generator(plan)
-    return open_generator if elsewhere or workers > 1 else lambda plan: generator
+        kept(plan)
+    return open_generator if elsewhere or not _inherited(plan, workers) else kept
 
 
 def _make(run: Run, workers: int, open_generator: OpenGenerator, cluster: Cluster | None, only: frozenset[int] | None) -> None:
@@ -140,14 +144,15 @@ def run_missing(run: Run, workers: int, open_generator: OpenGenerator, only: fro
     """Run workers until no shard is missing; only: of these. Shards that failed in a former run get another try."""
     forget_failures(run)
     flags = FlagWatch(seen=set(read_receipts(run)))
-    with run_progress(run):
-        todo = _unsettled(run, only)
-        while todo:
-            problems = _round(run, workers, open_generator, only, flags)
-            before, todo = todo, _unsettled(run, only)
-            if len(todo) >= len(before):
-                problems.append(f"{run.folder}: changed under the run. Run the same command again")
-                raise UserError(problems[0])
+    if _inherited(run.plan, workers):
+        open_generator = opened_once(open_generator)
+    todo = _unsettled(run, only)
+    while todo:
+        problems = _round(run, workers, open_generator, only, flags)
+        before, todo = todo, _unsettled(run, only)
+        if len(todo) >= len(before):
+            problems.append(f"{run.folder}: changed under the run. Run the same command again")
+            raise UserError(problems[0])
     refuse_failures(run)
 
 
@@ -172,9 +177,13 @@ def _round(run: Run, workers: int, open_generator: OpenGenerator, only: frozense
     """Have missing shards made. What went wrong, in words; whether that matters, the receipts say."""
     if workers > 1:
         return run_workers(run, workers, open_generator, only, flags)
-    known: dict[int, dict] = {}
-    run_worker(Worker(run, open_generator, only=only, on_commit=lambda: flags.look(read_receipts(run, known))))
+    with run_progress(run):
+        run_worker(Worker(run, open_generator, only=only, on_commit=partial(_look, run, flags, {})))
     return []
+
+
+def _look(run: Run, flags: FlagWatch, known: dict[int, dict]) -> None:
+    flags.look(read_receipts(run, known))
 
 
 def _unsettled(run: Run, only: frozenset[int] | None) -> list[Shard]:
@@ -189,30 +198,85 @@ def _unsettled(run: Run, only: frozenset[int] | None) -> list[Shard]:
 
 
 @dataclass(frozen=True)
-class ParentLock:
-    """A file the driver holds locked. The kernel drops the lock with the driver, however that dies, so a worker that
-    can lock the file is alone. (A process id would not do: it can be given away again.) Where the file system knows no locks, the
-    driver is named by its process's start as well.
+class Job:
+    """A worker as a process. said: where it says at its end what the driver is to tell the user, "" where all went well."""
+
+    index: int
+    process: BaseProcess
+    said: Connection
+
+
+def way_to_start(plan: Plan) -> str:
+    """How workers are started. A forked one has all that its driver has imported and read, at once and in the same memory; but a
+    driver that has looked for GPUs must not be forked, and other systems have libraries that do not bear it.
     """
-
-    path: str
-    driver: dict | None = None  # where there are no locks: identity.own_process() of the driver
-
-    def held(self) -> bool:
-        try:
-            if self.driver is not None:
-                return os.path.exists(self.path) and not is_gone(self.driver)
-            with open(self.path) as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-        except BlockingIOError:
-            return True
-        except FileNotFoundError:
-            return False
+    return "fork" if sys.platform == "linux" and plan.request.device == "cpu" else "spawn"
 
 
-def run_as_process(worker: Worker) -> str:
-    """What a worker process runs. Returns what the driver is to tell the user, "" where all went well."""
+def _inherited(plan: Plan, workers: int) -> bool:
+    """Whether this process opens bank and models for whoever makes shards."""
+    return workers == 1 or way_to_start(plan) == "fork"
+
+
+def opened_once(open_generator: OpenGenerator) -> OpenGenerator:
+    """The same, that opens bank and models the first time only: for this process, and for those that are forked from it later."""
+    opened = []
+
+    def give(plan: Plan) -> MakeShard:
+        if not opened:
+            opened.append(open_generator(plan))
+        return opened[0]
+
+    return give
+
+
+def run_workers(run: Run, workers: int, open_generator: OpenGenerator, only: frozenset[int] | None, flags: FlagWatch) -> list[str]:
+    """One round of worker processes, each with its stripe of the missing shards. What went wrong, in words."""
+    count, context, gpus = min(workers, len(missing(run, only))), get_context(way_to_start(run.plan)), _gpus(run.plan)
+    if _inherited(run.plan, workers):
+        open_generator(run.plan)
+    sharers = -(-count // max(len(gpus), 1))
+    worker = Worker(run, open_generator, count=count, keep_going=partial(_is_parent, os.getpid()), only=only, sharers=sharers)
+    jobs: list[Job] = []
+    try:
+        for index in range(count):
+            jobs.append(_start(context, replace(worker, index=index), gpus[index % len(gpus)] if gpus else None))
+        with run_progress(run):  # after all are started: its thread could hold a lock at a fork
+            return _said_at_the_end(jobs, partial(_look, run, flags, {}))
+    finally:
+        _end(jobs)
+
+
+def _is_parent(pid: int) -> bool:
+    """Whether the process that started this one still lives; when it has died, another is the parent."""
+    return os.getppid() == pid
+
+
+def _start(context: BaseContext, worker: Worker, gpu: str | None) -> Job:
+    said, says = context.Pipe(duplex=False)
+    process = context.Process(target=run_as_process, args=(worker, gpu, says), daemon=True)
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the worker has handlers of its own, and not ours
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        says.close()  # here, so that it is at its end when the worker is
+    return Job(worker.index, process, said)
+
+
+def run_as_process(worker: Worker, gpu: str | None, says: Connection) -> None:
+    """What a worker process runs. gpu: the only one that it is to see. Ctrl-C is for the driver, which then ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    leave_pandas_out()
+    with suppress(BrokenPipeError):  # the driver has died
+        says.send(_run_to_the_end(worker)[-MOST_SAID:])
+
+
+def _run_to_the_end(worker: Worker) -> str:
     try:
         run_worker(worker)
     except UserError as error:
@@ -224,99 +288,45 @@ def run_as_process(worker: Worker) -> str:
     return ""
 
 
-def run_workers(run: Run, workers: int, open_generator: OpenGenerator, only: frozenset[int] | None, flags: FlagWatch) -> list[str]:
-    """One round of worker processes, each with its stripe of the missing shards. What went wrong, in words."""
-    count = min(workers, len(missing(run, only)))
-    # kept out of the dataset's folder: submitit leaves pickles and logs, and they are of no use after the round
-    with TemporaryDirectory(prefix="ecg-batch-", ignore_cleanup_errors=True) as scratch, _parent_lock(scratch) as parent_lock:
-        _try_scratch(scratch, count)
-        sharers = _gpu_sharers(run.plan, count)
-        one_of = partial(Worker, run, open_generator, count=count, keep_going=parent_lock.held, only=only, sharers=sharers)
-        jobs = _submit([one_of(index=index) for index in range(count)], scratch)
-        try:
-            known, looked = {}, time.monotonic()
-            while not all(job.done() for job in jobs):
-                time.sleep(0.05)
-                if time.monotonic() - looked > LOOK_S:
-                    flags.look(read_receipts(run, known))
-                    looked = time.monotonic()
-            return [problem for job in jobs if (problem := _problem(job))]
-        finally:
-            os.unlink(parent_lock.path)  # whoever still runs ends after its batch
-            _end(jobs)
+def _said_at_the_end(jobs: list[Job], look: Callable[[], None]) -> list[str]:
+    """Waits for all; what went wrong, in words. look is called now and then."""
+    problems, running = [], {job.said: job for job in jobs}
+    while running:
+        for said in wait(list(running), timeout=LOOK_S):
+            problems.append(_problem(running.pop(said)))
+        look()
+    return [problem for problem in problems if problem]
 
 
-def _try_scratch(scratch: str, workers: int) -> None:
-    """OSError where the disk of temporary files is full. A worker that was started and cannot be given its task waits a minute for
-    it, also when all else has ended.
-    """
-    path = os.path.join(scratch, "trial")
-    with open(path, "wb") as file:
-        file.write(bytes(SCRATCH_BYTES * workers))
-    os.unlink(path)
+def _problem(job: Job) -> str:
+    with suppress(EOFError):
+        return job.said.recv()
+    job.process.join()
+    how = job.process.exitcode
+    how = signal.Signals(-how).name if how < 0 else f"exit status {how}"
+    return f"worker {job.index} died ({how}); killed, or out of memory? Run the same command with fewer workers"
 
 
-@contextmanager
-def _parent_lock(scratch: str) -> Iterator[ParentLock]:
-    path = os.path.join(scratch, "parent_lock")
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            driver = None
-        except OSError as error:
-            log.debug("%s: no locks here: %s", path, error)
-            driver = own_process()
-        yield ParentLock(path, driver)
-
-
-def _submit(workers: list[Worker], scratch: str) -> list:
-    import submitit
-
-    executor = submitit.LocalExecutor(folder=scratch)
-    # Processes started while SIGINT is ignored go on ignoring it: Ctrl-C is for the driver, which then ends them.
-    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        jobs = []
-        for worker in workers:
-            executor.update_parameters(timeout_min=FOREVER_MIN, **_gpu(worker))
-            jobs.append(executor.submit(run_as_process, worker))
-        return jobs
-    finally:
-        signal.signal(signal.SIGINT, former)
-
-
-def _gpu(worker: Worker) -> dict:
-    """The GPU of a worker: they take turns. submitit hides all GPUs from a job that asks for none."""
-    if worker.run.request.device != "cuda":
-        return {}
-    import torch
-
-    return {"gpus_per_node": 1, "visible_gpus": (worker.index % max(torch.cuda.device_count(), 1),)}
-
-
-def _gpu_sharers(plan: Plan, workers: int) -> int:
-    if plan.request.device != "cuda":
-        return 1
-    import torch
-
-    return -(-workers // max(torch.cuda.device_count(), 1))
-
-
-def _problem(job) -> str:
-    if job.paths.result_pickle.exists():  # where it is absent, result() would wait 15 s for it
-        return job.result()
-    last = ((job.stderr() or "").strip().splitlines() or ["without a word"])[-1]
-    return f"worker {job.job_id} died ({last}); killed, or out of memory? Run the same command with fewer workers"
-
-
-def _end(jobs: list) -> None:
-    """Ask workers that still run to end, and wait for them a while."""
+def _end(jobs: list[Job]) -> None:
+    """Ask workers that still run to end, and wait for them a while; what they make is lost then, and nothing else."""
     for job in jobs:
-        if not job.done():
-            os.kill(int(job.job_id), signal.SIGTERM)  # the id of a local job is its controller's process id
+        job.process.terminate()
     deadline = time.monotonic() + GRACE_S
-    while time.monotonic() < deadline and not all(job.done() for job in jobs):
-        time.sleep(0.05)
+    for job in jobs:
+        job.process.join(max(deadline - time.monotonic(), 0))
+        if job.process.is_alive():
+            job.process.kill()
+        job.said.close()
+
+
+def _gpus(plan: Plan) -> list[str]:
+    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them; workers take turns. None for a run on the CPU."""
+    if plan.request.device != "cuda":
+        return []
+    import torch
+
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return shown.split(",") if shown else [str(gpu) for gpu in range(torch.cuda.device_count())]
 
 
 # Progress -------------------------------------------------------------------------------------------------------------

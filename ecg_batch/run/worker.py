@@ -8,14 +8,12 @@ import errno
 import gc
 import os
 import signal
-import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ecg_batch.dataset.layout import Shard
@@ -32,7 +30,6 @@ from ecg_batch.run.oom import batch_of, halve, is_out_of_memory
 from ecg_batch.synthesis.source import query_source
 
 POLL_S = 0.5  # between looks at a shard that somebody else is making
-SCARCE_BYTES = 2**20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -48,6 +45,10 @@ MakeShard = Callable[[Shard, int, Callable, Callable], Any]
 OpenGenerator = Callable[[Plan], MakeShard]
 
 
+def always() -> bool:  # by its name, so that a Worker can be pickled
+    return True
+
+
 @dataclass(frozen=True)
 class Worker:
     """Worker `index` of `count` on one run.
@@ -61,12 +62,12 @@ class Worker:
     open_generator: OpenGenerator
     index: int = 0
     count: int = 1
-    keep_going: Callable[[], bool] = lambda: True
-    may_start: Callable[[], bool] = lambda: True
+    keep_going: Callable[[], bool] = always
+    may_start: Callable[[], bool] = always
     waits: bool = True
     only: frozenset[int] | None = None
     sharers: int = 1
-    on_commit: Callable[[], None] = lambda: None
+    on_commit: Callable[[], object] = always
 
 
 @dataclass(frozen=True)
@@ -237,11 +238,6 @@ def _is_lost(worker: Worker, claim: Claim) -> bool:
 
 
 def disk_full_text(run: Run) -> str:
-    if tmp := _full_instead(run.folder):
-        return (
-            f"{tmp}: the disk of temporary files (TMPDIR) is full, or its quota; that of {run.folder} is not. Free space there, or "
-            "set TMPDIR to a folder with space, and run the same command again; finished shards are kept"
-        )
     left = sum(shard.records for shard in missing(run))
     raw_mb = left * 12 * run.request.samples * 2 / 1e6
     return (
@@ -250,23 +246,9 @@ def disk_full_text(run: Run) -> str:
     )
 
 
-def _full_instead(folder: Path) -> str:
-    """The folder of temporary files, where that is on another disk, and it is that one which is full."""
-    tmp = tempfile.gettempdir()
-    try:
-        beside = folder if folder.exists() else folder.parent
-        if os.stat(tmp).st_dev == os.stat(beside).st_dev:
-            return ""
-        here, there = os.statvfs(beside), os.statvfs(tmp)
-    except OSError:
-        return ""
-    free, free_tmp = here.f_bavail * here.f_frsize, there.f_bavail * there.f_frsize
-    return tmp if free_tmp < SCARCE_BYTES < free or not there.f_favail and there.f_files else ""
-
-
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the worker as Ctrl-C does. (submitit's own worker would ignore it.)"""
+    """SIGTERM ends the worker as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -2,6 +2,8 @@
 
 import os
 from functools import cache
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,16 @@ def _sleepecg():
     return sleepecg
 
 
+@cache
+def _sleepecg_steps():
+    """Its compiled steps alone, from their file: the package around them imports scipy.stats, pandas and more, 0.5 s."""
+    (folder,) = find_spec("sleepecg").submodule_search_locations
+    spec = PathFinder.find_spec("sleepecg._heartbeat_detection", [folder])
+    steps = module_from_spec(spec)
+    spec.loader.exec_module(steps)
+    return steps
+
+
 def detect_rows(rows_mv: np.ndarray, fs_hz: float) -> list[np.ndarray]:
     """detect_lead of each row (row, time), filtered together by our own kernel: calling scipy's filter takes ten times as long as a
     row of 10 s. The other steps are sleepecg's, of the version that pyproject.toml pins; a test holds both to the same beats.
@@ -52,18 +64,15 @@ def detect_rows(rows_mv: np.ndarray, fs_hz: float) -> list[np.ndarray]:
 
 def _detect(row_mv: np.ndarray, filtered: np.ndarray, band, fs_hz: float) -> np.ndarray:
     """sleepecg.detect_heartbeats from its second step on."""
-    _sleepecg()
-    from sleepecg._heartbeat_detection import _squared_moving_integration, _thresholding
-
-    start = 0
+    steps, start = _sleepecg_steps(), 0
     if row_mv[0] == row_mv[1]:  # sleepecg leaves out a flat beginning
         start = int(np.argmax(row_mv != row_mv[0]))
         if not start or len(row_mv) - start <= band[0].edge:
             return np.empty(0, np.int64)
         filtered = finish_kernel.filtfilt(row_mv[start:], band)
     slope = np.correlate(filtered, DETECTION_SLOPE, mode="same")
-    energy = _squared_moving_integration(slope, int(0.15 * fs_hz))
-    return start + np.flatnonzero(_thresholding(filtered, energy, fs_hz))
+    energy = steps._squared_moving_integration(slope, int(0.15 * fs_hz))
+    return start + np.flatnonzero(steps._thresholding(filtered, energy, fs_hz))
 
 
 def detect_leads(modelled_mv: np.ndarray, fs_hz: float) -> list[np.ndarray]:

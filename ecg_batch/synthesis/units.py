@@ -62,23 +62,21 @@ class Units:
 
 @dataclass
 class UnitIndex:
-    """Where the noise of a record may come from. rows: donors whose folds the request allows, of the bank; condition: what the
-    model is told of each donor of the bank, (donor, d).
-    """
+    """Where the noise of a record may come from. rows: donors whose folds the request allows, of the bank."""
 
     bank: Bank
     rows: np.ndarray
     model: UnitModel
     units: Units
     level: np.ndarray  # of each donor of the bank, int64 (donor, lead * band)
-    condition: np.ndarray
     _lenders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
     _in_order: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         donors, leads, samples = self.bank.texture.shape
         self._rest = np.empty((donors, samples, leads), np.int16)  # memory comes as it is filled
-        self._apart = np.zeros(len(self.bank.table), bool)
+        self._apart, self._is_told = np.zeros(donors, bool), np.zeros(donors, bool)
+        self._told = np.empty((donors, len(self.model.tensors["outer.bias"])), np.float32)
         self._points, self.unit_points = counted(self.level), counted(self.units.level)
         self._code_points = counted(self.model.codebook.astype(np.float64))
         self._squares, self.unit_squares = (np.square(points).sum(axis=1) for points in (self._points, self.unit_points))
@@ -152,7 +150,15 @@ class UnitIndex:
 
     def drawn(self, hosts: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
         """Codes of the noise of records (record, beat): hosts (record,), uniforms (record, beat)."""
-        return draw_codes(self.model, self.condition[hosts], uniforms, temperature)
+        return draw_codes(self.model, self._conditions(hosts), uniforms, temperature)
+
+    def _conditions(self, hosts: np.ndarray) -> np.ndarray:
+        """What the model is told of rows of the bank, (record, d): worked out when a donor is met, as all of them take 50 ms."""
+        fresh = hosts[~self._is_told[hosts]]
+        if len(fresh):
+            said = self.model.said(self.level[fresh], self.bank.noise[fresh].reshape(len(fresh), -1))
+            self._told[fresh], self._is_told[fresh] = conditions(self.model, said), True
+        return self._told[hosts]
 
     def drawn_of(self, hosts: np.ndarray, first: np.ndarray, uniforms: np.ndarray, temperature: float) -> np.ndarray:
         """The same where record i has the beats first[i] .. first[i + 1] - 1: codes (beat,). Records of like length are drawn side
@@ -198,12 +204,11 @@ def unit_index(bank: Bank, folds: tuple[int, ...], model: UnitModel) -> UnitInde
         bank = replace(bank, **_measured(bank))
     donors = len(bank.table)
     level = mean_level(bank.unit_level).reshape(donors, -1)
-    condition = conditions(model, model.said(level, bank.noise.reshape(donors, -1)))
     rows = np.flatnonzero(np.isin(bank.table.fold, folds) & has_unit(bank.unit_level).any(axis=1))
     if len(np.unique(bank.table.patient_id[rows])) < 2:
         raise UserError("texture: units takes texture from other patients than the donor, and the allowed donors are of fewer "
                         "than two. Allow more with donor_folds, or take a larger bank")  # fmt: skip
-    return UnitIndex(bank, rows, model, units_of(bank, rows), level, condition)
+    return UnitIndex(bank, rows, model, units_of(bank, rows), level)
 
 
 def _measured(bank: Bank) -> dict[str, np.ndarray]:

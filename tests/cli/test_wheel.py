@@ -171,7 +171,6 @@ def test_a_long_record_needs_no_extra(base, made):
 @pytest.mark.slow
 @pytest.mark.parametrize(("words", "package", "extra"), [
     (("synthesize", "configs/published.yaml", "--out", "runs/a"), "torch", "synthesize"),
-    (("synthesize", "configs/demo.yaml", "--out", "runs/b", "--workers", "2"), "submitit", "synthesize"),
     (("synthesize", "configs/demo.yaml", "--out", "runs/c", "--cluster", "configs/slurm.yaml", "--dry-run"), "submitit", "slurm"),
     (("train", "units", "--bank", "bank", "--out", "models"), "torch", "train"),
     (("train", "judge", "--ptbxl", "ptbxl", "--out", "models"), "torch, sklearn", "train"),
@@ -180,7 +179,7 @@ def test_a_long_record_needs_no_extra(base, made):
 def test_a_command_names_the_extra_that_it_needs(base, made, words, package, extra):
     said = refused(base, made, *words)
     assert said.startswith(f"error: {package} not installed; this needs the extra '{extra}': pip install 'ecg-batch[{extra}]'")
-    assert not [path for path in made.glob("runs/*") if path.name[0] in "abc"]  # nothing was begun
+    assert not [path for path in made.glob("runs/*") if path.name[0] in "ac"]  # nothing was begun
 
 
 @pytest.mark.slow

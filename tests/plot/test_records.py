@@ -20,7 +20,7 @@ def test_a_donor_is_said_to_be_of_ptbxl_only_where_it_is(make_dataset, monkeypat
     folder = make_dataset()
     bank.table.ecg_id[:1000] = np.arange(len(bank.table))[:1000]  # donors as the fake generator names them
     monkeypatch.setattr(records, "read_plan", lambda path: replace(plan_of(path), source=source))
-    monkeypatch.setattr(records, "_bank_of", lambda *_: bank)
+    monkeypatch.setattr(records, "_donors_of", lambda *_: (BUNDLED, bank.table))
     monkeypatch.setattr(records, "draw", lambda sheets, out: drawn.extend(sheets))
     records.plot_dataset(folder, tmp_path / "out.png", [3, 5])
     assert [donor.title.startswith(f"{said}{record}, patient") for record, (_, donor) in zip((3, 5), drawn, strict=True)] == [
@@ -40,7 +40,7 @@ def test_noise_that_was_added_is_said(row, said):
 @pytest.mark.slow
 def test_the_strip_shows_the_waves_of_its_own_record(small_dataset, monkeypatch, tmp_path):
     drawn = []
-    monkeypatch.setattr(records, "_bank_of", lambda *_: None)
+    monkeypatch.setattr(records, "_donors_of", lambda *_: None)
     monkeypatch.setattr(records, "draw", lambda sheets, out: drawn.extend(sheets) or paper_draw(sheets, out))
     records.plot_dataset(small_dataset, tmp_path / "out.png", [5, 3, 5])
     targets = ECGDataset(open_dataset(small_dataset), targets="waves")

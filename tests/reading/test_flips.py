@@ -54,7 +54,7 @@ def drawn(folder: Path, tmp_path: Path, record: int) -> bytes:
 @pytest.fixture
 def without_donors(monkeypatch):
     """Pictures of the fakes' records have no donors beside them: those of the fakes' bank have ten samples."""
-    monkeypatch.setattr("ecg_batch.plot.records._bank_of", lambda *args: None)
+    monkeypatch.setattr("ecg_batch.plot.records._donors_of", lambda *args: None)
 
 
 def exported(folder: Path, tmp_path: Path, format: str) -> list[bytes]:

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from fakes import small_request, write_fake_bank, write_fake_models
 from places import ROOT, TESTS
 
 from ecg_batch import files
-from ecg_batch.dataset.layout import partial_of
 from ecg_batch.dataset.verify import verify
 from ecg_batch.files import write_new
 
@@ -107,15 +105,10 @@ def full_scratch(mount):
     return scratch
 
 
-@pytest.mark.slow
-def test_a_full_disk_of_temporary_files_is_named_and_not_the_datasets(full_scratch, write_request, tmp_path):
+def test_a_full_disk_of_temporary_files_is_no_hindrance(full_scratch, write_request, tmp_path):
     environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{ROOT}", "TMPDIR": str(full_scratch)}
-    begun = time.monotonic()
     done = synthesize(write_request(), tmp_path / "run", 2, environment)
-    assert time.monotonic() - begun < 50, "no worker is left behind that waits for its task"
-    assert done.returncode == 2 and f"{full_scratch}: the disk of temporary files (TMPDIR) is full" in done.stderr, done.stderr
-    assert not partial_of(tmp_path / "run").exists(), "nothing was made"
-    assert synthesize(write_request(), tmp_path / "run", 1, environment).returncode == 0, "one worker needs none"
+    assert done.returncode == 0, done.stderr
 
 
 # Who runs it ----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from half_done import kill_half_done, wait_for
 from places import TESTS
 
 from ecg_batch.dataset.beats import BEAT_COLUMNS
+from ecg_batch.dataset.finalise import finalise
 from ecg_batch.dataset.layout import FAILURES, STAGING, partial_of
 from ecg_batch.dataset.receipts import missing, read_receipt
 from ecg_batch.dataset.rows import ROW_COLUMNS
@@ -79,6 +80,34 @@ def test_three_workers_make_the_same_bytes_as_one(make_dataset, start_driver, wr
     assert_same_dataset(one, tmp_path / "three")
     again = finish(start_driver(write_request(), tmp_path / "three", workers=3))
     assert again[0] == 0 and "nothing was left to do" in again[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "opened"), [("fork", 1), ("spawn", 2)])
+def test_workers_are_started_either_way(make_dataset, make_run, tmp_path, monkeypatch, way, opened):
+    """Forked ones have what their driver has opened; on a GPU, and where a fork is not safe, each opens it for itself."""
+    monkeypatch.setattr("ecg_batch.run.local.way_to_start", lambda plan: way)
+    run = make_run()
+    run_missing(run, 2, partial(open_and_note, tmp_path / "opened"))
+    assert (tmp_path / "opened").read_text() == "x" * opened
+    finalise(run)
+    assert_same_dataset(make_dataset(), run.out)
+
+
+def open_and_note(path: Path, plan):
+    with open(path, "a") as file:
+        file.write("x")
+    return fake()(plan)
+
+
+def test_how_a_worker_died_is_said(make_run):
+    """Where all of them die at their first shard, again and again would not help."""
+    with pytest.raises(UserError, match=r"worker [01] died \(SIGKILL\); killed, or out of memory\? .*fewer workers"):
+        run_missing(make_run(), 2, lambda plan: die_at_once)
+
+
+def die_at_once(*given):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -22,7 +22,6 @@ def examine(out: Path | None = None, cluster: Path | None = None) -> list[Fact]:
         "user": machine.user,
         "limits": machine.limits,
         "--out": partial(folders.dataset, out, bool(cluster)),
-        "TMPDIR": folders.temporary,
         "Slurm": partial(slurm, cluster),
     }
     return list(found(questions, LIMIT_S))

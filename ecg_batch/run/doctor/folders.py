@@ -3,7 +3,6 @@
 import fcntl
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -15,7 +14,6 @@ from ecg_batch.run.folder import place_of
 
 MOUNTS = Path("/proc/self/mountinfo")
 SCARCE_BYTES, SCARCE_FILES = 2**30, 1000
-SCARCE_TMP_BYTES = 2**20  # workers keep their tasks and logs there, some kilobytes each
 MODE_GROUP = 0o2000
 
 
@@ -113,25 +111,6 @@ def _without_links(error: OSError) -> Fact:
 def _lock(path: Path) -> None:
     with open(path, "rb+") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def temporary() -> Iterator[Fact]:
-    try:
-        folder = Path(tempfile.gettempdir())
-    except FileNotFoundError as error:
-        yield wrong("TMPDIR", f"{error.strerror}: {os.environ.get('TMPDIR', 'not set')}",
-                    "Set TMPDIR to a folder that can be written; several workers need one")  # fmt: skip
-        return
-    kind, _ = file_system(folder)
-    free = os.statvfs(folder)
-    size = free.f_bavail * free.f_frsize
-    asked = os.environ.get("TMPDIR")
-    instead = f" (TMPDIR is {shown_path(asked)}, which does not serve)" if asked and Path(asked) != folder else ""
-    text = f"{shown_path(folder)}, {kind}, {size / 2**20:,.0f} MB free{instead}"
-    if size < SCARCE_TMP_BYTES or (free.f_files and free.f_favail < 100):
-        yield wrong("TMPDIR", text, "Set TMPDIR to a folder with space; several workers keep their logs there")
-    else:
-        yield Fact("TMPDIR", text)
 
 
 def file_system(folder: Path) -> tuple[str, str]:

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 from ecg_batch.errors import UserError, number_of
@@ -32,7 +31,7 @@ def slurm(path: Path | None) -> Iterator[Fact]:
             yield wrong("Slurm", "none on this machine: none of its commands is on the PATH",
                         "Go to a login node (perhaps `module load slurm`), or leave --cluster out and say --workers N")  # fmt: skip
         else:
-            yield Fact("Slurm", f"none on this machine: none of its commands is on the PATH; {_without()}")
+            yield Fact("Slurm", "none on this machine: none of its commands is on the PATH; --workers N runs without it")
         return
     if absent:
         report = wrong if path else odd
@@ -67,13 +66,7 @@ def _silent(path: Path | None) -> Iterator[Fact]:
     version = f"{said.strip()}; " if said else ""
     report = wrong if path else odd
     yield report("Slurm", f"{version}its commands are here, but the controller gives no answer: {words}",
-                 f"A login node reaches it; or the controller is down: ask the site. Here {_without()}")  # fmt: skip
-
-
-def _without() -> str:
-    if find_spec("submitit"):
-        return "--workers N runs without it"
-    return "one process runs without it, and --workers N with the extra 'synthesize'"
+                 "A login node reaches it; or the controller is down: ask the site. Here --workers N runs without it")  # fmt: skip
 
 
 def _settings(configuration: str) -> Iterator[Fact]:

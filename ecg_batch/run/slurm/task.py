@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from ecg_batch.arrow import leave_pandas_out
 from ecg_batch.dataset.layout import FAILURES
 from ecg_batch.dataset.run import read_run
 from ecg_batch.run.identity import node_name
@@ -74,6 +75,7 @@ def _run_processes(work: ClusterTask) -> None:
 
 def _run(work: ClusterTask, sharers: int) -> None:
     _open_log()
+    leave_pandas_out()
     folder = Path(work.folder)
     warned = _note_usr2()
     has_time = TimeLeft(end_time(work.walltime_min))

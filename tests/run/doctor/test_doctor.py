@@ -20,7 +20,7 @@ from ecg_batch.run.doctor.facts import Fact, Worth, found, lines, odd, wrong
 from ecg_batch.run.slurm import queue as asking
 
 TOPICS = ["python", "ecg-batch", "packages", "kernels", "instructions", "torch", "GPU", "triton", "mamba_ssm", "causal_conv1d",
-          "system", "CPU", "memory", "user", "HOME", "limits", "--out", "file system", "TMPDIR", "Slurm"]  # fmt: skip
+          "system", "CPU", "memory", "user", "HOME", "limits", "--out", "file system", "Slurm"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -223,13 +223,6 @@ def test_links_and_locks_that_are_missing_are_told_and_keep_no_run_from_working(
     assert "no links between folders (Operation not supported): a mark" in text and "no flock (Operation not supported)" in text
 
 
-def test_a_scratch_that_does_not_serve_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders.tempfile, "tempdir", None)
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
-    (told,) = folders.temporary()
-    assert f"(TMPDIR is {tmp_path / 'nowhere'}, which does not serve)" in told.text
-
-
 # Slurm ----------------------------------------------------------------------------------------------------------------
 
 
@@ -291,15 +284,6 @@ def test_a_slurm_that_talks_nonsense_refuses_nothing(tools, tmp_path):
     tools(scontrol="echo hello", sinfo="printf '\\377\\000|||||||'")
     told = slurm_facts_of(tmp_path, "{cpus: 1000, memory_gb: 9000}")
     assert topics(told, Worth.WRONG) == [] and "not compared: Slurm does not say" in told[-1].text
-
-
-def test_without_submitit_workers_are_not_promised(tmp_path, monkeypatch):
-    from ecg_batch.run.doctor import slurm
-
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert "--workers N runs without it" in slurm_facts_of(tmp_path, None)[0].text
-    monkeypatch.setattr(slurm, "find_spec", lambda name: None)
-    assert "one process runs without it, and --workers N with the extra 'synthesize'" in slurm_facts_of(tmp_path, None)[0].text
 
 
 def test_an_out_that_slurm_would_read_as_a_pattern_is_wrong_with_slurm_alone(tmp_path):
