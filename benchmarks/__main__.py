@@ -29,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=256, help="records decoded, or made, together: a multiple of 64")
     parser.add_argument("--tokens", type=int, default=250, help="of a record; 250 are the texture of 10 s")
-    parser.add_argument("--records", type=int, default=8192, help="of the longer of two runs, the shorter has an eighth")
+    parser.add_argument("--records", type=int, default=65_536, help="of the longer of two runs, the shorter has an eighth")
     parser.add_argument("--mebibytes", type=int, default=256, help="copied in memory, and written to disk")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where decode and runs are measured")
     parser.add_argument("--json", type=Path, help="also write the figures here")

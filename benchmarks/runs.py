@@ -24,10 +24,10 @@ ROOT = Path(__file__).parents[1]
 DEMO, PUBLISHED = (ROOT / "configs" / f"{name}.yaml" for name in ("demo", "published"))
 SHORTER = 8  # so many times fewer records has the other run: in the difference of both there is no start-up
 ON_GPU = 8  # times as many, in batches and shards that are worth a GPU's while
-ASKED = {"cpu": [str(DEMO), "--set", "shard=512"], "cuda": [str(PUBLISHED), "--set", "device=cuda", "batch=1024", "shard=1024"]}
+ASKED = {"cpu": [str(DEMO), "--set"], "cuda": [str(PUBLISHED), "--set", "device=cuda", "batch=1024", "shard=1024"]}
 
 
-def measure(rounds: int, device: str = "cpu", records: int = 8192) -> list[dict]:
+def measure(rounds: int, device: str = "cpu", records: int = 65_536) -> list[dict]:
     rows, many = [], records * (ON_GPU if device == "cuda" else 1)
     few = many // SHORTER
     cores = min(len(os.sched_getaffinity(0)), 16)

@@ -7,7 +7,6 @@ import numpy as np
 from ecg_batch.draws import Stream, generator, uniforms
 from ecg_batch.request.model import HR_LIMITS_BPM, Distribution, Mix, Request
 from ecg_batch.request.rhythm_parameters import rate_limits_bpm
-from ecg_batch.signal.normal import ndtr, ndtri
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.retrieve import DonorIndex
 
@@ -28,6 +27,8 @@ def mix_queries(request: Request, start: int, stop: int) -> Queries:
 
 def cohort_queries(request: Request, donors: DonorIndex, start: int, stop: int) -> Queries:
     """Queries of records start .. stop - 1 that ask for what a donor is. donors: those that the request may use."""
+    from scipy.special import ndtri
+
     cohort, records = request.cohort, np.arange(start, stop)
     draws = uniforms(request.seed, records, Stream.QUERY, 2)  # (record, 2): the holder, its rate
     if cohort.labels is None:
@@ -78,5 +79,7 @@ def quantile(distribution: Distribution, draw: np.ndarray) -> np.ndarray:
     low, high = distribution.low, distribution.high
     if distribution.sd is None:
         return low + draw * (high - low)
+    from scipy.special import ndtr, ndtri  # 0.1 s
+
     below, above = (ndtr((edge - distribution.mean) / distribution.sd) for edge in (low, high))
     return np.clip(distribution.mean + distribution.sd * ndtri(below + draw * (above - below)), low, high)
