@@ -8,7 +8,8 @@ import pytest
 from kernel_builds import needs_kernel
 from places import ROOT
 
-HEAVY = ("torch", "scipy.signal", "scipy.stats", "pandas", "sleepecg", "zarr", "asyncio", "fsspec", "matplotlib", "submitit", "h5py", "wfdb", "jinja2")
+HEAVY = ("torch", "scipy.signal", "scipy.stats", "pandas", "sleepecg", "zarr", "asyncio", "fsspec", "matplotlib", "submitit")
+HEAVY += ("h5py", "wfdb", "jinja2")
 LOADED = "print([name for name in {heavy!r} if name in sys.modules])"
 COMMAND = "import sys; from ecg_batch.cli.main import main; assert main(sys.argv[1:]) == 0; " + LOADED
 RECORDS = """
