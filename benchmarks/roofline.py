@@ -7,13 +7,8 @@ same process. What counts as work is what the stage cannot do without: so the bo
 """
 
 import argparse
-import ctypes
 import hashlib
-import os
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +19,10 @@ from numcodecs import blosc
 
 from benchmarks.__main__ import about
 from benchmarks.decode import work
+from benchmarks.machine import DOUBLE, EXP_FLOP, LOADS, PAIRS, SINGLE, STORES, thread_rates
 from benchmarks.stages import measure as measured_stages
 from benchmarks.turns import median_seconds
 from ecg_batch.dataset.write import CODEC
-from ecg_batch.kernels.build import kernel
 from ecg_batch.request.parse import load_request
 from ecg_batch.run.planning import make_plan
 from ecg_batch.synthesis.batch import Batch, make_batch
@@ -35,10 +30,6 @@ from ecg_batch.synthesis.source import query_source
 from ecg_batch.synthesis.synthesizer import Synthesizer, open_synthesizer
 
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
-MANY = 12  # as in peak.cpp
-TIMES, ROUNDS = 4_000_000, 4000
-IN_CACHE = 192 << 10  # bytes: beyond the first cache of a core, within the second
-EXP_FLOP = 18  # multiply-adds count two: six of them, and six operations beside, for an exponential in float32
 LEADS, STORED = 8, 12
 
 
@@ -79,35 +70,6 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def thread_rates(rounds: int) -> dict[str, tuple[float, str]]:
-    """Of the calling thread: multiply-adds a second, each counts two, and bytes: the best of the rounds. Compiles peak.cpp."""
-    _, lanes = kernel()
-    with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder) / "peak.so"
-        command = [os.environ.get("CXX", "g++"), "-O3", "-std=c++17", "-march=native", f"-DLANES={lanes}", "-shared", "-fPIC"]
-        subprocess.run([*command, "-o", str(built), str(Path(__file__).with_name("peak.cpp"))], check=True)
-        peak = ctypes.CDLL(str(built))
-    number, cached = ctypes.c_int64, np.ones(IN_CACHE // 4, np.float32)
-    vectors, address = number(len(cached) // lanes), ctypes.c_void_p(cached.ctypes.data)
-    over_all = vectors, number(ROUNDS)
-    calls = {
-        "float32 multiply-adds": (lambda: peak.peak_single(number(TIMES), ctypes.c_float(0.5)), 2 * lanes * MANY * TIMES),
-        "float64 multiply-adds": (lambda: peak.peak_double(number(TIMES), ctypes.c_double(0.5)), lanes * MANY * TIMES),
-        "multiply-adds of 16 bits": (lambda: peak.peak_pairs(number(TIMES), ctypes.c_int32(3)), 4 * lanes * MANY * TIMES),
-        "loads from the second cache": (lambda: peak.peak_loads(address, *over_all), IN_CACHE * ROUNDS),
-        "stores to the second cache": (lambda: peak.peak_stores(address, *over_all, ctypes.c_float(1)), IN_CACHE * ROUNDS),
-    }
-    rates = {}
-    for name, (call, done) in calls.items():
-        took = []
-        for _ in range(rounds):
-            start = time.process_time()
-            call()
-            took.append(time.process_time() - start)
-        rates[name] = done / min(took) / 1e9, "GB/s" if "cache" in name else "Gop/s"
-    return rates
-
-
 def stages_work(synthesizer: Synthesizer, batch: Batch, rounds: int) -> dict[str, Work]:
     """The work of a record, in the mean over a batch; names as in stages.py."""
     samples, count = synthesizer.request.samples, len(batch.ecg)
@@ -120,15 +82,14 @@ def stages_work(synthesizer: Synthesizer, batch: Batch, rounds: int) -> dict[str
     # four samples of the loop and their weights, the lead matrix left out; two samples of units where cells meet, left out too;
     # sum, rounding, four derived leads and the error of all twelve
     finish = 2 * 4 * leads + 3 * leads + 6 * STORED * samples
-    loads, stores = "loads from the second cache", "stores to the second cache"
     return {
-        "draw codes (Mamba)": Work({"float32 multiply-adds": beats * (flop + EXP_FLOP * exps)}),
-        "choose units": Work({"multiply-adds of 16 bits": 2 * pool * levels * beats, loads: 2 * pool * levels}),
+        "draw codes (Mamba)": Work({SINGLE: beats * (flop + EXP_FLOP * exps)}),
+        "choose units": Work({PAIRS: 2 * pool * levels * beats, LOADS: 2 * pool * levels}),
         "read the donor's loop, lay units, filter, compose": Work(
-            {"float64 multiply-adds": finish, loads: (4 * 2 + 2 * 2) * leads, stores: 2 * STORED * samples}
+            {DOUBLE: finish, LOADS: (4 * 2 + 2 * 2) * leads, STORES: 2 * STORED * samples}
         ),
         # two sections of a band-pass, there and back, nine operations each; slope, its square and a running mean
-        "check": Work({"float64 multiply-adds": samples * (2 * 2 * 9 + 9 + 4), loads: 8 * samples}),
+        "check": Work({DOUBLE: samples * (2 * 2 * 9 + 9 + 4), LOADS: 8 * samples}),
         "write, read back, hash": Work(seconds=write_seconds(batch.ecg, rounds) / count),
     }
 

@@ -1,12 +1,12 @@
 """The VQ-VAE's decoder on one thread: the compiled kernel and plain torch, a batch and a lone record, against the ceiling.
 
-The ceiling adds up the time of a record's products at the machine's sgemm rate and of its exponentials at the machine's exp rate.
+The ceiling is the time of a record's products and exponentials at the rate of the thread's multiply-adds.
 """
 
 import numpy as np
 import torch
 
-from benchmarks.decode import BATCH, TOKENS, on_one_thread
+from benchmarks.decode import BATCH, TOKENS, ceiling, on_one_thread
 from benchmarks.turns import median_seconds
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.kernels import texture as texture_kernel
@@ -45,9 +45,8 @@ def _ratio(rates: dict[str, float], name: str) -> str:
 
 
 def _ceiling(config: VqVaeConfig, machine: list[dict], rate: float, tokens: int) -> dict:
-    gflops, gexps = (next(row["value"] for row in machine if row["what"] == kind) for kind in ("sgemm", "exp"))
     flop, exps = work(config)
-    most = 1 / (tokens * (flop / gflops + exps / gexps) / 1e9)
+    most = ceiling(machine, flop, exps) / tokens
     return {
         "what": f"ceiling: {flop * tokens / 1e6:.0f} MFLOP and {exps * tokens / 1e6:.2f} M exp a record",
         "value": most,
