@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
@@ -174,7 +175,8 @@ static int decode_lone(const Model &m, const Call &call, int64_t first, int64_t 
     t.xz = rest.take(vectors(2 * m.d_in)), t.xc = rest.take(wide), t.delta = rest.take(wide), t.weight = rest.take(vectors(K));
     Lanes *conv = rest.take(m.layers * wide * m.k), *ssm = rest.take(m.layers * wide * m.n);
     for (int64_t record = first; record < stop; record++) {
-        for (int64_t i = 0; i < m.layers; i++) {
+        if (!call.conv) std::fill_n(conv, m.layers * wide * m.k, Lanes{}), std::fill_n(ssm, m.layers * wide * m.n, Lanes{});
+        for (int64_t i = 0; call.conv && i < m.layers; i++) {
             lone_load(m.d_in, m.k, call.conv + (i * call.records + record) * taps, conv + i * wide * m.k);
             lone_load(m.d_in, m.n, call.ssm + (i * call.records + record) * states, ssm + i * wide * m.n);
         }
@@ -191,7 +193,7 @@ static int decode_lone(const Model &m, const Call &call, int64_t first, int64_t 
             call.out[record * call.tokens + at] = token;
         }
         call.last[record] = token;
-        for (int64_t i = 0; i < m.layers; i++) {
+        for (int64_t i = 0; call.conv && i < m.layers; i++) {
             lone_store(m.d_in, m.k, conv + i * wide * m.k, call.conv + (i * call.records + record) * taps);
             lone_store(m.d_in, m.n, ssm + i * wide * m.n, call.ssm + (i * call.records + record) * states);
         }

@@ -3,6 +3,7 @@
 // sum has one order, so a record's tokens depend on no neighbour, no thread count, and not on how wide the vectors are.
 // Letters as in mamba.py.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -113,7 +114,8 @@ INLINE void store(int64_t channels, int64_t lanes, const Lanes *from, float *to)
 INLINE void decode_tile(const Model &m, const Call &call, const Tile &t, int64_t first) {
     const int64_t lanes = call.stop - first < LANES ? call.stop - first : LANES;
     const int64_t taps = m.d_in * m.k, states = m.d_in * m.n;
-    for (int64_t layer = 0; layer < m.layers; layer++) {
+    if (!call.conv) std::fill_n(t.conv, m.layers * taps, Lanes{}), std::fill_n(t.ssm, m.layers * states, Lanes{});
+    for (int64_t layer = 0; call.conv && layer < m.layers; layer++) {
         load(taps, lanes, call.conv + (layer * call.records + first) * taps, t.conv + layer * taps);
         load(states, lanes, call.ssm + (layer * call.records + first) * states, t.ssm + layer * states);
     }
@@ -136,7 +138,7 @@ INLINE void decode_tile(const Model &m, const Call &call, const Tile &t, int64_t
         for (int64_t lane = 0; lane < lanes; lane++) call.out[(first + lane) * call.tokens + at] = token[lane];
     }
     for (int64_t lane = 0; lane < lanes; lane++) call.last[first + lane] = token[lane];
-    for (int64_t layer = 0; layer < m.layers; layer++) {
+    for (int64_t layer = 0; call.conv && layer < m.layers; layer++) {
         store(taps, lanes, t.conv + layer * taps, call.conv + (layer * call.records + first) * taps);
         store(states, lanes, t.ssm + layer * states, call.ssm + (layer * call.records + first) * states);
     }

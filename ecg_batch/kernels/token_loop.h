@@ -22,7 +22,7 @@ struct Model {
 struct Call {
     int64_t records, first, stop, tokens;  // of the batch's b records, those from first to stop are decoded
     int64_t *last;          // (b,) the token before; left as the last one made
-    float *conv, *ssm;      // (layer, b, d_in, k), (layer, b, d_in, n), moved on in place
+    float *conv, *ssm;      // (layer, b, d_in, k), (layer, b, d_in, n), moved on in place; null: from the beginning, and not kept
     const double *uniform;  // (b, l)
     int64_t *out;           // (b, l)
     double temperature;

@@ -59,11 +59,6 @@ class Packed:
     model: Model
     held: list[np.ndarray]
 
-    def empty_state(self, records: int) -> tuple[np.ndarray, np.ndarray]:
-        """MambaLM.empty_state: conv (layer, b, d_in, k), ssm (layer, b, d_in, n)."""
-        layers, d_in = self.model.layers, self.model.d_in
-        return tuple(np.zeros((layers, records, d_in, last), np.float32) for last in (self.model.k, self.model.n))
-
 
 def nearest_exp(x: np.ndarray) -> np.ndarray:
     """exp, rounded to the nearest float32. That of torch gives another in one value of a hundred, that of numpy in one of three."""
@@ -96,7 +91,7 @@ def pack(config, tensors: Mapping[str, np.ndarray], exp=nearest_exp) -> Packed:
 def draw(
     mamba: Packed,
     last: np.ndarray,
-    state: tuple[np.ndarray, np.ndarray],
+    state: tuple[np.ndarray, np.ndarray] | None,
     uniforms: np.ndarray,
     temperature: float,
     condition: np.ndarray | None = None,
@@ -105,11 +100,11 @@ def draw(
 ) -> np.ndarray:
     """The next l tokens after the token `last` (b,), one uniform each: (b, l) float64 -> (b, l) int64.
 
-    `state`, as Packed.empty_state gives it, moves on in place. condition: (b, d), added to the embedding of every token.
+    `state`, as MambaLM.empty_state has it, moves on in place; None: the empty one, which is not kept. condition: (b, d), added to
+    the embedding of every token.
     """
     library, lanes = kernel(build)
-    conv, ssm = state
-    if not (conv.flags.c_contiguous and ssm.flags.c_contiguous):
+    if state is not None and not all(part.flags.c_contiguous for part in state):
         raise ValueError("the state of the token loop must be contiguous, as MambaLM.empty_state gives it")
     last, uniforms = np.array(last, np.int64), np.ascontiguousarray(uniforms, np.float64)  # (b,) that moves on, (b, l)
     tokens = np.empty(uniforms.shape, np.int64)  # (b, l)
@@ -117,7 +112,8 @@ def draw(
     added = None if condition is None else np.ascontiguousarray(condition, np.float32)  # (b, d)
 
     def decode(first: int, stop: int) -> None:
-        arrays = map(address, (last, conv, ssm, uniforms, tokens))
+        states = (None, None) if state is None else map(address, state)
+        arrays = address(last), *states, address(uniforms), address(tokens)
         call = Call(records, first, stop, length, *arrays, temperature, None if added is None else address(added))
         if library.ecg_decode(ctypes.byref(mamba.model), ctypes.byref(call)):  # ctypes lets other threads run meanwhile
             raise MemoryError("no memory for the token loop, about 500 KB a thread")

@@ -10,6 +10,7 @@ from kernel_builds import RUNS_HERE, SAME_BITS, needs_kernel, needs_two_widths
 
 from ecg_batch import draws
 from ecg_batch.bundled import BUNDLED
+from ecg_batch.kernels import token_loop
 from ecg_batch.kernels.build import BUILDS, kernels
 from ecg_batch.kernels.token_loop import continue_tokens as compiled_tokens
 from ecg_batch.kernels.token_loop import fits
@@ -46,6 +47,20 @@ def test_the_kernel_is_there_where_it_can_be():
 
 
 @pytest.mark.slow
+@needs_kernel
+@pytest.mark.parametrize("build", RUNS_HERE)
+@pytest.mark.parametrize("records", [1, 3, 16, 41])
+def test_without_a_state_it_begins_with_the_empty_one(models, build, records):
+    """And keeps none: what noise under a few beats is written with."""
+    tensors = {name: tensor.numpy() for name, tensor in models.mamba.state_dict().items()}
+    packed, last = token_loop.pack(models.mamba.config, tensors), np.full(records, models.mamba.config.texture_tokens)
+    state = models.mamba.empty_state(records)
+    empty = state.conv.numpy(), state.ssm.numpy()
+    drawn = [token_loop.draw(packed, last, state, uniforms(range(records), 9).numpy(), 1.0, build=build) for state in (None, empty)]
+    np.testing.assert_array_equal(*drawn)
+    assert any(part.any() for part in empty)
+
+
 @needs_kernel
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("build", RUNS_HERE)

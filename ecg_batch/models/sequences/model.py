@@ -55,5 +55,4 @@ def draw_codes(model: SequenceModel, condition: np.ndarray, uniforms: np.ndarray
         from ecg_batch.models.sequences.network import plain_codes
 
         return plain_codes(model, condition, uniforms, temperature)
-    first, state = np.full(len(condition), model.config.codes), model.mamba.empty_state(len(condition))
-    return token_loop.draw(model.mamba, first, state, uniforms, temperature, condition)
+    return token_loop.draw(model.mamba, np.full(len(condition), model.config.codes), None, uniforms, temperature, condition)
