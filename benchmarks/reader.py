@@ -120,7 +120,8 @@ def timed(work, rounds: int) -> tuple[float, float]:
     for _ in range(rounds):
         start, cpu = time.perf_counter(), cpu_s()
         records = work()
-        found.append((records / (time.perf_counter() - start), records / (cpu_s() - cpu)))
+        took = max(cpu_s() - cpu, 1 / os.sysconf("SC_CLK_TCK"))  # of a short one the clock may see nothing
+        found.append((records / (time.perf_counter() - start), records / took))
     return tuple(statistics.median(column) for column in zip(*found, strict=True))
 
 
