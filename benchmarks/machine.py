@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.turns import median_seconds
-from ecg_batch.kernels.build import kernel
+from ecg_batch.kernels.build import kernel, why_plain
 
 MATRIX = 1024
 MANY = 12  # as in peak.cpp
@@ -50,6 +50,8 @@ def measure(rounds: int, mebibytes: int = 256) -> list[dict]:
 
 def thread_rates(rounds: int) -> dict[str, tuple[float, str]]:
     """Of the calling thread: multiply-adds a second, each counts two, and bytes: the best of the rounds. Compiles peak.cpp."""
+    if not kernel():
+        raise SystemExit(f"no compiled kernels, whose vectors are measured here: {why_plain()}")
     _, lanes = kernel()
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / "peak.so"

@@ -7,6 +7,15 @@ constexpr int MANY = 12;
 typedef double Doubles __attribute__((vector_size(4 * LANES)));
 typedef int64_t Longs __attribute__((vector_size(4 * LANES)));
 
+// The compiler may not leave out what is loaded or stored.
+INLINE void keep(Lanes &one) {
+#if defined(__aarch64__)
+    asm("" : "+w"(one));
+#else
+    asm("" : "+x"(one));
+#endif
+}
+
 template <typename Number, typename Step>
 INLINE double repeated(int64_t times, Number start, Step step) {
     Number sum[MANY];
@@ -38,7 +47,7 @@ extern "C" double peak_loads(const float *buffer, int64_t vectors, int64_t round
         for (int64_t v = 0; v + MANY <= vectors; v += MANY)
             for (int i = 0; i < MANY; i++) {
                 Lanes one = *(const Anywhere *)(buffer + (v + i) * LANES);
-                asm("" : "+x"(one));
+                keep(one);
                 sum[i] += one;
             }
     double all = 0;
@@ -50,7 +59,7 @@ extern "C" void peak_stores(float *buffer, int64_t vectors, int64_t rounds, floa
     for (int64_t round = 0; round < rounds; round++)
         for (int64_t v = 0; v < vectors; v++) {
             Lanes one = splat(value);
-            asm("" : "+x"(one));
+            keep(one);
             *(Anywhere *)(buffer + v * LANES) = one;
         }
 }

@@ -3,7 +3,7 @@
 A stage that computes cannot take less time than its multiply-adds at the rate of the thread's vector units (peak.cpp, which is
 compiled here for this machine), nor than its bytes at the rate of its second-level cache. A stage that a library does whole
 (compression, sums) takes what that library takes for the same bytes by itself. All rates are measured first, on one thread, in the
-same process. What counts as work is what the stage cannot do without: so the bound is one that no program of this kind passes.
+same process. What counts as work is what the stage cannot do without.
 """
 
 import argparse

@@ -87,7 +87,7 @@ def _first(scratch: Path, workers: int, records: int) -> tuple[float, float]:
         out, start = Path(folder) / "run", time.perf_counter()
         process = _started(*_synthesize(out, workers, records))
         receipts = (out.with_name("run.partial") / "receipts", out / "receipts")
-        while not any(path.suffix == ".json" for each in receipts if each.is_dir() for path in each.iterdir()):
+        while not any(path.suffix == ".json" for each in receipts for path in each.glob("*.json")) and process.poll() is None:
             time.sleep(LOOK_S)
         wall_s = time.perf_counter() - start
         return wall_s, _ended(process, start)[1]

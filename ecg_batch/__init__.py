@@ -1,4 +1,4 @@
-"""Labelled synthetic 12-lead ECGs at scale. See README.md; the file to read first is shard.py."""
+"""Labelled synthetic 12-lead ECGs at scale. See README.md; the file to read first is synthesis/generate.py."""
 
 from importlib import import_module
 

@@ -1,7 +1,7 @@
 """Write long records minute by minute: each is a Zarr shard file of its own, whatever its length held a minute at a time.
 
 zarr-python writes a shard only whole: 24 hours would be 207 MB for each record of a batch. Afterwards the file is read back and
-held against what was written. tests/test_holter.py compares with zarr-python's.
+held against what was written. tests/synthesis/long/test_holter.py compares with zarr-python's.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """What finishes a record as compiled kernels, finish.cpp, where they were built and this CPU can run them.
 
-Their references are retime.plain_read_loop, compose.plain_low_pass, compose.plain_compose, texture_stream.plain_shelf and, of the
+Their references are retime.plain_read_loop, filters.band, compose.plain_compose, texture_stream.plain_shelf and, of the
 filter of beats.detect_rows, sleepecg's own.
 """
 

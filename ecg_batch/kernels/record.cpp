@@ -231,6 +231,7 @@ extern "C" int ecg_records(const Loops *loops, const Units *units, const Job *gi
             if (lay(*units, job, i, texture)) failed = 2;
             for (int64_t k = 0; k < whole; k++) texture[k] *= MV_PER_UV;
         }
+        static_assert(2 * LEADS <= 16, "more rows than are filtered in place");
         const int64_t rows = job.texture_mv ? LEADS : 2 * LEADS;
         if (job.low_pass && ecg_filtfilt(job.low_pass, skeleton, rows, time, skeleton)) failed = 1;
         if (failed) break;

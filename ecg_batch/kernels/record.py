@@ -16,7 +16,7 @@ from ecg_batch.leads import MODELLED
 CORNERS = 5  # of the time map from one beat to the next, the first at R
 DOUBLE = ctypes.c_double
 TYPES = {DOUBLES: np.float64, INTS: np.int64, INT16S: np.int16, INT32S: np.int32}
-REFUSED = {1: MemoryError("no memory for a record"), 2: IndexError("a unit reaches out of its recording")}
+REFUSED = {1: (MemoryError, "no memory for a record"), 2: (IndexError, "a unit reaches out of its recording")}
 
 
 class _Struct(ctypes.Structure):
@@ -100,8 +100,11 @@ def records(loops: Loops | None, units: Units | None, samples: int, count: int, 
     for name in ("skeleton_uv", "texture_mv", "skeleton_mv"):
         if given.get(name) is not None and given[name].shape != (count, len(MODELLED), samples):
             raise ValueError(f"{name} {given[name].shape}; needed ({count}, {len(MODELLED)}, {samples})")
+    if units is not None and samples > units.samples:
+        raise ValueError(f"{samples} samples a record; textures of the bank have {units.samples}")
     job = Job(records=count, samples=samples, ecg=ecg, extremes=extremes, reached=reached, **given)
     failed = library(build).ecg_records(loops and ctypes.byref(loops), units and ctypes.byref(units), ctypes.byref(job))
     if failed:
-        raise REFUSED[failed]
+        kind, why = REFUSED[failed]
+        raise kind(why)
     return ecg, extremes, reached[:, 0].copy(), reached[:, 1].copy()

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0  # between looks at the receipts
 GRACE_S = 20.0  # for workers to end by themselves after a signal; then they are killed
 ENDING = (signal.SIGINT, signal.SIGTERM)
-MOST_SAID = 20_000  # characters that a worker says at its end: a pipe takes 64 kB before anybody reads
+MOST_SAID = 15_000  # characters that a worker says at its end: a pipe takes 64 kB before anybody reads
 
 
 def synthesize(
@@ -299,12 +299,17 @@ def _said_at_the_end(jobs: list[Job], look: Callable[[], None]) -> list[str]:
 
 
 def _problem(job: Job) -> str:
-    with suppress(EOFError):
+    with suppress(EOFError, OSError):  # nothing was said, or a part of it
         return job.said.recv()
     job.process.join()
     how = job.process.exitcode
-    how = signal.Signals(-how).name if how < 0 else f"exit status {how}"
+    how = _signal_name(-how) if how < 0 else f"exit status {how}"
     return f"worker {job.index} died ({how}); killed, or out of memory? Run the same command with fewer workers"
+
+
+def _signal_name(number: int) -> str:
+    known = {each.value: each.name for each in signal.Signals}
+    return known.get(number, f"signal {number}")  # those for real time have no names
 
 
 def _end(jobs: list[Job]) -> None:
@@ -316,6 +321,7 @@ def _end(jobs: list[Job]) -> None:
         job.process.join(max(deadline - time.monotonic(), 0))
         if job.process.is_alive():
             job.process.kill()
+            job.process.join(1.0)
         job.said.close()
 
 

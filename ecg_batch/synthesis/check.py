@@ -45,13 +45,18 @@ def check_all(
 
 
 def same_beats(found: Sequence[np.ndarray], beats: Sequence[np.ndarray], samples: int, fs_hz: float) -> np.ndarray:
-    """Whether both lists of a record name the same beats within 100 ms, those near the ends left out: bool (record,)."""
+    """Whether both lists of a record name the same beats within 100 ms, those near the ends left out: bool (record,).
+
+    Beats far outside a record are near nothing in it, and are left out first.
+    """
     near, edge, records = BEAT_WITHIN_S * fs_hz, EDGE_S * fs_hz, len(found)
-    apart = samples + 2 * math.ceil(near)  # from one record to the next, when all lie one after another
+    apart = samples + 4 * math.ceil(near)  # from one record to the next, when all lie one after another
 
     def placed(each: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(record, time among all records, whether it is away from the ends) of each beat."""
         record, r = np.repeat(np.arange(records), [len(own) for own in each]), np.concatenate(each)
+        close = (r > -near) & (r < samples + near)
+        record, r = record[close], r[close]
         return record, r + apart * record, (r >= edge) & (r < samples - edge)
 
     both = placed(found), placed(beats)

@@ -62,7 +62,7 @@ class Loops:
     def for_kernel(self, rows: np.ndarray) -> record_kernel.Loops:
         """All of them; those in these rows are filled in."""
         for row in set(rows[~self._there[rows]].tolist()):
-            loop = donor_loop(self._bank, row).loop
+            loop = donor_loop(self._bank, row).loop  # not kept twice
             np.take(loop.T, np.arange(-1, loop.shape[1] + 2), axis=0, out=self._around[row, : loop.shape[1] + 3], mode="wrap")
             self._there[row] = True
         return self._of_kernel

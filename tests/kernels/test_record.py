@@ -7,6 +7,7 @@ from making import plan_of
 
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors.bank import read_bank
+from ecg_batch.kernels import finish as finish_kernel
 from ecg_batch.kernels import record as record_kernel
 from ecg_batch.kernels import units as units_kernel
 from ecg_batch.synthesis import batch as made_in
@@ -63,7 +64,9 @@ def test_a_record_is_that_of_numpy(asked, tmp_path, monkeypatch):
     made_in.make_batch(synthesizer, query_source(plan.request, tmp_path)(0, 48))
     compiled = record_kernel.records
     for args in seen:
-        plain, plain_skeleton = plain_finish(*args)
+        with monkeypatch.context() as without:
+            without.setattr(finish_kernel, "library", lambda *_: None)
+            plain, plain_skeleton = plain_finish(*args)
         of_builds = {}
         for build in RUNS_HERE:
             monkeypatch.setattr(record_kernel, "records", lambda *a, build=build, **given: compiled(*a, build=build, **given))
@@ -91,9 +94,16 @@ def test_what_no_16_bits_hold_is_cut_and_its_extremes_are_not():
         record_kernel.records(None, None, 41, 1, skeleton_uv=skeleton, **given)
 
 
-def test_a_unit_beyond_its_recording_is_refused(tmp_path):
+@pytest.mark.parametrize(("how", "error"), [("units", IndexError), ("textures", ValueError)])
+def test_a_unit_beyond_its_recording_is_refused(tmp_path, how, error):
     synthesizer = open_synthesizer(plan := plan_of(tmp_path, records=4))
-    short = synthesizer.units.for_kernel.held | {"rest": np.zeros((len(synthesizer.bank.table), 20, 8), np.int16)}
-    synthesizer.units.for_kernel = units_kernel.all_units(**short, t_end=42, p_begins=30, least=10)
-    with pytest.raises(IndexError, match="out of its recording"):
-        made_in.make_batch(synthesizer, query_source(plan.request, tmp_path)(0, 4))
+    held = dict(synthesizer.units.for_kernel.held)
+    if how == "units":
+        held |= {name: held[name] + 2000 for name in ("r", "first", "last")}
+    else:
+        held["rest"] = np.zeros((len(synthesizer.bank.table), 20, 8), np.int16)
+    synthesizer.units.for_kernel = units_kernel.all_units(**held, t_end=42, p_begins=30, least=10)
+    for _ in range(2):  # what was raised before leaves nothing behind
+        with pytest.raises(error, match="out of its recording|textures of the bank have 20") as told:
+            made_in.make_batch(synthesizer, query_source(plan.request, tmp_path)(0, 4))
+    assert len([entry for entry in told.traceback if entry.name == "make_batch"]) == 1

@@ -84,6 +84,8 @@ def test_beats_near_the_ends_may_be_missed_or_found():
     beats = [inner, np.append(inner, 390), inner, inner, none, inner, none, inner]
     alike = [True, True, False, False, True, False, False, True]
     np.testing.assert_array_equal(same_beats(found, beats, 400, 100), alike)
+    outside = np.array([-300, -90, 480, 1400])  # beats that are not in the record
+    np.testing.assert_array_equal(same_beats(found, [np.sort(np.append(each, outside)) for each in beats], 400, 100)[:4], alike[:4])
     for one in zip(found, beats, alike, strict=True):  # whatever the records beside it
         assert same_beats([one[0]], [one[1]], 400, 100).tolist() == [one[2]]
 

@@ -1,4 +1,4 @@
-"""Folders: where the dataset and temporary files would go, and whether what a run does there works, tried with files of its own."""
+"""Folders: where the dataset would go, and whether what a run does there works, tried with files of its own."""
 
 import fcntl
 import os
