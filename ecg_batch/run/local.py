@@ -294,6 +294,8 @@ def _said_at_the_end(jobs: list[Job], look: Callable[[], None]) -> list[str]:
     while running:
         for said in wait(list(running), timeout=LOOK_S):
             problems.append(_problem(running.pop(said)))
+            if problems[-1] and running:
+                log.warning("%s. The others go on", problems[-1])
         look()
     return [problem for problem in problems if problem]
 

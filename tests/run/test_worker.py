@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -108,6 +109,20 @@ def test_how_a_worker_died_is_said(make_run):
 
 def die_at_once(*given):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_is_named_and_the_others_make_its_shards(make_dataset, make_run, tmp_path, caplog):
+    def one_dies(*given):
+        with suppress(FileExistsError):
+            (tmp_path / "struck").touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return fake()(run.plan)(*given)
+
+    run = make_run()
+    run_missing(run, 2, lambda plan: one_dies)
+    assert [said.levelname for said in caplog.records if "died (SIGKILL)" in said.message] == ["WARNING"]
+    finalise(run)
+    assert_same_dataset(make_dataset(), run.out)
 
 
 @pytest.mark.slow
