@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     figures = {"about": about(sys.argv[1:] if words is None else words)}
-    print("\n".join(f"{key}: {value}" for key, value in figures["about"].items()))
+    print(said(figures["about"]))
     for part in args.parts or PARTS:
         figures[part] = run_part(part, args, figures)
         print(f"\n{part}")
@@ -74,13 +74,17 @@ def run_part(part: str, args: argparse.Namespace, figures: dict) -> list[dict]:
     return measure(args.rounds)
 
 
-def about(words: Sequence[str]) -> dict:
+def said(about: dict) -> str:
+    return "\n".join(f"{key}: {value}" for key, value in about.items())
+
+
+def about(words: Sequence[str], module: str = "benchmarks") -> dict:
     """What a figure is worth nothing without."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent)
     cpu = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     wide = next((name for name in ("avx512f", "avx2") if f" {name} " in Path("/proc/cpuinfo").read_text()), "no AVX2")
     return {
-        "command": "python -m benchmarks " + " ".join(words),
+        "command": " ".join([f"python -m {module}", *words]),
         "commit": commit.stdout.strip() or "unknown",
         "cpu": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores, {cpu[0] if cpu else platform.processor()}, {wide}",
         "software": f"Python {platform.python_version()}, torch {version('torch')}",

@@ -17,7 +17,7 @@ import google_crc32c
 import numpy as np
 from numcodecs import blosc
 
-from benchmarks.__main__ import about
+from benchmarks.__main__ import about, said
 from benchmarks.decode import work
 from benchmarks.machine import DOUBLE, EXP_FLOP, LOADS, PAIRS, SINGLE, STORES, thread_rates
 from benchmarks.stages import measure as measured_stages
@@ -46,9 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=256, help="records made together")
     args = parser.parse_args(words)
-    words = sys.argv[1:] if words is None else words
-    said = about(words) | {"command": " ".join(["python -m benchmarks.roofline", *words])}
-    print("\n".join(f"{key}: {value}" for key, value in said.items()))
+    print(said(about(sys.argv[1:] if words is None else words, "benchmarks.roofline")))
     rates = thread_rates(args.rounds)
     print("\n" + "\n".join(f"{name:<44}{value:>10.3g} {unit}" for name, (value, unit) in rates.items()))
     plan, _ = make_plan(load_request(DEMO, [f"batch={args.batch}"]))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.__main__ import about
+from benchmarks.__main__ import about, said
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "configs" / "demo.yaml"
@@ -31,9 +31,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--records", type=int, default=2048, help="of the demo")
     arguments = parser.parse_args(words)
-    words = sys.argv[1:] if words is None else words
-    said = about(words) | {"command": " ".join(["python -m benchmarks.start", *words])}
-    print("\n".join(f"{name}: {what}" for name, what in said.items()))
+    print(said(about(sys.argv[1:] if words is None else words, "benchmarks.start")))
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
         for line in described(in_turns(candidates(Path(scratch), arguments.records), arguments.rounds)):
             print(line)

@@ -138,6 +138,11 @@ class Bank:
         """R samples of one donor, ascending."""
         return self.r_sample[donor][self.r_sample[donor] >= 0]
 
+    def of_loops(self, of_beats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values of beats (donor, beat), those of each donor's loop first, and how many these are: (donor,)."""
+        inside = (self.r_sample >= self.loop_start[:, None]) & (self.r_sample < self.loop_stop[:, None])
+        return np.take_along_axis(of_beats, np.argsort(~inside, axis=1, kind="stable"), axis=1), inside.sum(axis=1)
+
 
 def read_table(folder: Path) -> DonorTable:
     """The donors of a bank without their ECGs. UserError when it is no bank, damaged, or from a newer version of this program."""

@@ -70,13 +70,11 @@ class Loops:
     @cached_property
     def _of_kernel(self) -> record_kernel.Loops:
         bank, start, stop = self._bank, self._bank.loop_start.astype(np.int64), self._bank.loop_stop.astype(np.int64)
-        inside = (bank.r_sample >= start[:, None]) & (bank.r_sample < stop[:, None])
-        first_inside = np.argsort(~inside, axis=1, kind="stable")
+        r, beats = bank.of_loops(bank.r_sample.astype(np.int64))
         fiducials = np.stack([getattr(bank, name) for name in ("p_on", "qrs_on", "qrs_off", "t_end")], axis=1)
         return record_kernel.Loops(
-            samples=self._around.shape[1], most=inside.shape[1], around=self._around, fiducials=fiducials,
-            r=np.take_along_axis(bank.r_sample.astype(np.int64), first_inside, axis=1) - start[:, None],
-            beats=inside.sum(axis=1), length=stop - start,
+            samples=self._around.shape[1], most=r.shape[1], around=self._around, fiducials=fiducials,
+            r=r - start[:, None], beats=beats, length=stop - start,
         )  # fmt: skip
 
 

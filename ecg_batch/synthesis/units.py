@@ -174,10 +174,8 @@ class UnitIndex:
 
     @cached_property
     def ordinary_in_loop(self) -> np.ndarray:
-        """Which beats of each donor's loop are of its most frequent type: bool (donor, beat), the loop's first beat first."""
-        bank = self.bank
-        inside = (bank.r_sample >= bank.loop_start[:, None]) & (bank.r_sample < bank.loop_stop[:, None])
-        return np.take_along_axis(bank.beat_type == 0, np.argsort(~inside, axis=1, kind="stable"), axis=1)
+        """Which beats of each donor's loop are of its most frequent type: bool (donor, beat)."""
+        return self.bank.of_loops(self.bank.beat_type == 0)[0]
 
     def rest(self, row: np.ndarray, sample: np.ndarray) -> np.ndarray:
         """Texture without its drift at samples of rows that were taken apart, (time,) each: int16 (lead, time) in microvolts."""
