@@ -12,10 +12,10 @@ from pathlib import Path
 
 from ecg_batch.dataset.clearing import clear
 from ecg_batch.dataset.croissant import croissant
-from ecg_batch.dataset.layout import CROISSANT, FAILURES, MANIFEST, PARTS, PLAN, README, STAGING, SUMS
-from ecg_batch.dataset.manifest import make_manifest, sums_text
+from ecg_batch.dataset.layout import CROISSANT, FAILURES, MANIFEST, PARTS, PLAN, README, STAGING, SUMS, Shard
+from ecg_batch.dataset.manifest import ADDED_UP, make_manifest, sums_text
 from ecg_batch.dataset.readme import readme
-from ecg_batch.dataset.receipts import read_receipts
+from ecg_batch.dataset.receipts import missing, read_receipt
 from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.sums import damaged_files, read_sums
 from ecg_batch.errors import UserError, number_of
@@ -37,15 +37,16 @@ def finalise(run: Run) -> None:
 
 def finalise_steps(run: Run) -> Iterator[str]:
     """The steps, each named once it is done; the tests stop between any two of them."""
-    from ecg_batch.dataset.parts import merge_parts
+    from ecg_batch.dataset.parts import merging
 
     if run.is_sealed:  # a former finalise got this far, and may have removed parts already
         _refuse_damage(run.folder)
     else:
-        receipts = _complete_receipts(run)
-        sums = _checked_sums(run, receipts)
-        yield "shards checked"
-        merge_parts(run)
+        _refuse_gaps(run)
+        with merging(run) as place:
+            receipts, sums = _checked_shards(run)
+            yield "shards checked"
+            place()
         yield "records merged"
         manifest = make_manifest(run.plan, receipts)
         write_over(run.folder / MANIFEST, to_json(manifest), run.staging)
@@ -75,37 +76,38 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _complete_receipts(run: Run) -> list[dict]:
-    """Receipts of all shards in order."""
-    receipts = read_receipts(run, whole=True)
-    absent = [str(shard.index) for shard in run.shards if shard.index not in receipts]
-    if absent:
-        shown = ", ".join(absent[:20]) + (" ..." if len(absent) > 20 else "")
+def _refuse_gaps(run: Run) -> None:
+    if absent := missing(run):
+        shown = ", ".join(str(shard.index) for shard in absent[:20]) + (" ..." if len(absent) > 20 else "")
         raise UserError(
             f"{len(absent)} of {number_of(len(run.shards), 'shard', 'have')} no receipt: {shown}. Run the same command again; "
             "finished shards are kept"
         )
-    return [receipts[shard.index] for shard in run.shards]
 
 
-def _checked_sums(run: Run, receipts: list[dict]) -> dict[str, str]:
-    """sha256 of the shards' files, each read again and held against its receipt."""
+def _checked_shards(run: Run) -> tuple[list[dict], dict[str, str]]:
+    """What the manifest needs of each receipt, in order, and the sha256 of the files that stay. Every file is read again and held
+    against its receipt. Receipts are read one at a time, for there may be many: a whole one takes 3 kB.
+    """
+    kept: list[dict] = []
     sums: dict[str, str] = {}
-    for of_shard in in_threads(lambda receipt: _checked(run, receipt), track(receipts, "check", "shards")):
-        sums |= of_shard
-    return sums
+    for shard, receipt in in_threads(lambda shard: _checked(run, shard), track(run.shards, "check", "shards")):
+        kept.append({name: receipt[name] for name in ADDED_UP if name in receipt})
+        sums |= {name: receipt["files"][name]["sha256"] for name in run.plan.ecg_files(shard)}
+    return kept, sums
 
 
-def _checked(run: Run, receipt: dict) -> dict[str, str]:
-    sums = {name: sha256_file(run.folder / name) for name in receipt["files"]}
+def _checked(run: Run, shard: Shard) -> tuple[Shard, dict]:
+    if (receipt := read_receipt(run, shard.index)) is None:
+        raise UserError(f"{run.receipt(shard.index)}: gone or damaged since this run was looked at. Run the same command again")
     for name, stated in receipt["files"].items():
-        if sums[name] != stated["sha256"]:
+        if sha256_file(run.folder / name) != stated["sha256"]:
             raise UserError(
                 f"{run.folder / name}: damaged: its sha256 is not that of its receipt. Delete "
-                f"{run.receipt(receipt['shard'])} and run the same command again; only that shard is "
+                f"{run.receipt(shard.index)} and run the same command again; only that shard is "
                 "made anew"
             )
-    return sums
+    return shard, receipt
 
 
 def _refuse_damage(folder: Path) -> None:

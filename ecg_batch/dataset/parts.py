@@ -6,12 +6,14 @@ Writing and merging hold a row group at a time, splitting a shard, whatever the 
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from io import BytesIO
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -26,7 +28,6 @@ from ecg_batch.dataset.rows import OPTIONAL_COLUMNS, ROW_COLUMNS
 from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.tables import open_table
 from ecg_batch.files import SummedFile, sync
-from ecg_batch.pool import in_threads
 
 # Without Arrow's own copy of the schema: it holds the names inside lists, which change when a file is read and written
 # again, and a repaired dataset splits records.parquet into the very bytes of its parts.
@@ -104,18 +105,31 @@ def write_groups(path: Path | BinaryIO, groups: Iterable[pa.Table]) -> None:
             writer.write_table(rows.combine_chunks(), row_group_size=rows.num_rows)
 
 
-def merge_parts(run: Run) -> None:
-    """records.parquet and beats.parquet of the parts, side by side; each whole in one move."""
+@contextmanager
+def merging(run: Run) -> Iterator[Callable[[], None]]:
+    """Merge the parts into records.parquet and beats.parquet, side by side, while something else is done. What is given moves both
+    to their places, each whole, and raises what was found in merging.
+    """
+    given_up = Event()
 
-    def merge(whole: str) -> None:
+    def merge(whole: str) -> Path:
         tmp = run.staging / f"merged-{uuid4().hex}"
         with pa.output_stream(tmp, compression=None, buffer_size=MERGE_BUFFER) as file:
-            write_groups(file, _merged(run, whole))
+            write_groups(file, takewhile(lambda _: not given_up.is_set(), _merged(run, whole)))
         sync(tmp)
-        os.replace(tmp, run.folder / whole)
+        return tmp
 
-    list(in_threads(merge, run.plan.part_files(run.shards[0])))
-    sync(run.folder)
+    def place() -> None:
+        for whole, merged in waiting.items():
+            os.replace(merged.result(), run.folder / whole)
+        sync(run.folder)
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = {whole: pool.submit(merge, whole) for whole in run.plan.part_files(run.shards[0])}
+        try:
+            yield place
+        finally:
+            given_up.set()
 
 
 def _merged(run: Run, whole: str) -> Iterator[pa.Table]:

@@ -6,7 +6,7 @@ No database, no scheduler: what is missing = planned shards minus valid receipts
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from ecg_batch.dataset.layout import RECEIPTS, Shard
@@ -79,15 +79,19 @@ def read_receipts(run: Run, known: dict[int, dict] | None = None, whole: bool = 
     whole: with the sums of files and samples, which are three quarters of the memory; otherwise what TOLD says.
     """
     receipts = {} if known is None else known
+    for index, receipt in _valid(run, receipts):
+        receipts[index] = receipt if whole else {name: receipt[name] for name in TOLD if name in receipt}
+    return receipts
+
+
+def _valid(run: Run, known: Container[int] = ()) -> Iterator[tuple[int, dict]]:
+    """Shard and whole receipt of each that is valid and not among those known, one at a time."""
     sealed = run.is_sealed
     for name in [f"{shard.index}.json" for shard in run.shards] if is_remote(run.folder) else _names(run.receipts):
         stem = name.removesuffix(".json")
         index = int(stem) if stem.isascii() and stem.isdecimal() else -1
-        if index in receipts or not 0 <= index < len(run.shards):
-            continue
-        if receipt := read_receipt(run, index, sealed):
-            receipts[index] = receipt if whole else {name: receipt[name] for name in TOLD if name in receipt}
-    return receipts
+        if index not in known and 0 <= index < len(run.shards) and (receipt := read_receipt(run, index, sealed)):
+            yield index, receipt
 
 
 def _names(folder: Path) -> list[str]:
@@ -99,8 +103,8 @@ def _names(folder: Path) -> list[str]:
 
 def missing(run: Run, only: frozenset[int] | None = None) -> list[Shard]:
     """Planned shards without a valid receipt; only: among these."""
-    receipts = read_receipts(run)
-    return [shard for shard in run.shards if shard.index not in receipts and (only is None or shard.index in only)]
+    finished = {index for index, _ in _valid(run)}
+    return [shard for shard in run.shards if shard.index not in finished and (only is None or shard.index in only)]
 
 
 def smaller_batches(plan: Plan, receipts: Iterable[dict]) -> dict[str, list[int]]:

@@ -42,9 +42,22 @@ def run(tmp_path, monkeypatch):
     return plan, tmp_path
 
 
+def _merge(run: Run) -> None:
+    with parts.merging(run) as place:
+        place()
+
+
+def test_merging_is_given_up_with_what_goes_on_beside_it(run):
+    """A damaged shard is told at once, whatever is still to be merged, and nothing comes to its place."""
+    plan, folder = run
+    with pytest.raises(UserError, match="damaged"), parts.merging(Run(plan, folder)):
+        raise UserError("damaged")
+    assert not (folder / RECORDS).exists() and not (folder / BEATS).exists()
+
+
 def test_a_row_group_of_beats_holds_whole_records_of_one_shard(run):
     plan, folder = run
-    parts.merge_parts(Run(plan, folder))
+    _merge(Run(plan, folder))
     with pq.ParquetFile(folder / BEATS) as file:
         groups = [set(file.read_row_group(at)["record"].to_pylist()) for at in range(file.num_row_groups)]
         assert groups == [{0, 1}, {2}, {3, 4}, {5}, {6}]
@@ -54,7 +67,7 @@ def test_a_row_group_of_beats_holds_whole_records_of_one_shard(run):
 
 def test_parts_are_split_into_the_bytes_that_were_merged(run):
     plan, folder = run
-    parts.merge_parts(Run(plan, folder))
+    _merge(Run(plan, folder))
     names = [name for shard in plan.shards for name in plan.part_files(shard).values()]
     before = {name: (folder / name).read_bytes() for name in names}
     for name in names:
@@ -65,7 +78,7 @@ def test_parts_are_split_into_the_bytes_that_were_merged(run):
 
 def test_a_damaged_row_group_costs_the_parts_of_its_shard_alone(run):
     plan, folder = run
-    parts.merge_parts(Run(plan, folder))
+    _merge(Run(plan, folder))
     with pq.ParquetFile(folder / BEATS) as file:
         samples = file.metadata.row_group(1).column(1)  # of record 2, in the first shard
     data = bytearray((folder / BEATS).read_bytes())
@@ -93,7 +106,7 @@ def test_only_numbers_of_beats_have_no_dictionary(run):
 
 def test_a_footer_without_statistics_leaves_the_parts_absent(run):
     plan, folder = run
-    parts.merge_parts(Run(plan, folder))
+    _merge(Run(plan, folder))
     pq.write_table(pq.read_table(folder / BEATS), folder / BEATS, write_statistics=False)
     for shard in plan.shards:
         (folder / plan.part_files(shard)[BEATS]).unlink()
@@ -115,7 +128,7 @@ def test_a_run_planned_before_a_parameter_was_known_is_read(run):
 
 def test_verify_names_rows_that_are_lacking_or_out_of_order(run):
     plan, folder = run
-    parts.merge_parts(Run(plan, folder))
+    _merge(Run(plan, folder))
     assert list(_records(Run(plan, folder), {})) == []
     rows = pq.read_table(folder / RECORDS)
     for told, wrong in (("6 rows; needed 7", rows.slice(0, 6)), ("row group 0 does not hold", rows.take([0, 2, 1, 3, 4, 5, 6]))):
@@ -132,7 +145,7 @@ def test_verify_names_rows_that_are_lacking_or_out_of_order(run):
 
 def test_beats_of_before_have_no_waves_and_are_split_and_verified_as_they_were(run):
     plan, folder = replace(run[0], annotated=False), run[1]
-    parts.merge_parts(Run(plan, folder))
+    _merge(Run(plan, folder))
     parts.write_groups(folder / "old", [beats.select(BEAT_COLUMNS[:4]) for beats in parts._groups_of(folder / BEATS)])
     (folder / "old").rename(folder / BEATS)
     assert list(_records(Run(plan, folder), {})) == []
