@@ -11,7 +11,6 @@ from ecg_batch.progress import track
 from ecg_batch.statements import SUPERCLASSES
 
 ARRAYS = ("ecg", "labels", "patient_id", "ecg_id", "fold", "age", "sex", "patients")
-MOST_DONORS = 6  # of the beats, and of the texture
 TRAIN_FOLDS, CHOICE_FOLD, TEST_FOLD = tuple(range(1, 9)), 9, 10
 
 
@@ -20,7 +19,8 @@ class Labelled:
     """Arrays over records. ecg: int16 (record, 12, time) in microvolts; labels: bool (record, 5), order of SUPERCLASSES.
 
     patient_id, ecg_id, fold: of the record, or of the donor of a synthetic one. age in years (NaN = unknown), sex 0 male
-    1 female (-1 = unknown). patients: everyone whose beats or noise are in the record, (record, 6), -1 = no more of them.
+    1 female (-1 = unknown). patients: everyone whose beats or noise are in the record, (record, the most of any), -1 = no more
+    of them.
     codes: SCP statements of each record.
     """
 
@@ -109,7 +109,9 @@ def _superclasses(entry, release) -> np.ndarray:
 
 
 def _padded(patients: list[list[int]]) -> np.ndarray:
-    return np.array([(held + [-1] * MOST_DONORS)[:MOST_DONORS] for held in patients], np.int64)
+    """(record, the most of any): a record's noise may be of twenty people, and one of them that is left out here is a leak."""
+    most = max(map(len, patients), default=1)
+    return np.array([held + [-1] * (most - len(held)) for held in patients], np.int64).reshape(len(patients), most)
 
 
 def from_rows(ecg: np.ndarray, rows, fs_hz: int) -> Labelled:
@@ -134,5 +136,6 @@ def from_rows(ecg: np.ndarray, rows, fs_hz: int) -> Labelled:
 
 def together(*sets: Labelled) -> Labelled:
     """The records of several sets, in order."""
-    arrays = {name: np.concatenate([getattr(part, name) for part in sets]) for name in ARRAYS}
+    arrays = {name: np.concatenate([getattr(part, name) for part in sets]) for name in ARRAYS if name != "patients"}
+    arrays["patients"] = _padded([row for part in sets for row in part.patients.tolist()])
     return replace(sets[0], **arrays, codes=tuple(codes for part in sets for codes in part.codes))

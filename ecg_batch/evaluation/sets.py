@@ -10,9 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+
 from ecg_batch.errors import UserError
 from ecg_batch.evaluation.ablations import ablations, noise_texture, real_texture
 from ecg_batch.evaluation.labelled import CHOICE_FOLD, TEST_FOLD, TRAIN_FOLDS, Labelled, from_rows
+from ecg_batch.evaluation.usefulness import few_name, few_patients, folds_to_test, seeds_of
 from ecg_batch.keys import Range
 from ecg_batch.request.model import Cohort, Variation
 
@@ -24,6 +27,7 @@ WHOLE = 1000  # records of fold 10 from which on it suffices as test fold; the w
 OF_WHOLE = {"folds": 1, "few_folds": 1, "seeds": 3, "steps": 2000, "records": 4096}
 OF_SAMPLE = {"folds": 9, "few_folds": 3, "seeds": 1, "steps": 400, "records": 2048}
 SMALLER_BANKS, OF_FOLDS = {"an eighth of the donors": 1, "three eighths of the donors": 3}, 8  # so many of so many folds of donors
+FEW_RECORDS = 1024  # of few patients: a hundredth of PTB-XL's has 30 donors
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ def is_whole(real: Labelled) -> bool:
 @dataclass(frozen=True)
 class Sets:
     """Everything that is compared. made: the dataset; variants: name -> ablation, record for record beside `made`; smaller: the
-    same of fewer donors; rare: the same request for the rare statements, evenly; statements: all that can be learned.
+    same of fewer donors; few: of donors among few patients; rare: the same request for the rare statements, evenly; statements: all
+    that can be learned.
     """
 
     real: Labelled
@@ -65,6 +70,7 @@ class Sets:
     rows: object  # records.parquet of `made`
     variants: dict[str, Labelled]
     smaller: dict[str, Labelled]
+    few: dict[str, Labelled]
     rare: dict[str, Labelled]
     statements: tuple[str, ...]
     rare_statements: tuple[str, ...]
@@ -93,8 +99,8 @@ def read_sets(folder: Path, real: Labelled, settings: Settings, show=iter) -> Se
     rare = rare_statements(train, choice, held)
     return Sets(
         real, train, choice, test, made, rows, variants, of_smaller_banks(synthesizer, folder, count, show),
-        of_statements(synthesizer, rare, count, show) if rare else {}, learnable_statements(train, choice), rare,
-        plan.request.prd_limit_pct,
+        of_few_patients(synthesizer, real, settings, show), of_statements(synthesizer, rare, count, show) if rare else {},
+        learnable_statements(train, choice), rare, plan.request.prd_limit_pct,
     )  # fmt: skip
 
 
@@ -136,6 +142,37 @@ def of_smaller_banks(synthesizer, folder: Path, records: int, show) -> dict[str,
             made |= ablations(few, records, {name: {}}, query_source(asked.request, folder), {}, show)
         except UserError:  # nobody among so few holds a label that the request asks for
             continue
+    return made
+
+
+def shares_of(real: Labelled) -> tuple[float, ...]:
+    """Of the patients, where few are to teach."""
+    return (0.01, 0.10) if is_whole(real) else (0.05, 0.10, 0.25)
+
+
+def of_few_patients(synthesizer, real: Labelled, settings: Settings, show) -> dict[str, Labelled]:
+    """Records like those of the few patients whom a training may see, beats and noise of the donors among these alone; none where
+    they are fewer than two. By the names that FEW gets in a training.
+    """
+    from ecg_batch.synthesis.ask import cohort_queries
+    from ecg_batch.synthesis.retrieve import index_donors
+    from ecg_batch.synthesis.units import unit_index
+
+    asked, made = synthesizer.asked(mix=None, table=None, vary=None, cohort=Cohort(), judge=None), {}
+    request, table = asked.request, asked.bank.table
+    for share in shares_of(real):
+        for fold in folds_to_test(real.fold, settings.few_folds):
+            for seed in seeds_of(fold, settings.seeds):
+                allowed = few_patients(real.patients, real.fold, share, fold, seed)
+                usable = np.isin(table.patient_id, allowed)
+                try:
+                    units = asked.units and unit_index(asked.bank, request.donor_folds, asked.units.model, usable)
+                    donors = index_donors(table, request.donor_folds, usable, request.min_likelihood)
+                except (UserError, ValueError):  # nobody among so few is a donor
+                    continue
+                few = replace(asked, donors=donors, units=units)
+                queries, name = partial(cohort_queries, request, donors), few_name(share, fold, seed)
+                made |= ablations(few, min(settings.records, FEW_RECORDS), {name: {}}, queries, {}, show)
     return made
 
 

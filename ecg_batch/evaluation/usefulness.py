@@ -24,6 +24,7 @@ from ecg_batch.progress import track
 
 DRAWS = 200  # bootstrap
 REAL = "real"  # the name under which all real records are saved
+FEW = "few synthetic"  # records of the donors among the few patients of a row, for each training its own
 LABEL_SETS = ("superclasses", "rare statements", "all statements")
 
 
@@ -67,7 +68,7 @@ def save_set(folder: Path, name: str, records: Labelled, classes: Mapping[str, S
 
 
 def load_set(folder: Path, name: str, task: str = LABEL_SETS[0]) -> tuple[Examples, np.ndarray, np.ndarray]:
-    """(records, their patients (record, 6), their folds)."""
+    """(records, their patients (record, patient), their folds)."""
     x = torch.from_numpy(np.load(folder / f"{name}.x.npy", mmap_mode="c"))
     labels = torch.from_numpy(np.load(folder / f"{name}.{task}.npy"))
     return Examples(x, labels), np.load(folder / f"{name}.patients.npy"), np.load(folder / f"{name}.fold.npy")
@@ -77,6 +78,21 @@ def some_patients(patients: np.ndarray, share: float, seed: int) -> np.ndarray:
     """A share of the patients, each seed another one, the smaller within the larger."""
     unique = np.unique(patients[patients >= 0])
     return np.sort(np.random.default_rng(seed).permutation(unique)[: max(round(share * len(unique)), 1)])
+
+
+def few_patients(patients: np.ndarray, fold_of: np.ndarray, share: float, fold: int, seed: int) -> np.ndarray:
+    """Of whom a training may see anything: patients (record, patient) of real records and their folds (record,)."""
+    return some_patients(patients[may_train(patients, patients, fold_of, fold)], share, seed)
+
+
+def few_name(share: float, fold: int, seed: int) -> str:
+    """The set that FEW is in one training."""
+    return f"{FEW}, {100 * share:g} %, fold {fold}, seed {seed}"
+
+
+def seeds_of(fold: int, count: int) -> list[int]:
+    """The same for every row, others for every fold."""
+    return [fold + 100 * repeat for repeat in range(count)]
 
 
 def may_train(patients: np.ndarray, real_patients: np.ndarray, real_fold: np.ndarray, fold: int) -> np.ndarray:
@@ -90,10 +106,13 @@ def examples_of_row(folder: Path, row: Row, fold: int, seed: int) -> Examples:
     without any label of a superclass, as in the published benchmark.
     """
     _, real_patients, real_fold = load_set(folder, REAL, row.task)
-    train = may_train(real_patients, real_patients, real_fold, fold)
-    allowed = some_patients(real_patients[train], row.share, seed) if row.share < 1 else None
+    allowed = few_patients(real_patients, real_fold, row.share, fold, seed) if row.share < 1 else None
     xs, labels, weights = [], [], []
     for name, share in row.parts:
+        if name == FEW:
+            name = few_name(row.share, fold, seed)
+            if not (folder / f"{name}.x.npy").exists():  # no two donors among so few patients
+                continue
         examples, patients, _ = load_set(folder, name, row.task)
         keep = may_train(patients, real_patients, real_fold, fold) & load_set(folder, name)[0].labels.any(1).numpy()
         if allowed is not None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from ecg_batch.evaluation import usefulness
 from ecg_batch.evaluation.labelled import TEST_FOLD, TRAIN_FOLDS, Labelled
-from ecg_batch.evaluation.sets import SMALLER_BANKS, VARIED_ALONE, Sets, Settings, is_whole
+from ecg_batch.evaluation.sets import SMALLER_BANKS, VARIED_ALONE, Sets, Settings, shares_of
 from ecg_batch.evaluation.train_judge import JudgeTraining
-from ecg_batch.evaluation.usefulness import LABEL_SETS, Row, first, mixed
+from ecg_batch.evaluation.usefulness import FEW, LABEL_SETS, Row, first, mixed
 from ecg_batch.statements import SUPERCLASSES
 
 SUPER, RARE, ALL = LABEL_SETS
@@ -84,13 +84,9 @@ def ablation_rows(smaller: Sequence[str] = tuple(SMALLER_BANKS)) -> list[Row]:
 
 
 def low_data_rows(shares: Sequence[float]) -> list[Row]:
-    """Few patients: real records and donors are cut to the same patients."""
-    kinds = (*baselines()[:2], first(COPIED, "donors"), first(FIRST, "synthetic"))
+    """Few patients: real records, donors and lenders of noise are cut to the same patients."""
+    kinds = (*baselines()[:2], first(COPIED, "donors"), first(FIRST, FEW))
     return [replace(row, share=share, name=f"{row.name}, {100 * share:g} %") for share in shares for row in kinds]
-
-
-def shares_of(real: Labelled) -> tuple[float, ...]:
-    return (0.01, 0.10) if is_whole(real) else (0.05, 0.10, 0.25)
 
 
 def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -> dict:
@@ -98,7 +94,8 @@ def usefulness_section(sets: Sets, out: Path, settings: Settings, run_id: str) -
     from tempfile import TemporaryDirectory
 
     training = JudgeTraining(steps=settings.steps, look_every=max(settings.steps // 4, 1))
-    held = {"real": sets.real, "synthetic": sets.made, "donors": donors_of(sets.made, sets.train), **sets.variants, **sets.smaller}
+    held = {"real": sets.real, "synthetic": sets.made, "donors": donors_of(sets.made, sets.train)}
+    held |= {**sets.variants, **sets.smaller, **sets.few}
     if sets.rare:
         held |= {**sets.rare, "rare donors": donors_of(sets.rare["rare synthetic"], sets.train)}
     all_folds, few_folds = (usefulness.folds_to_test(sets.real.fold, count) for count in (settings.folds, settings.few_folds))
@@ -124,8 +121,8 @@ def classes_of(sets: Sets) -> dict[str, Sequence[str]]:
 
 
 def trainings(row: Row, folds: Sequence[int], seeds: int) -> list[tuple[Row, int, int]]:
-    """(row, test fold, seed): the same seeds for every row, others for every fold."""
-    return [(row, fold, fold + 100 * repeat) for fold in folds for repeat in range(seeds)]
+    """(row, test fold, seed)."""
+    return [(row, fold, seed) for fold in folds for seed in usefulness.seeds_of(fold, seeds)]
 
 
 def donors_of(made: Labelled, train: Labelled) -> Labelled:

@@ -196,13 +196,15 @@ class UnitIndex:
             self._apart[one] = True
 
 
-def unit_index(bank: Bank, folds: tuple[int, ...], model: UnitModel) -> UnitIndex:
-    """The donors of these folds. A bank of before, that does not say how loud its textures are, is measured here."""
+def unit_index(bank: Bank, folds: tuple[int, ...], model: UnitModel, usable: np.ndarray | bool = True) -> UnitIndex:
+    """The donors of these folds; usable: bool (donor,), only of these. A bank of before, that does not say how loud its textures
+    are, is measured here.
+    """
     if bank.unit_level is None:
         bank = replace(bank, **_measured(bank))
     donors = len(bank.table)
     level = mean_level(bank.unit_level).reshape(donors, -1)
-    rows = np.flatnonzero(np.isin(bank.table.fold, folds) & has_unit(bank.unit_level).any(axis=1))
+    rows = np.flatnonzero(np.isin(bank.table.fold, folds) & has_unit(bank.unit_level).any(axis=1) & usable)
     if len(np.unique(bank.table.patient_id[rows])) < 2:
         raise UserError("texture: units takes texture from other patients than the donor, and the allowed donors are of fewer "
                         "than two. Allow more with donor_folds, or take a larger bank")  # fmt: skip

@@ -14,10 +14,11 @@ from ptbxl_layout import write_record, write_tables
 from real_sets import bundled_records, few_donors, write_few_donors
 
 from ecg_batch.bundled import BUNDLED
+from ecg_batch.dataset.plan import read_plan
 from ecg_batch.errors import UserError, need
 from ecg_batch.evaluation import fidelity, privacy, sections, sets, usefulness, validity
 from ecg_batch.evaluation import usefulness_rows as evaluate_usefulness
-from ecg_batch.evaluation.labelled import from_ptbxl, from_rows
+from ecg_batch.evaluation.labelled import from_ptbxl, from_rows, together
 from ecg_batch.evaluation.report import evaluate_dataset
 from ecg_batch.evaluation.scores import macro_auroc
 from ecg_batch.evaluation.train_judge import JudgeTraining, train_judge, turned_and_scaled
@@ -209,10 +210,32 @@ def test_a_gain_of_few_trainings_is_no_surer_than_they_agree():
 
 
 def test_trainings_of_other_classes_are_not_taken_for_these(made, real):
-    some = sets.Sets(*real, *real, made, None, {}, {}, {}, ("AFIB", "NORM"), ("AFIB",), None)
+    some = sets.Sets(*real, *real, made, None, {}, {}, {}, {}, ("AFIB", "NORM"), ("AFIB",), None)
     others = replace(some, rare_statements=("CLBBB",))
     assert evaluate_usefulness.data_of(some, "run") == evaluate_usefulness.data_of(replace(some), "run")
     assert evaluate_usefulness.data_of(some, "run") != evaluate_usefulness.data_of(others, "run")
+
+
+def test_whoever_lent_the_noise_of_one_beat_is_among_a_records_patients(made, dataset):
+    """Records of 10 s may have the noise of twenty people: the last of them may be of the test fold."""
+    rows = open_dataset(dataset).records
+    lent = [set(held) for held in rows["texture_patient_id"].to_pylist()]
+    assert max(map(len, lent)) > 6
+    both = together(made.take(np.arange(3)), made.take(np.arange(3, len(made))))
+    for named, others, host in zip(both.patients.tolist(), lent, made.patient_id.tolist(), strict=True):
+        assert set(named) - {-1} == others | {host}
+
+
+def test_records_of_few_patients_hold_nobody_else(dataset, ptbxl, monkeypatch):
+    monkeypatch.setattr(sets, "shares_of", lambda real: (0.5,))
+    real = from_ptbxl(ptbxl)
+    synthesizer = open_synthesizer(sets.with_this_software(read_plan(dataset)))
+    made = sets.of_few_patients(synthesizer, real, TINY.of(real), iter)
+    assert list(made) == [usefulness.few_name(0.5, 10, 10)]
+    allowed = usefulness.few_patients(real.patients, real.fold, 0.5, 10, 10)
+    assert len(made[usefulness.few_name(0.5, 10, 10)]) == TINY.records and 1 < len(allowed) <= len(set(real.patient_id)) / 2
+    for records in made.values():
+        assert np.isin(records.patients, [*allowed, -1]).all() and len(np.unique(records.patient_id)) > 1
 
 
 def test_what_an_evaluation_spends_goes_by_the_size_of_ptbxl(real):
@@ -285,7 +308,8 @@ TINY = sets.Settings(folds=2, few_folds=1, steps=2, records=64, compared=30, del
 @pytest.mark.slow
 def test_a_tiny_evaluation_from_dataset_to_page_twice_the_same(dataset, ptbxl, judges, tmp_path, monkeypatch):
     rows = evaluate_usefulness.ablation_rows
-    monkeypatch.setattr(evaluate_usefulness, "shares_of", lambda real: (0.25,))
+    for module in (evaluate_usefulness, sets):
+        monkeypatch.setattr(module, "shares_of", lambda real: (0.25,))
     monkeypatch.setattr(evaluate_usefulness, "ablation_rows", lambda smaller: rows(smaller)[-3:])
     monkeypatch.setattr(sets, "RARE", 0.5)  # of 90 records a tenth is too few to learn from
     monkeypatch.setattr(sets, "FEWEST_TAUGHT", 8)
@@ -354,7 +378,6 @@ def test_a_missing_extra_is_named():
 
 @pytest.mark.slow
 def test_an_ablation_without_a_change_is_the_dataset(dataset, made):
-    from ecg_batch.dataset.plan import read_plan
     from ecg_batch.evaluation.ablations import ablations
     from ecg_batch.synthesis.source import query_source
 
