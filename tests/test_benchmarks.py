@@ -27,6 +27,7 @@ from benchmarks import (
     start,
     texture,
     turns,
+    unit_texture,
     writing,
 )
 from ecg_batch.bundled import BUNDLED
@@ -39,7 +40,7 @@ from ecg_batch.reading.synthetic import open_dataset
 
 # Beside python -m benchmarks itself
 COMMANDS = ("reader", "holter", "splices", "repetition", "cost", "rhythm", "noise", "events", "joints", "wide", "beat_order")
-COMMANDS += ("bare", "roofline", "writing", "scale", "start")
+COMMANDS += ("bare", "roofline", "writing", "scale", "start", "unit_texture")
 
 
 # python -m benchmarks -------------------------------------------------------------------------------------------------
@@ -292,6 +293,18 @@ def test_what_becomes_of_a_made_record_is_timed_by_stage(capsys, tmp_path):
     assert {"claim", "write", "commit", "finalise: shards checked", "finalise: renamed"} < set(took)
     assert took["all"] == pytest.approx(parts, rel=0.2) and 10_000 < took["bytes of samples a record"] < 24_000
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_texture_by_units_is_nearer_to_its_host_than_to_another(capsys, tmp_path):
+    unit_texture.main(["--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    _, records, spectrum, *_ = table(printed)[1]
+    made_db, floor_db = numbers(spectrum)
+    assert int(records) > 300 and made_db < 1.3 and made_db < 2 * floor_db
+    right, shuffled = (float(gap) for gap in re.search(r"off by ([0-9.]+) dB .* by ([0-9.]+) dB", printed).groups())
+    assert right < 0.8 * shuffled
+    assert {path.name for path in tmp_path.iterdir()} == {"unit_texture.png", "unit_traces.png"}
 
 
 @pytest.mark.slow
