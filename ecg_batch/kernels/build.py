@@ -17,7 +17,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-VERSION = 7  # to be raised with every change of the kernels (*.cpp, *.h) that can change a bit; setup.py writes it into them
+VERSION = 8  # to be raised with every change of the kernels (*.cpp, *.h) that can change a bit; setup.py writes it into them
 OF_MACHINE = {"x86_64": (("_avx512", 16), ("_avx2", 8), ("_sse2", 4)), "arm64": (("_neon", 4),)}  # setup.py makes them
 MACHINE = {"amd64": "x86_64", "aarch64": "arm64"}.get(platform.machine().lower(), platform.machine().lower())
 BUILDS = OF_MACHINE.get(MACHINE, ())  # files here and their lanes, widest first

@@ -162,7 +162,7 @@ struct Job {  // records, and what each is made of. Arrays over records but wher
     const double *rising, *falling;    // (fade,)
     int64_t fade;
     const int64_t *drift;              // row of the bank that lends the slow part
-    const int16_t *texture;            // (donor, LEADS, samples of a recording), of the bank
+    const int16_t *slow;               // (donor, LEADS, samples of a recording)
     const double *share;               // what texture is multiplied by before, or null
     double alpha, limit_pct, rounding_mv;
     const Filter *low_pass;            // or null
@@ -188,9 +188,9 @@ INLINE int lay(const Units &u, const Job &job, int64_t i, double *out) {
         if (t % BLOCK == BLOCK - 1 || t + 1 == time) turn(block, t / BLOCK * BLOCK, time, out);
     });
     if (failed) return 1;
-    const int16_t *whole = job.texture + job.drift[i] * LEADS * u.samples, *rest = u.rest + job.drift[i] * u.samples * LEADS;
+    const int16_t *slow = job.slow + job.drift[i] * LEADS * u.samples;
     for (int64_t lead = 0; lead < LEADS; lead++)
-        for (int64_t t = 0; t < time; t++) out[lead * time + t] += (int16_t)(whole[lead * u.samples + t] - rest[t * LEADS + lead]);
+        for (int64_t t = 0; t < time; t++) out[lead * time + t] += slow[lead * u.samples + t];
     return 0;
 }
 

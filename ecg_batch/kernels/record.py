@@ -52,7 +52,7 @@ class Job(_Struct):
         *((name, DOUBLES) for name in ("rising", "falling")),
         ("fade", INT64),
         ("drift", INTS),
-        ("texture", INT16S),
+        ("slow", INT16S),
         ("share", DOUBLES),
         *((name, DOUBLE) for name in ("alpha", "limit_pct", "rounding_mv")),
         ("low_pass", ctypes.POINTER(Filter)),

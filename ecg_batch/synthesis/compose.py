@@ -152,7 +152,7 @@ def _compiled(synthesizer: Synthesizer, made: Skeletons, texture: Texture, own_a
     if texture.mv is None:
         units, cells, (rising, falling) = synthesizer.units.for_kernel, texture.cells, crossfade(request.fs_hz)
         given |= {"cell_first": cells.first, "begins": cells.begins, "r": cells.r, "unit": cells.unit, "drift": cells.drift}
-        given |= {"rising": rising, "falling": falling, "fade": len(rising), "texture": synthesizer.bank.texture}
+        given |= {"rising": rising, "falling": falling, "fade": len(rising), "slow": synthesizer.units.slow(cells.drift)}
     if request.lowpass_hz:
         given["low_pass"] = ctypes.pointer(finish_kernel.sections(ORDER, request.lowpass_hz, "lowpass", request.fs_hz)[0])
     if request.judge or request.noise:

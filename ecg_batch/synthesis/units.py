@@ -30,6 +30,9 @@ from ecg_batch.signal.noise import NOISE_KINDS, counted, has_unit, mean_level
 from ecg_batch.synthesis.retime import Timing
 
 DRIFT_HZ = 2.0  # below it texture knows nothing of beats
+# Drift and the rest are of two people as a rule, so their powers add and not their amplitudes: 2L - L^2 is to be the power of the
+# slow part's filter where the rest has 1 - L. A low-pass as steep, so much higher, is that within 0.2 dB.
+LENT_DRIFT = 1.6
 CROSSFADE_S = 0.08
 LENDERS = 128  # donors of like level, whose units render a record's codes
 RECENT = 32  # beats before, none of whose units comes again: noise does not repeat
@@ -75,7 +78,8 @@ class UnitIndex:
     def __post_init__(self):
         donors, leads, samples = self.bank.texture.shape
         self._rest = np.empty((donors, samples, leads), np.int16)  # memory comes as it is filled
-        self._apart, self._is_told = np.zeros(donors, bool), np.zeros(donors, bool)
+        self._slow = np.empty((donors, leads, samples), np.int16)
+        self._apart, self._is_slow, self._is_told = np.zeros((3, donors), bool)
         self._told = np.empty((donors, len(self.model.tensors["outer.bias"])), np.float32)
         self._points, self.unit_points = counted(self.level), counted(self.units.level)
         self._code_points = counted(self.model.codebook.astype(np.float64))
@@ -183,17 +187,23 @@ class UnitIndex:
 
     def drift(self, row: int) -> np.ndarray:
         """The slow part of one row's texture, int16 (lead, time) in microvolts."""
-        self.take_apart(np.array([row]))
-        return self.bank.texture[row] - self._rest[row].T
+        return self.slow(np.array([row]))[row]
+
+    def slow(self, row: np.ndarray) -> np.ndarray:
+        """The slow parts of all rows of the bank, int16 (donor, lead, time) in microvolts, of which those asked for are there."""
+        for one in set(row[~self._is_slow[row]].tolist()):
+            self._slow[one] = np.rint(self._low(one, LENT_DRIFT * DRIFT_HZ))
+            self._is_slow[one] = True
+        return self._slow
 
     def take_apart(self, row: np.ndarray) -> None:
-        """Where that was not done yet. Rounded, so that drift and rest are what was recorded, to the microvolt."""
-        if self._apart[row].all():
-            return
+        """Where that was not done yet."""
         for one in set(row[~self._apart[row]].tolist()):
-            texture = self.bank.texture[one]
-            self._rest[one] = (texture - np.rint(low_pass(texture.astype(np.float64), DRIFT_HZ, self.bank.table.fs_hz))).T
+            self._rest[one] = (self.bank.texture[one] - np.rint(self._low(one, DRIFT_HZ))).T
             self._apart[one] = True
+
+    def _low(self, row: int, edge_hz: float) -> np.ndarray:
+        return low_pass(self.bank.texture[row].astype(np.float64), edge_hz, self.bank.table.fs_hz)
 
 
 def unit_index(bank: Bank, folds: tuple[int, ...], model: UnitModel, usable: np.ndarray | bool = True) -> UnitIndex:
@@ -315,7 +325,7 @@ def unit_textures(index: UnitIndex, hosts: np.ndarray, timings: list[Timing], dr
     drift = np.array([rows[int(drawn * len(rows))] for rows, drawn in zip(near, draws[:, 0], strict=True)])
     lent, of_beats = index.units.row[unit], np.full(len(placed), NOBODY)
     of_beats[at] = lent
-    index.take_apart(np.concatenate([drift, lent]))
+    index.take_apart(lent)
     cells = Cells(first, _begins(placed[at], first[:-1], index.bank.table.fs_hz), placed[at], unit, drift)
     return Texture(None, cells, _lenders(record, lent, drift), np.split(of_beats, begins[1:]))
 
