@@ -48,8 +48,8 @@ def measure(bank: Bank, model, out: Path | None = None, seeds: int = 5) -> list[
     real, other = bank.texture[hosts] * MV_PER_UV, bank.texture[others] * MV_PER_UV
     if out:
         out.mkdir(parents=True, exist_ok=True)
-        save_figure(out / "unit_texture.png", spectra_and_amplitudes(made[0], real, other, fs_hz))
-        save_figure(out / "unit_traces.png", traces(made[0], real, fs_hz))
+        save_figure(out / "unit_texture.png", spectra_and_amplitudes(made[0], real, other, fs_hz, HOSTS))
+        save_figure(out / "unit_traces.png", traces(made[0], real, fs_hz, fold=HOSTS))
     rows = [("any or none", np.ones(len(bank.table), bool))]
     rows += [(name, bank.noise[:, kind].any(axis=-1)) for kind, name in enumerate(NOISE_KINDS)]
     rows = [(name, seen[hosts], seen[others]) for name, seen in rows if min(seen[hosts].sum(), seen[others].sum()) >= FEWEST]
@@ -87,7 +87,7 @@ def main(words: Sequence[str] | None = None) -> None:
         both = (f"{row['generated'][name]:.3f} ({floor:.3f})" for name, floor in row["floor"].items())
         print(f"| {row['noise']} | {row['records']} | " + " | ".join(both) + " |")
     right, shuffled = rows[0]["gap_db"]
-    print(f"\nlevel of a lead from 2 Hz on, off by {right:.2f} dB under its host's conditions, by {shuffled:.2f} dB under another's")
+    print(f"\nlevel of a lead from 2 Hz on, off by {right:.2f} dB under its host's conditions, {shuffled:.2f} dB under another's")
 
 
 if __name__ == "__main__":

@@ -97,10 +97,13 @@ def wasserstein(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.abs(np.quantile(x, q) - np.quantile(y, q)).mean())
 
 
-def spectra_and_amplitudes(generated: np.ndarray, real: np.ndarray, other: np.ndarray, fs_hz: float) -> Figure:
+def spectra_and_amplitudes(
+    generated: np.ndarray, real: np.ndarray, other: np.ndarray, fs_hz: float, fold: int = VALIDATION_FOLD
+) -> Figure:
+    """fold: that of `real`; `other` is of the one before."""
     figure = Figure(figsize=(15, 12), layout="constrained")
     axes = figure.subplots(4, 4)
-    sets = {"real, fold 9": (real, "k"), "real, fold 8": (other, "0.6"), "generated": (generated, "C3")}
+    sets = {f"real, fold {fold}": (real, "k"), f"real, fold {fold - 1}": (other, "0.6"), "generated": (generated, "C3")}
     for k, lead in enumerate(MODELLED):
         spectra, amplitudes = axes[k // 4, k % 4], axes[2 + k // 4, k % 4]
         for name, (x, colour) in sets.items():
@@ -117,12 +120,12 @@ def spectra_and_amplitudes(generated: np.ndarray, real: np.ndarray, other: np.nd
     return figure
 
 
-def traces(generated: np.ndarray, real: np.ndarray, fs_hz: float, rows: int = 8) -> Figure:
+def traces(generated: np.ndarray, real: np.ndarray, fs_hz: float, rows: int = 8, fold: int = VALIDATION_FOLD) -> Figure:
     """Real records to the left, generated ones to the right, four leads each, none picked by hand."""
     figure = Figure(figsize=(18, 2 * rows), layout="constrained")
     axes = figure.subplots(rows, 2, sharex=True, sharey=True)
     time_s = np.arange(real.shape[-1]) / fs_hz
-    for column, (name, x) in enumerate((("real, fold 9", real), ("generated", generated))):
+    for column, (name, x) in enumerate(((f"real, fold {fold}", real), ("generated", generated))):
         for row in range(rows):
             record = row * len(x) // rows
             for place, k in enumerate((0, 1, 2, 6)):
