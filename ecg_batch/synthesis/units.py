@@ -30,9 +30,10 @@ from ecg_batch.signal.noise import NOISE_KINDS, counted, has_unit, mean_level
 from ecg_batch.synthesis.retime import Timing
 
 DRIFT_HZ = 2.0  # below it texture knows nothing of beats
-# Drift and the rest are of two people as a rule, so their powers add and not their amplitudes: 2L - L^2 is to be the power of the
-# slow part's filter where the rest has 1 - L. A low-pass as steep, so much higher, is that within 0.2 dB.
-LENT_DRIFT = 1.6
+# Drift and the rest are of two people as a rule, so their powers add and not their amplitudes. Where drift has the low-pass D, the
+# rest has 1 - L, and |D|^2 is to be 2L - L^2: L as steep, and its edge lower by 1.6, is that within 0.2 dB. Drift up to 3 Hz would
+# know of beats (docs/evidence/realism.md).
+REST_HZ = DRIFT_HZ / 1.6
 CROSSFADE_S = 0.08
 LENDERS = 128  # donors of like level, whose units render a record's codes
 RECENT = 32  # beats before, none of whose units comes again: noise does not repeat
@@ -192,14 +193,14 @@ class UnitIndex:
     def slow(self, row: np.ndarray) -> np.ndarray:
         """The slow parts of all rows of the bank, int16 (donor, lead, time) in microvolts, of which those asked for are there."""
         for one in set(row[~self._is_slow[row]].tolist()):
-            self._slow[one] = np.rint(self._low(one, LENT_DRIFT * DRIFT_HZ))
+            self._slow[one] = np.rint(self._low(one, DRIFT_HZ))
             self._is_slow[one] = True
         return self._slow
 
     def take_apart(self, row: np.ndarray) -> None:
         """Where that was not done yet."""
         for one in set(row[~self._apart[row]].tolist()):
-            self._rest[one] = (self.bank.texture[one] - np.rint(self._low(one, DRIFT_HZ))).T
+            self._rest[one] = (self.bank.texture[one] - np.rint(self._low(one, REST_HZ))).T
             self._apart[one] = True
 
     def _low(self, row: int, edge_hz: float) -> np.ndarray:

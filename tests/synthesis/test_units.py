@@ -14,7 +14,7 @@ from ecg_batch.request.parse import load_request
 from ecg_batch.signal.filters import band, low_pass
 from ecg_batch.signal.noise import NO_UNIT, counted
 from ecg_batch.synthesis.generate import open_generator
-from ecg_batch.synthesis.units import DRIFT_HZ, LENDERS, LENT_DRIFT, RECENT, Laid, heard, rest_of, unit_index
+from ecg_batch.synthesis.units import DRIFT_HZ, LENDERS, RECENT, REST_HZ, Laid, heard, rest_of, unit_index
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_donors_units_laid_under_its_own_beats_are_its_own_texture(bank, index
         laid = Laid(r, own[np.clip(np.arange(len(r)) - 1, 0, len(own) - 1)])
         start, stop = index.units.r[own[0]], index.units.r[own[-1]]  # outside, the first and last beats have the units of others
         again = rest_of(index, laid, start, stop)
-        drift = np.rint(low_pass(bank.texture[row].astype(np.float64), DRIFT_HZ, bank.table.fs_hz))
+        drift = np.rint(low_pass(bank.texture[row].astype(np.float64), REST_HZ, bank.table.fs_hz))
         np.testing.assert_array_equal(again, (bank.texture[row] - drift)[:, start:stop])
 
 
@@ -62,7 +62,7 @@ def test_the_slow_part_of_one_person_and_the_rest_of_another_have_the_power_of_o
     """Filters whose amplitudes add up to one would leave a dip of 3 dB where they meet."""
     pulse = np.zeros(4000)
     pulse[2000] = 1.0
-    rest, slow = pulse - low_pass(pulse, DRIFT_HZ, 100), low_pass(pulse, LENT_DRIFT * DRIFT_HZ, 100)
+    rest, slow = pulse - low_pass(pulse, REST_HZ, 100), low_pass(pulse, DRIFT_HZ, 100)
     power_db = 10 * np.log10(sum(np.abs(np.fft.rfft(part)) ** 2 for part in (rest, slow)))
     assert np.abs(power_db).max() < 0.2
 
