@@ -13,9 +13,9 @@ from pathlib import Path
 from ecg_batch.dataset.clearing import clear
 from ecg_batch.dataset.croissant import croissant
 from ecg_batch.dataset.layout import CROISSANT, FAILURES, MANIFEST, PARTS, PLAN, README, STAGING, SUMS, Shard
-from ecg_batch.dataset.manifest import ADDED_UP, make_manifest, sums_text
+from ecg_batch.dataset.manifest import make_manifest, sums_text
 from ecg_batch.dataset.readme import readme
-from ecg_batch.dataset.receipts import missing, read_receipt
+from ecg_batch.dataset.receipts import missing, read_receipt, told
 from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.sums import damaged_files, read_sums
 from ecg_batch.errors import UserError, number_of
@@ -92,7 +92,7 @@ def _checked_shards(run: Run) -> tuple[list[dict], dict[str, str]]:
     kept: list[dict] = []
     sums: dict[str, str] = {}
     for shard, receipt in in_threads(lambda shard: _checked(run, shard), track(run.shards, "check", "shards")):
-        kept.append({name: receipt[name] for name in ADDED_UP if name in receipt})
+        kept.append(told(receipt, "content_sha256"))
         sums |= {name: receipt["files"][name]["sha256"] for name in run.plan.ecg_files(shard)}
     return kept, sums
 

@@ -12,8 +12,6 @@ from ecg_batch.dataset.sums import SUMS_OF_SUMS
 from ecg_batch.errors import UserError
 from ecg_batch.files import read_regular, sha256_file
 
-ADDED_UP = ("shard", "content_sha256", "bytes", "seconds", "joules", "joules_of", "flagged", "flags", "batch")  # of receipts
-
 
 def content_root(receipts: list[dict]) -> str:
     """sha256 over the shards' content_sha256, in order, a line each: equal for equal samples, whatever stored them."""

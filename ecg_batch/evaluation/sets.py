@@ -168,7 +168,7 @@ def of_few_patients(synthesizer, real: Labelled, settings: Settings, show) -> di
                 try:
                     units = asked.units and unit_index(asked.bank, request.donor_folds, asked.units.model, usable)
                     donors = index_donors(table, request.donor_folds, usable, request.min_likelihood)
-                except (UserError, ValueError):  # nobody among so few is a donor
+                except UserError:  # nobody among so few is a donor
                     continue
                 few = replace(asked, donors=donors, units=units)
                 queries, name = partial(cohort_queries, request, donors), few_name(share, fold, seed)

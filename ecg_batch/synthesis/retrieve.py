@@ -15,6 +15,7 @@ import numpy as np
 
 from ecg_batch.donors.bank import DonorTable, read_beats, read_table
 from ecg_batch.donors.usable import enough_beats
+from ecg_batch.errors import UserError
 from ecg_batch.request.model import Request
 from ecg_batch.statements import SUPERCLASSES, rates_that_agree
 from ecg_batch.synthesis.queries import Queries
@@ -50,6 +51,8 @@ def index_donors(
     held = table.at_least(min_likelihood)
     counts = (held.likelihood >= 0).any(axis=1) | (min_likelihood == 0)
     rows = np.flatnonzero(np.isin(table.fold, folds) & counts & (True if usable is None else usable))
+    if not len(rows):
+        raise UserError("no donor of the bank may be used. Allow more with donor_folds or min_likelihood, or take a larger bank")
     numbers = np.stack([table.hr_bpm, table.age, table.sex], axis=1)[rows].astype(np.float64)
     features = np.concatenate([numbers, held.superclasses()[rows]], axis=1)
     spread = features.std(axis=0)

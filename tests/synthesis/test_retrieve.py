@@ -5,6 +5,7 @@ import pytest
 
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors import bank
+from ecg_batch.errors import UserError
 from ecg_batch.statements import SUPERCLASSES
 from ecg_batch.synthesis.queries import Queries
 from ecg_batch.synthesis.retrieve import WEIGHTS, _nearest, _squared_distance, contradictions, index_donors, retrieve
@@ -31,6 +32,11 @@ def test_every_donor_holds_the_label(table, label):
 def test_no_donor_is_of_a_fold_that_is_not_allowed(table):
     donors = retrieve(index_donors(table, (2, 5)), ask(), UNIFORMS)
     assert set(table.fold[donors].ravel().tolist()) == {2, 5}
+
+
+def test_where_no_donor_is_left_the_request_is_refused(table):
+    with pytest.raises(UserError, match="donor_folds"):
+        index_donors(table, (9,))
 
 
 def test_nearer_donors_come_first_more_often(table):
