@@ -45,7 +45,7 @@ def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
         "donor_patient_id": pa.array(donors.patient_id[chosen], pa.int32()),
         "donor_fold": pa.array(donors.fold[chosen], pa.int32()),
         **_further("blend", donors, batch.blended_rows),
-        **_further("texture", donors, batch.texture_rows),
+        **_further("texture", donors, _noise_rows(batch)),
         "scp_codes": pa.array([donors.scp_text(donor) for donor in chosen.tolist()], pa.string()),
         **{name: pa.array(superclasses[:, at]) for at, name in enumerate(SUPERCLASSES)},
         "prd_pct": pa.array(batch.prd_pct, pa.float32()),
@@ -62,6 +62,14 @@ def _further(what: str, donors: DonorTable, each: Sequence[Sequence[int]]) -> di
     values = {"ecg_id": donors.ecg_id, "patient_id": donors.patient_id, "fold": donors.fold}
     lists = {name: pa.ListArray.from_arrays(ends, pa.array(of[rows], pa.int32()), FURTHER) for name, of in values.items()}
     return {f"{what}_{name}": each for name, each in lists.items()}
+
+
+def _noise_rows(batch) -> Sequence[Sequence[int]]:
+    """Whose recorded noise is in each record: texture, and what was added where noise was asked for."""
+    if batch.noise is None:
+        return batch.texture_rows
+    each = zip(batch.texture_rows, batch.noise, strict=True)
+    return [tuple(dict.fromkeys((*map(int, texture), *one.rows))) if one.rows else texture for texture, one in each]
 
 
 def _lent(donors: DonorTable, batch) -> dict[str, pa.Array]:
@@ -103,7 +111,7 @@ def _sources(donors: DonorTable, batch) -> dict[str, pa.Array]:
     """SOURCE_COLUMNS; none where all donors are of one release in PTB-XL's layout, whose numbers name the records."""
     if donors.source is None:
         return {}
-    further = {"donor": None, "blend": batch.blended_rows, "texture": batch.texture_rows}
+    further = {"donor": None, "blend": batch.blended_rows, "texture": _noise_rows(batch)}
     further |= {"beat": batch.lent_rows} if batch.lent_rows is not None else {}
     named = {}
     for what, each in further.items():

@@ -13,6 +13,8 @@ from ecg_batch.statements import RATE_RANGE_BPM
 
 MOST_NAMED = 24  # labels in words
 NOISE = {"muscle": "muscle", "electrode": "electrode motion", "baseline": "wandering baseline", "mains": "mains",
+         "baseline_drift": "recorded baseline drift", "static_noise": "recorded static noise",
+         "burst_noise": "recorded burst noise", "electrodes_problems": "recorded electrode problems",
          "lead_off": "leads off", "swapped": "arms exchanged", "clipped": "a converter at its end"}  # fmt: skip
 VARIED = {"hr_bpm": "heart rate (bpm)", "snr_db": "ratio to noise (dB)", "alpha": "share of texture",
           "axis_deg": "electrical axis (degrees)", "electrode": "place of chest electrodes"}  # fmt: skip

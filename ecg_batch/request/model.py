@@ -14,6 +14,7 @@ from ecg_batch.errors import shown
 from ecg_batch.keys import Line, Meaning, Range
 from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.request.types import odd_field
+from ecg_batch.signal.noise import NOISE_KINDS
 from ecg_batch.statements import rate_range_bpm
 
 CHUNK_RECORDS = 64  # records per Zarr chunk: about 1.5 MB at 100 Hz, read and decoded as one
@@ -32,7 +33,8 @@ ELECTRODE_LIMITS = (0, 0.4)
 TURN_LIMITS_DEG = (-40.0, 40.0)  # as far as variation.axis_deg may turn, at two standard deviations
 SNR_LIMITS_DB = (-20.0, 30.0)
 NOISE_LIMITS_S = (1.0, 300.0)  # an episode is made in one piece
-ADDED = ("muscle", "electrode", "baseline", "mains")  # kinds of noise that are added to the beats, at a ratio to them
+MODELLED_NOISE = ("muscle", "electrode", "baseline", "mains")
+ADDED = (*MODELLED_NOISE, *NOISE_KINDS)  # kinds of noise that are added to the beats, at a ratio to them; the latter as recorded
 FAULTS = ("lead_off", "swapped", "clipped")  # kinds that take beats away, or show them elsewhere
 # what a request may vary; of what it does, the last changes from record to record
 VARIED = ("hr_bpm", "snr_db", "alpha", "axis_deg", "electrode")

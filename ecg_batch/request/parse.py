@@ -85,6 +85,10 @@ class AskedKinds:
     electrode: Annotated[Weight, Meaning("electrodes that move: steps, pops, slow recoveries")] = 0.0
     baseline: Annotated[Weight, Meaning("a baseline that wanders, with breathing and posture")] = 0.0
     mains: Annotated[Weight, Meaning("50 or 60 Hz; with fs_hz 500 only")] = 0.0
+    baseline_drift: Annotated[Weight, Meaning("recorded from donors in whom a reader saw baseline drift")] = 0.0
+    static_noise: Annotated[Weight, Meaning("recorded from donors in whom a reader saw static noise: muscles, mains")] = 0.0
+    burst_noise: Annotated[Weight, Meaning("recorded from donors in whom a reader saw bursts of noise")] = 0.0
+    electrodes_problems: Annotated[Weight, Meaning("recorded from donors in whom a reader saw problems of electrodes")] = 0.0
     lead_off: Annotated[Weight, Meaning("an electrode off: its leads are flat, or noise without beats")] = 0.0
     swapped: Annotated[Weight, Meaning("the electrodes of both arms exchanged; in records of 10 s only")] = 0.0
     clipped: Annotated[Weight, Meaning("a converter whose range is too small")] = 0.0

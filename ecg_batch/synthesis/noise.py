@@ -1,7 +1,7 @@
 """Noise by request: added to finished, checked records, so that it changes neither donors nor beats.
 
-A stretch of a record gets one kind of noise, in every second case a second one. What is added (muscle, electrode, baseline, mains)
-is made at the electrodes and scaled to the ratio that was asked:
+A stretch of a record gets one kind of noise, in every second case a second one. What is added is made at the electrodes (muscle,
+electrode, baseline, mains), or is other patients' recorded noise (donors/noisy.py), and is scaled to the ratio that was asked:
 
     snr_db = 10 log10 (power of the beats / power of what is added)
 
@@ -12,14 +12,16 @@ end, the record does not show it: these places are `masked`, and nothing of them
 """
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
 
 from ecg_batch.draws import Stream, each_generator
 from ecg_batch.leads import LEADS, MODELLED_INDEX, MV_PER_UV, twelve_leads
-from ecg_batch.request.model import ADDED, LOOP_S, Noise, Request
+from ecg_batch.request.model import ADDED, LOOP_S, MODELLED_NOISE, Noise, Request
 from ecg_batch.signal.filters import low_pass
 from ecg_batch.synthesis.ask import quantile
 from ecg_batch.synthesis.batch import Batch
@@ -48,12 +50,15 @@ Masked = tuple[str, int, int]  # a lead, and the samples from start to stop - 1 
 
 @dataclass(frozen=True)
 class NoiseOf:
-    """What is known of one record's noise. beats, added: power of each of the twelve leads, uV^2, summed over time."""
+    """What is known of one record's noise. beats, added: power of each of the twelve leads, uV^2, summed over time; rows: of the
+    bank, whose recorded noise it is.
+    """
 
     kinds: tuple[str, ...]
     beats: np.ndarray
     added: np.ndarray
     masked: tuple[Masked, ...]
+    rows: tuple[int, ...] = ()
 
     @property
     def snr_db(self) -> float | None:
@@ -71,14 +76,15 @@ def _db(beats: float, added: float) -> float | None:
 
 def with_noise(synthesizer: Synthesizer, batch: Batch) -> Batch:
     """The finished records of 10 s with the noise that the request asks for."""
-    request, ecg, of_records = synthesizer.request, np.empty_like(batch.ecg), []
+    request, noisy, ecg, of_records = synthesizer.request, synthesizer.noisy, np.empty_like(batch.ecg), []
     generators = each_generator(request.seed, batch.queries.key, Stream.NOISE)
-    each = zip(batch.ecg, batch.skeleton_mv, ecg, generators, own_snr_db(request, batch.queries.record), strict=True)
-    for clean, skeleton_mv, out, draws, snr_db in each:
+    hosts, snrs_db = batch.donor_row.tolist(), own_snr_db(request, batch.queries.record)
+    each = zip(batch.ecg, batch.skeleton_mv, ecg, generators, hosts, snrs_db, strict=True)
+    for clean, skeleton_mv, out, draws, host, snr_db in each:
         drawn = draws.random(2)
         start, stop = _part(request, *drawn)
         fades = (start > 0, stop < request.samples)
-        made = make_episode(request, draws, skeleton_mv[:, start:stop], fades, snr_db)
+        made = make_episode(request, draws, skeleton_mv[:, start:stop], fades, snr_db, noisy and partial(noisy.stretch, host=host))
         out[...] = clean
         masked = made.put_over(out[:, start:stop], 0)
         of_records.append(_known(request, made, out, intervals([(start, masked)])))
@@ -103,11 +109,11 @@ def _part(request: Request, length: float, place: float) -> tuple[int, int]:
 def _known(request: Request, made: "Episode", ecg: np.ndarray, masked: list[Masked]) -> NoiseOf:
     """What the row says. Arms are exchanged in the whole record: ecg (12, time) changes in place, and what is said of its leads."""
     if "swapped" not in made.kinds:
-        return NoiseOf(made.kinds, made.beats, made.added, tuple(masked))
+        return NoiseOf(made.kinds, made.beats, made.added, tuple(masked), made.rows)
     arms_exchanged(ecg)
     shown = {LEADS[was]: lead for lead, was in zip(LEADS, SWAPPED, strict=True)}
     moved = sorted(((shown[lead], start, stop) for lead, start, stop in masked), key=by_lead)
-    return NoiseOf(made.kinds, made.beats[SWAPPED], made.added[SWAPPED], tuple(moved))
+    return NoiseOf(made.kinds, made.beats[SWAPPED], made.added[SWAPPED], tuple(moved), made.rows)
 
 
 def arms_exchanged(ecg: np.ndarray) -> None:
@@ -125,7 +131,8 @@ def arms_exchanged(ecg: np.ndarray) -> None:
 class Episode:
     """The noise of one stretch. added_uv: int32 (8 leads, time), or None; beats, added: power of the twelve leads, uV^2, summed.
 
-    off: the electrode that is off, whose leads are flat or show `added_uv` alone; rail_uv: where the converter ends.
+    off: the electrode that is off, whose leads are flat or show `added_uv` alone; rail_uv: where the converter ends; rows: of the
+    bank, whose recorded noise it is.
     """
 
     kinds: tuple[str, ...]
@@ -136,6 +143,7 @@ class Episode:
     off: str | None
     is_flat: bool
     rail_uv: int
+    rows: tuple[int, ...] = ()
 
     def put_over(self, ecg: np.ndarray, at: int) -> np.ndarray:
         """Puts its samples from `at` on over stored integers int16 (12, time) without noise, in place; bool (12, time): masked."""
@@ -162,17 +170,33 @@ class Episode:
             masked[row] = True
 
 
+# Recorded noise of a kind, by draws, of so many samples: float64 (8, time) in no unit, and the rows of the bank that it is from.
+Recorded = Callable[[str, np.random.Generator, int], tuple[np.ndarray, list[int]]]
+
+
 def make_episode(
-    request: Request, draws: np.random.Generator, skeleton_mv: np.ndarray, fades: tuple[bool, bool], snr_db: float | None = None
+    request: Request,
+    draws: np.random.Generator,
+    skeleton_mv: np.ndarray,
+    fades: tuple[bool, bool],
+    snr_db: float | None = None,
+    recorded: Recorded | None = None,
 ) -> Episode:
     """The noise of a stretch whose beats are skeleton_mv float64 (8, time). fades: whether it comes, and goes, in the record;
-    snr_db: where it is not drawn.
+    snr_db: where it is not drawn; recorded: where the request asks for recorded noise.
     """
     asked, numbers = request.noise, draws.random(DRAWN)
     kinds, share = _kinds(asked, numbers[:4])
     snr_db = float(quantile(asked.snr_db, numbers[4:5])[0]) if snr_db is None else snr_db
     added = [kind for kind in kinds if kind in ADDED]
-    parts = [_made(request, kind, draws, skeleton_mv.shape[1], fades) for kind in added]
+    parts, rows = [], []
+    for kind in added:
+        if kind in MODELLED_NOISE:
+            made, lent = LEADS_OF @ electrode_noise(kind, draws, skeleton_mv.shape[1], request.fs_hz), []
+        else:
+            made, lent = recorded(kind=kind, draws=draws, samples=skeleton_mv.shape[1])
+        parts.append(_finished(request, made, fades))
+        rows += lent
     beats, power, noise_mv = _powers(request, skeleton_mv, parts, (share, 1 - share))
     noise_uv = None
     if parts:
@@ -185,7 +209,8 @@ def make_episode(
         shown = np.abs(skeleton_mv / MV_PER_UV + (0 if noise_uv is None else noise_uv)).max()
         rail_uv = int(min((low + numbers[5] * (high - low)) * shown, RAIL_UV))
     off = ELECTRODES[int(numbers[6] * len(ELECTRODES))] if "lead_off" in kinds else None
-    return Episode(kinds, snr_db if parts else None, noise_uv, beats / MV_PER_UV**2, power, off, numbers[7] < 0.5, rail_uv)
+    return Episode(kinds, snr_db if parts else None, noise_uv, beats / MV_PER_UV**2, power, off, numbers[7] < 0.5, rail_uv,
+                   tuple(dict.fromkeys(rows)))  # fmt: skip
 
 
 def _kinds(asked: Noise, numbers: np.ndarray) -> tuple[tuple[str, ...], float]:
@@ -212,10 +237,10 @@ def _drawn(weighted, number: float) -> str | None:
     return weighted[bisect_right(upper, number * whole)][0]
 
 
-def _made(request: Request, kind: str, draws: np.random.Generator, samples: int, fades: tuple[bool, bool]) -> np.ndarray:
-    """Noise of one kind in the modelled leads, low-passed as the record is, in no unit: float64 (8, time)."""
-    made = low_pass(LEADS_OF @ electrode_noise(kind, draws, samples, request.fs_hz), request.lowpass_hz, request.fs_hz)
-    fade = min(round(FADE_S * request.fs_hz), samples // 4)
+def _finished(request: Request, made: np.ndarray, fades: tuple[bool, bool]) -> np.ndarray:
+    """Noise float64 (8, time), low-passed as the record is, coming and going."""
+    made = low_pass(made, request.lowpass_hz, request.fs_hz)
+    fade = min(round(FADE_S * request.fs_hz), made.shape[1] // 4)
     rising = np.sin(np.pi / 2 * (np.arange(fade) + 0.5) / fade)
     if fades[0]:
         made[:, :fade] *= rising

@@ -5,12 +5,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from ecg_batch.dataset.plan import Plan, refuse_other_software
 from ecg_batch.donors.bank import Bank, read_bank
+from ecg_batch.donors.noisy import NoisyDonors, noisy_donors
 from ecg_batch.errors import UserError
 from ecg_batch.kernels.build import why_plain
 from ecg_batch.models.sequences.unit_model import UnitModel, load_unit_model
 from ecg_batch.request.model import Request
+from ecg_batch.signal.noise import NOISE_KINDS
 from ecg_batch.synthesis.donor_marks import Marks, bank_marks
 from ecg_batch.synthesis.retime import Loops
 from ecg_batch.synthesis.retrieve import DonorIndex, donors_for
@@ -29,6 +33,7 @@ class Synthesizer:
     models: "decode.Models | None"  # noqa: F821  None where texture is recorded
     judge: "judge.Judge | None" = None  # noqa: F821  where the request refines
     units: UnitIndex | None = None  # where texture is recorded
+    noisy: NoisyDonors | None = None  # where noise is
 
     @cached_property
     def loops(self) -> Loops:
@@ -73,7 +78,13 @@ def open_synthesizer(plan: Plan, *textures: str) -> Synthesizer:
     models = _models(request) if "decoded" in needed else None  # first: what is wrong with a GPU or weights shows at once
     judge, bank = _judge(request), read_bank(Path(request.bank))
     units = unit_index(bank, request.donor_folds, _unit_model(request)) if "units" in needed else None
-    return Synthesizer(request, bank, donors_for(request, bank.table), models, judge, units)
+    return Synthesizer(request, bank, donors_for(request, bank.table), models, judge, units, noisy_for(request, bank))
+
+
+def noisy_for(request: Request, bank: Bank) -> NoisyDonors | None:
+    """Of the folds that the request allows, where it asks for recorded noise. UserError where nobody has it."""
+    kinds = [kind for kind, _ in request.noise.kinds if kind in NOISE_KINDS] if request.noise else []
+    return noisy_donors(bank, np.flatnonzero(np.isin(bank.table.fold, request.donor_folds)), kinds) if kinds else None
 
 
 def _models(request: Request):

@@ -77,7 +77,7 @@ def refusal(path, *overrides) -> str:
         ({"noise": True}, ["noise is True; needed keys below it: kinds, length_s, per_hour, snr_db"]),
         ({"noise": {"snr_db": 40}}, ["noise.snr_db is 40; needed a number from -20 to 30"]),
         ({"noise": {"snr_db": {"uniform": [20, 10]}}}, ["noise.snr_db.uniform is [20, 10]; the lower number comes first"]),
-        ({"noise": {"kinds": {"hum": 1}}}, ["unknown key 'noise.kinds.hum'", "known keys: baseline, clipped, electrode"]),
+        ({"noise": {"kinds": {"hum": 1}}}, ["unknown key 'noise.kinds.hum'", "known keys: baseline, baseline_drift, burst_noise"]),
         ({"noise": {"kinds": {"muscle": -1}}}, ["noise.kinds.muscle is -1; needed a number from 0 to 1,000"]),
         ({"noise": {"kinds": {"muscle": 0}}}, ["noise.kinds has no kind with a weight", "one or more of muscle"]),
         ({"noise": {"kinds": {"mains": 1}}}, ["noise.kinds.mains is 1, but at fs_hz 100 nothing is left", "500 Hz"]),

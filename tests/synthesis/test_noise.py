@@ -8,9 +8,12 @@ from making import make, plan_of
 from prd import skeletons_uv
 from scipy.signal import butter, sosfiltfilt
 
+from ecg_batch.bundled import BUNDLED
 from ecg_batch.dataset.rows import NOISE_COLUMNS, mask_of
+from ecg_batch.donors.bank import read_bank
 from ecg_batch.leads import LEADS, MODELLED_INDEX, identity_residual, twelve_leads
-from ecg_batch.request.model import ADDED
+from ecg_batch.request.model import MODELLED_NOISE
+from ecg_batch.signal.noise import NOISE_KINDS
 from ecg_batch.synthesis.batch import candidate_rows
 from ecg_batch.synthesis.generate import make_batches
 from ecg_batch.synthesis.noise import RAIL_UV, intervals, power_of_leads
@@ -38,7 +41,7 @@ def noisy(tmp_path_factory):
     """made(noise, key=value, ...) -> (plan, ecg, rows), once for each."""
     kept = {}
 
-    def made(noise: dict, **changes):
+    def made(noise: dict | None, **changes):
         if (named := repr((noise, changes))) not in kept:
             kept[named] = made_with(tmp_path_factory, noise, **changes)
         return kept[named]
@@ -57,8 +60,9 @@ def fast_power(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", [-6, 12, 24])
-@pytest.mark.parametrize("kinds", [{"muscle": 1}, {"electrode": 1}, {"baseline": 1}, {"muscle": 1, "electrode": 1, "baseline": 1}],
-                         ids=["muscle", "electrode", "baseline", "mixed"])  # fmt: skip
+@pytest.mark.parametrize("kinds", [{"muscle": 1}, {"electrode": 1}, {"baseline": 1}, {"muscle": 1, "electrode": 1, "baseline": 1},
+                                   {"static_noise": 1}, {"burst_noise": 1, "muscle": 1}],
+                         ids=["muscle", "electrode", "baseline", "mixed", "recorded", "both"])  # fmt: skip
 def test_beats_to_noise_is_what_was_asked_and_each_lead_what_its_row_says(clean, noisy, kinds, level):
     """By definition: against the skeleton made again, and the difference from the same record without noise."""
     plan, ecg, rows = noisy({"snr_db": level, "kinds": kinds})
@@ -86,9 +90,29 @@ def test_lead_identities_hold_and_all_else_of_the_record_is_as_without_noise(cle
 
 
 @pytest.mark.slow
-def test_the_same_bytes_in_any_batch_and_shard(noisy, tmp_path):
-    _, ecg, rows = noisy({"snr_db": {"uniform": [-6, 24]}})
-    plan = plan_of(tmp_path, records=192, batch=32, shard=64, noise={"snr_db": {"uniform": [-6, 24]}})
+def test_recorded_noise_is_of_those_in_whom_it_was_seen_and_its_row_names_them(clean, noisy):
+    plan, ecg, rows = noisy({"snr_db": 6, "kinds": {"static_noise": 1, "electrodes_problems": 0.1}}, donor_folds=[1, 2, 3])
+    _, without, own = noisy(None, donor_folds=[1, 2, 3])
+    lenders = ("texture_ecg_id", "texture_patient_id", "texture_fold")
+    assert {name: rows[name] for name in own if name not in lenders} == {name: own[name] for name in own if name not in lenders}
+    assert (ecg != without).any(axis=(1, 2)).all() and {name for names in rows["noise_kinds"] for name in names} <= set(NOISE_KINDS)
+    bank = read_bank(BUNDLED)
+    kinds = [NOISE_KINDS.index(kind) for kind in ("static_noise", "electrodes_problems")]
+    seen = set(bank.table.ecg_id[bank.noise[:, kinds].any(axis=(1, 2))].tolist())
+    for at in range(64):
+        texture = own["texture_ecg_id"][at]
+        assert rows["texture_ecg_id"][at][: len(texture)] == texture and set(rows["texture_fold"][at]) <= {1, 2, 3}
+        assert rows["donor_patient_id"][at] not in rows["texture_patient_id"][at]
+        assert set(rows["texture_ecg_id"][at][len(texture) :]) <= seen
+    assert sum(len(rows["texture_ecg_id"][at]) > len(own["texture_ecg_id"][at]) for at in range(64)) > 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [{}, {"kinds": {"static_noise": 1, "burst_noise": 1}}], ids=["usual", "recorded"])
+def test_the_same_bytes_in_any_batch_and_shard(noisy, tmp_path, kinds):
+    asked = {"snr_db": {"uniform": [-6, 24]}} | kinds
+    _, ecg, rows = noisy(asked)
+    plan = plan_of(tmp_path, records=192, batch=32, shard=64, noise=asked)
     again, rows_again = make(plan, [plan.shards[2], plan.shards[0]])
     np.testing.assert_array_equal(again[64:], ecg)
     assert {name: values[64:] for name, values in rows_again.items()} == rows
@@ -221,7 +245,7 @@ def test_power_of_twelve_leads_from_eight():
 
 
 @pytest.mark.parametrize("samples", [100, 1000, 1377])
-@pytest.mark.parametrize("kind", ADDED)
+@pytest.mark.parametrize("kind", MODELLED_NOISE)
 @pytest.mark.parametrize("fs_hz", [100, 500])
 def test_every_kind_is_finite_of_any_length_and_drawn_from_its_numbers_alone(kind, samples, fs_hz):
     one, same, other = (electrode_noise(kind, np.random.default_rng(seed), samples, fs_hz) for seed in (1, 1, 2))

@@ -7,6 +7,7 @@ import numpy as np
 
 from ecg_batch.dataset.plan import read_plan
 from ecg_batch.donors.bank import Bank, read_bank
+from ecg_batch.donors.noisy import NoisyDonors
 from ecg_batch.errors import UserError
 from ecg_batch.evaluation.waves.delineator import Taught
 from ecg_batch.evaluation.waves.marked import spans_to_masks
@@ -15,6 +16,7 @@ from ecg_batch.reading.synthetic import open_dataset
 from ecg_batch.request.model import Request
 from ecg_batch.signal.marks import read_marks
 from ecg_batch.synthesis.noise import with_noise
+from ecg_batch.synthesis.synthesizer import noisy_for
 
 EDGES = ((0, 2), (3, 5), (6, 8))  # of P, QRS and T in signal/marks.MARKS
 AT_ONCE = 256
@@ -26,6 +28,7 @@ class Copies:
 
     queries: "Numbers"
     ecg: np.ndarray  # int16 (record, 12, time)
+    donor_row: np.ndarray  # row in the bank
     skeleton_mv: np.ndarray | None  # float64 (record, 8, time)
     noise: list | None = None
 
@@ -41,6 +44,7 @@ class Numbers:
 @dataclass(frozen=True)
 class _Asked:
     request: Request
+    noisy: NoisyDonors | None
 
 
 def copies(folder: Path, most: int) -> Taught:
@@ -53,16 +57,18 @@ def copies(folder: Path, most: int) -> Taught:
     order = np.array([row_of[int(each)] for each in ecg_id])  # rows of the bank
     waves = np.stack([donor_waves(bank, row) for row in order])
     parts = (np.arange(first, min(first + AT_ONCE, len(order))) for first in range(0, len(order), AT_ONCE))
-    ecg = [noisy(request, bank, part, order) for part in parts]
+    asked = _Asked(request, noisy_for(request, bank))
+    ecg = [noisy(asked, bank, part, order) for part in parts]
     return Taught(np.concatenate(ecg), waves[:, None], request.fs_hz)
 
 
-def noisy(request: Request, bank: Bank, record: np.ndarray, order: np.ndarray) -> np.ndarray:
+def noisy(asked: _Asked, bank: Bank, record: np.ndarray, order: np.ndarray) -> np.ndarray:
     """int16 (record, 12, time)."""
+    request = asked.request
     skeleton, texture = bank.skeleton[order[record]], bank.texture[order[record]]
     key = record // request.vary.size if request.vary else record
-    copied = Copies(Numbers(record, key), twelve_leads(skeleton + texture), skeleton * MV_PER_UV)
-    return with_noise(_Asked(request), copied).ecg if request.noise else copied.ecg
+    copied = Copies(Numbers(record, key), twelve_leads(skeleton + texture), order[record], skeleton * MV_PER_UV)
+    return with_noise(asked, copied).ecg if request.noise else copied.ecg
 
 
 def donor_waves(bank: Bank, row: int) -> np.ndarray:

@@ -14,6 +14,7 @@ noise    where it is asked for, in episodes; of muscles in activity             
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -76,8 +77,10 @@ class LongBatch:
             self._recorded = UnitStreams(synthesizer.units, self._request, queries.key, self._records)
         self._noise = None
         if self._request.noise:
-            each = zip(queries.key, self._records, own_snr_db(self._request, queries.record), strict=True)
-            self._noise = [NoiseEpisodes(self._request, int(key), record.skeleton, snr_db) for key, record, snr_db in each]
+            each, noisy = zip(queries.key, self._records, own_snr_db(self._request, queries.record), strict=True), synthesizer.noisy
+            self._noise = [NoiseEpisodes(self._request, int(key), record.skeleton, snr_db,
+                                         recorded=noisy and partial(noisy.stretch, host=record.donor_row))
+                           for key, record, snr_db in each]  # fmt: skip
         each = zip(queries.key, self._records, strict=True)
         muscles = with_muscles(self._request)
         self._active = [NoiseEpisodes(muscles, int(key), record.skeleton, None, record.overlays.active)
@@ -178,7 +181,7 @@ class LongBatch:
         for other in more:
             kinds = tuple(dict.fromkeys((*first.kinds, *other.kinds)))
             masked = tuple(sorted((*first.masked, *other.masked), key=by_lead))
-            first = NoiseOf(kinds, first.beats + other.beats, first.added + other.added, masked)
+            first = NoiseOf(kinds, first.beats + other.beats, first.added + other.added, masked, (*first.rows, *other.rows))
         return first
 
 

@@ -14,7 +14,7 @@ from ecg_batch.leads import LEADS
 from ecg_batch.request.model import NOISE_LIMITS_S, Distribution, Request
 from ecg_batch.signal.filters import low_pass_of
 from ecg_batch.synthesis.ask import quantile
-from ecg_batch.synthesis.noise import Episode, Masked, NoiseOf, intervals, make_episode
+from ecg_batch.synthesis.noise import Episode, Masked, NoiseOf, Recorded, intervals, make_episode
 
 NEAR_S = 0.2  # places that are masked and lie nearer than this are one: else an hour has thousands
 ENDS = "noise ends"  # aux of the "~" where an episode ends
@@ -30,10 +30,13 @@ class NoiseEpisodes:
         skeleton: Callable[[int, int], np.ndarray],
         snr_db: float | None = None,
         active: Sequence[tuple[int, int]] | None = None,
+        recorded: Recorded | None = None,
     ):
         """key: what its draws are keyed by; skeleton: samples start .. stop - 1 of the beats, float64 (8, time) mV; snr_db: of all
-        episodes, where it is not drawn for each; active: samples (start, stop) of activity, where the noise is that of it.
+        episodes, where it is not drawn for each; active: samples (start, stop) of activity, where the noise is that of it;
+        recorded: where the request asks for recorded noise.
         """
+        self._recorded, self._rows = recorded, {}
         self._request, self._key, self._skeleton, self._snr_db = request, key, skeleton, snr_db
         self._draws = (Stream.NOISE, 1) if active is None else (Stream.ACTIVITY, 2)  # and the part of the first episode
         self.stretches = episode_times(request, key) if active is None else list(active)
@@ -63,9 +66,10 @@ class NoiseEpisodes:
             beats_mv = low_pass_of(self._skeleton, start, stop, request.samples, request.lowpass_hz, request.fs_hz)
             stream, first = self._draws
             draws = generator(request.seed, self._key, stream, first + at)
-            made = make_episode(request, draws, beats_mv, (start > 0, stop < request.samples), self._snr_db)
+            made = make_episode(request, draws, beats_mv, (start > 0, stop < request.samples), self._snr_db, self._recorded)
             self._made = at, made
             self._kinds |= dict.fromkeys(made.kinds)
+            self._rows |= dict.fromkeys(made.rows)
             if made.added_uv is not None:
                 self._powers += made.beats, made.added
             self._annotated += [(start, words_of(made)), (stop, ENDS)]
@@ -74,7 +78,7 @@ class NoiseEpisodes:
     def known(self) -> NoiseOf:
         """Of the whole record, once its last minute is made."""
         near = round(NEAR_S * self._request.fs_hz)
-        return NoiseOf(tuple(self._kinds), *self._powers, tuple(_together(self._masked, near)))
+        return NoiseOf(tuple(self._kinds), *self._powers, tuple(_together(self._masked, near)), tuple(self._rows))
 
     def annotations(self) -> Iterator[tuple[int, str, str]]:
         """(sample, symbol, aux) of where episodes begin and end; none of an end that is the record's, or another's beginning."""

@@ -1,6 +1,7 @@
 """Noise of long records: in episodes, each at its own ratio, the same in whatever pieces it is made."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,16 @@ from making import plan_of
 from scipy.signal import butter, sosfiltfilt
 
 from ecg_batch.dataset.rows import mask_of
+from ecg_batch.donors.bank import read_bank
 from ecg_batch.leads import MV_PER_UV, identity_residual, twelve_leads
 from ecg_batch.synthesis.long.batch import LongBatch
 from ecg_batch.synthesis.long.begin import begin_records
 from ecg_batch.synthesis.long.noise_episodes import ENDS, NoiseEpisodes, episode_times
 from ecg_batch.synthesis.source import query_source
-from ecg_batch.synthesis.synthesizer import open_synthesizer
+from ecg_batch.synthesis.synthesizer import noisy_for, open_synthesizer
 
 OFTEN = {"per_hour": 90, "length_s": {"uniform": [3, 40]}, "snr_db": {"uniform": [-6, 18]},
-         "kinds": {"muscle": 1, "electrode": 1, "baseline": 1, "lead_off": 0.5, "clipped": 0.5}}  # fmt: skip
+         "kinds": {"muscle": 1, "electrode": 1, "baseline": 1, "static_noise": 1, "lead_off": 0.5, "clipped": 0.5}}  # fmt: skip
 LONG = {"records": 4, "duration_s": 200, "batch": 4, "shard": 4, "mix": {"labels": {"NORM": 0.5, "AFIB": 0.5}}}
 SAMPLES = 20_000
 
@@ -81,12 +83,12 @@ def test_each_episode_has_the_ratio_that_its_annotation_says(noisy, clean):
         for (start, stop), aux in zip(episode_times(plan.request, at), begins, strict=True):
             if "lead_off" in aux or "clipped" in aux:
                 continue
-            kinds, level = re.fullmatch(r"noise ([a-z+]+) (-?\d+\.\d) dB", aux).groups()
+            kinds, level = re.fullmatch(r"noise ([a-z_+]+) (-?\d+\.\d) dB", aux).groups()
             skeleton = twelve_leads(begun[at].skeleton(start, stop) / MV_PER_UV)
             added = ecg[at, :, start:stop].astype(float) - clean[0][at, :, start:stop]
             powers = [np.square(x - sosfiltfilt(butter(2, 0.5, fs=100, output="sos"), x)).sum() for x in (skeleton, added)]
             assert 10 * np.log10(powers[0] / powers[1]) == pytest.approx(float(level), abs=0.1)
-            assert set(kinds.split("+")) <= {"muscle", "electrode", "baseline"}
+            assert set(kinds.split("+")) <= {"muscle", "electrode", "baseline", "static_noise"}
             measured += 1
     assert measured > 5
 
@@ -96,7 +98,7 @@ def test_rows_say_kinds_ratio_and_what_is_masked(noisy, clean):
     plan, ecg, rows, beats = noisy
     for at, row in enumerate(rows.to_pylist()):
         said = " ".join(aux for _, aux in marks(beats[at]))
-        assert set(row["noise_kinds"]) == set(re.findall(r"muscle|electrode|baseline|lead_off|clipped", said))
+        assert set(row["noise_kinds"]) == set(re.findall(r"muscle|electrode|baseline|static_noise|lead_off|clipped", said))
         assert -6 <= row["snr_db"] <= 18 and len(row["snr_db_by_lead"]) == 12
         masked = mask_of(row["masked"], SAMPLES)
         noise_at = np.zeros(SAMPLES, bool)
@@ -115,9 +117,9 @@ def test_a_record_is_the_same_in_another_batch(noisy, tmp_path):
     assert rows_one.to_pylist() == rows.slice(2, 1).to_pylist() and beats_one[0].equals(beats[2])
 
 
-def whole_of(request, step: int, skeleton) -> tuple[np.ndarray, NoiseEpisodes]:
+def whole_of(request, step: int, skeleton, recorded=None) -> tuple[np.ndarray, NoiseEpisodes]:
     """A flat record with noise, put over it so many samples at a time."""
-    ecg, noise = np.zeros((12, request.samples), np.int16), NoiseEpisodes(request, 3, skeleton)
+    ecg, noise = np.zeros((12, request.samples), np.int16), NoiseEpisodes(request, 3, skeleton, recorded=recorded)
     for first in range(0, request.samples, step):
         noise.put_over(ecg[:, first : first + step], first)
     return ecg, noise
@@ -129,9 +131,10 @@ def wave(start: int, stop: int) -> np.ndarray:
 
 def test_any_pieces_make_the_same(tmp_path):
     request = plan_of(tmp_path, **LONG, noise=OFTEN).request
-    whole, known = whole_of(request, request.samples, wave)
+    recorded = partial(noisy_for(request, read_bank(Path(request.bank))).stretch, host=0)
+    whole, known = whole_of(request, request.samples, wave, recorded)
     for step in (6000, 777, 5):
-        pieces, in_pieces = whole_of(request, step, wave)
+        pieces, in_pieces = whole_of(request, step, wave, recorded)
         np.testing.assert_array_equal(pieces, whole)
         assert list(in_pieces.annotations()) == list(known.annotations())
         assert in_pieces.known().kinds == known.known().kinds
