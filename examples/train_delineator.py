@@ -1,7 +1,7 @@
 """Train a small network to say where P, QRS and T are in any one lead, from the waves that a synthetic dataset carries.
 
     ecg-batch synthesize configs/waves.yaml --out runs/waves
-    python examples/train_delineator.py runs/waves [--out delineator.safetensors] [--steps 2000]
+    python examples/train_delineator.py runs/waves [--out delineator.safetensors] [--steps 6000]
 
 Minutes on two cores. No mark of a reader is in it: `ecg-batch evaluate runs/waves --ludb DIR` holds it against theirs.
 """
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
     parser.add_argument("--out", type=Path, default=Path("delineator.safetensors"))
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=6000)
     args = parser.parse_args()
     torch.manual_seed(0)
     rng, dataset, model = np.random.default_rng(0), ecg_batch.open_dataset(args.dataset), Delineator()

@@ -26,7 +26,7 @@ from ecg_batch.models.sequences.model import conditions, draw_codes
 from ecg_batch.models.sequences.unit_model import UnitModel
 from ecg_batch.signal.beats import beat_types
 from ecg_batch.signal.filters import low_pass
-from ecg_batch.signal.noise import NOISE_KINDS, counted, has_unit, mean_level
+from ecg_batch.signal.noise import NO_UNIT, NOISE_KINDS, counted, has_unit, mean_level
 from ecg_batch.synthesis.retime import Timing
 
 DRIFT_HZ = 2.0  # below it texture knows nothing of beats
@@ -84,6 +84,7 @@ class UnitIndex:
         self._told = np.empty((donors, len(self.model.tensors["outer.bias"])), np.float32)
         self._points, self.unit_points = counted(self.level), counted(self.units.level)
         self._code_points = counted(self.model.codebook.astype(np.float64))
+        self._by_type = counted(level_by_type(self.bank, self.level).astype(np.float64))
         self._squares, self.unit_squares = (np.square(points).sum(axis=1) for points in (self._points, self.unit_points))
         numbers = np.arange(len(self.bank.table))
         self._first, self._stop = (np.searchsorted(self.units.row, numbers, side) for side in ("left", "right"))
@@ -139,14 +140,16 @@ class UnitIndex:
         return self.rendered_all(np.array([host]), np.array([0, len(codes)]), codes, ordinary)
 
     def rendered_all(self, hosts: np.ndarray, first: np.ndarray, codes: np.ndarray, ordinary: np.ndarray) -> np.ndarray:
-        """The unit of each beat of records (beat,): the nearest to the level of its host and what its code adds.
+        """The unit of each beat of records (beat,): the nearest to the level of its host under beats of that type and what its code
+        adds.
 
         hosts (record,): rows of the bank; record i has the beats first[i] .. first[i + 1] - 1 of codes and ordinary (beat,):
         whether a beat is of its record's most frequent type. It takes a unit of such a beat where there is any, and none that one
         of the RECENT beats before has. The unit that was recorded after that of the beat before is taken where it is not much
         farther (FOLLOW).
         """
-        wanted = self._points[np.repeat(hosts, np.diff(first))] + self._code_points[codes]
+        host = np.repeat(hosts, np.diff(first))
+        wanted = self._points[host] + self._by_type[np.asarray(ordinary, np.int64), host] + self._code_points[codes]
         if units_kernel.library():
             lenders = [self.lenders_in_order(host) for host in hosts.tolist()]
             return units_kernel.nearest(self.for_kernel, lenders, first, wanted, ordinary, RECENT, FOLLOW)
@@ -220,6 +223,26 @@ def unit_index(bank: Bank, folds: tuple[int, ...], model: UnitModel, usable: np.
         raise UserError("texture: units takes texture from other patients than the donor, and the allowed donors are of fewer "
                         "than two. Allow more with donor_folds, or take a larger bank")  # fmt: skip
     return UnitIndex(bank, rows, model, units_of(bank, rows), level)
+
+
+def level_by_type(bank: Bank, level: np.ndarray) -> np.ndarray:
+    """How much louder than its recording's mean (donor, lead * band) the noise is under beats of any other than the most frequent
+    type, and of that: whole steps, int64 (2, donor, lead * band). Where a recording has one of the two alone, the former is that of
+    the median recording, and the latter 0.
+
+    A rare beat is its own typical beat, and keeps in the skeleton what is texture elsewhere.
+    """
+    there, other = has_unit(bank.unit_level), np.zeros(bank.unit_level.shape[:2], bool)
+    units = min(other.shape[1], bank.beat_type.shape[1] - 2)
+    other[:, :units] = bank.beat_type[:, 1 : 1 + units] > 0
+    both = np.flatnonzero((there & other).any(axis=1) & (there & ~other).any(axis=1))
+    found = np.zeros((2, *level.shape), np.int64)
+    if len(both):
+        for at, of_type in enumerate((other[both], ~other[both])):
+            own = np.where(of_type[..., None, None], bank.unit_level[both], np.int8(NO_UNIT))
+            found[at, both] = mean_level(own).reshape(len(both), -1) - level[both]
+        found[0, np.setdiff1d(np.arange(len(level)), both)] = np.rint(np.median(found[0, both], axis=0))
+    return found
 
 
 def _measured(bank: Bank) -> dict[str, np.ndarray]:

@@ -12,9 +12,9 @@ from ecg_batch.errors import UserError
 from ecg_batch.models.sequences.unit_model import load_unit_model
 from ecg_batch.request.parse import load_request
 from ecg_batch.signal.filters import band, low_pass
-from ecg_batch.signal.noise import NO_UNIT, counted
+from ecg_batch.signal.noise import NO_UNIT, counted, has_unit
 from ecg_batch.synthesis.generate import open_generator
-from ecg_batch.synthesis.units import DRIFT_HZ, LENDERS, RECENT, REST_HZ, Laid, heard, rest_of, unit_index
+from ecg_batch.synthesis.units import DRIFT_HZ, LENDERS, RECENT, REST_HZ, Laid, heard, level_by_type, rest_of, unit_index
 
 
 @pytest.fixture(scope="module")
@@ -153,12 +153,12 @@ def test_lenders_are_as_loud_as_the_donors_own_texture(bank, index):
 
 
 def test_a_code_is_rendered_by_the_nearest_unit_of_a_lender(index):
-    codes = np.arange(0, 512, 37)
+    codes, (_, usual) = np.arange(0, 512, 37), level_by_type(index.bank, index.level)
     for host in (3, 500, 2000):
         pool = index.lent(host)
         chosen = np.concatenate([index.rendered(host, codes[[k]], np.ones(1, bool)) for k in range(len(codes))])
         assert np.isin(index.units.row[pool], index.lenders(host)).all() and index.units.ordinary[chosen].all()
-        wanted = index.level[host] + index.model.codebook[codes]
+        wanted = index.level[host] + usual[host] + index.model.codebook[codes]
         pool = pool[index.units.ordinary[pool]]
         gap = np.square(counted(index.units.level[pool][:, None] - wanted)).sum(axis=-1)  # (unit, beat)
         np.testing.assert_allclose(np.square(counted(index.units.level[chosen] - wanted)).sum(axis=-1), gap.min(axis=0))
@@ -182,6 +182,20 @@ def test_ectopic_beats_take_the_noise_of_such_beats_where_there_is_any(index):
 
 
 @pytest.mark.slow
+def test_ectopic_beats_are_as_loud_as_the_hosts_own_and_quieter_than_others(bank, index):
+    """A rare beat keeps in the skeleton what is texture elsewhere."""
+    other, usual = level_by_type(bank, index.level)
+    there, kinds = has_unit(bank.unit_level)[:, :-2], bank.beat_type[:, 1:-1]
+    hosts = [host for host in range(len(bank.table)) if {0, 1} <= set(kinds[host][there[host]] > 0)]
+    for host in hosts[:20]:
+        for found, which in ((other, there[host] & (kinds[host] > 0)), (usual, there[host] & (kinds[host] == 0))):
+            mean = bank.unit_level[host, :-2][which].astype(float).mean(axis=0).ravel()
+            np.testing.assert_allclose(index.level[host] + found[host], mean, atol=0.51)
+    none = np.setdiff1d(np.arange(len(bank.table)), hosts)
+    assert not usual[none].any() and (other[none] == np.rint(np.median(other[hosts], axis=0))).all()
+    assert other[hosts].mean() < -2 and abs(usual[hosts].mean()) < 1.5  # in steps of half a decibel
+
+
 def test_a_bank_of_before_is_measured_at_opening(bank, model):
     few = slice(0, 40)
     table = replace(bank.table, **{name: getattr(bank.table, name)[few] for name in TABLE_COLUMNS})

@@ -46,7 +46,7 @@ class WaveSettings:
     """What the evaluation of waves spends."""
 
     teaching: Annotated[int, Range(1, 10**7, "records that teach, at most")] = 8192
-    steps: Annotated[int, Range(1, 10**6, "of each training, half of them for the ceiling")] = 1800
+    steps: Annotated[int, Range(1, 10**6, "of each training, half of them for the ceiling")] = 6000
     rows: Annotated[int, Range(1, 4096, "leads of each step")] = 32
     seed: Annotated[int, Range(0, 2**31, "of each training")] = 0
     folds: Annotated[int, Range(0, 100, "of LUDB's records, for the ceiling: each scored by a network of the others")] = 2

@@ -148,7 +148,7 @@ def _with_donor(synthesizer: Synthesizer, row: int, key: int, hr_bpm: float) -> 
     donor = (single_beats if request.has_events else long_donor)(synthesizer.bank, row)  # stock.py joins more than its own
     couplets = frozenset(name for name in donor.ectopic if (donor.symbol == name).sum() > 1)
     allowed = DonorRhythm(own_bpm, "AFIB" in donor.codes, donor.ectopic, _variability(table, row), float(table.age[row]),
-                          donor.beat_to_beat, couplets)  # fmt: skip
+                          donor.beat_to_beat, couplets, donor.coupling)  # fmt: skip
     rhythm_aux = str(rhythms_of(table, np.array([row]))[0])
     made = (_with_events if request.has_events else _as_recorded)(synthesizer, row, key, hr_bpm, donor, allowed, rhythm_aux)
     flags = made.flags

@@ -36,7 +36,7 @@ class LongDonor:
     p_on: samples of x; first, last: between which a beat may be read. symbol: "N", "V", "A". waves: (beat, wave) samples from R,
     NaN is absent. splice_out, splice_in: (beat, beat) samples of x; after beat i comes beat j: x is left at splice_out[i, j] and
     entered at splice_in[i, j]. atrial: None or (lead, time), what goes on whatever the beats do. ectopic: share of each ectopic
-    type among all usable beats. ectopic_spliced: whether one of these types has no beat whose neighbours are usable too, so that it
+    type among all usable beats; coupling: see _couplings. ectopic_spliced: whether one of these types has no beat whose neighbours are usable too, so that it
     is joined where TP is short. beat_to_beat: see _beat_to_beat. fade_s: over which, to either side of a splice, A becomes B.
     """
 
@@ -57,6 +57,7 @@ class LongDonor:
     beat_to_beat: float
     atrial: np.ndarray | None
     ectopic: dict[str, float]
+    coupling: dict[str, float]
     ectopic_spliced: bool
     codes: frozenset[str]
     fs_hz: int
@@ -88,7 +89,7 @@ def single_beats(bank: Bank, donor: int) -> LongDonor:
     level = np.median(x[:, np.concatenate([cells["p_on"][kept] - shift for shift in range(3)])], axis=1)
     return LongDonor(x, level, r[kept], **fiducials, symbol=symbol[kept], waves=waves[kept], splice_out=NONE, splice_in=NONE,
                      rr_samples=float(np.diff(r).mean()), beat_to_beat=_beat_to_beat(r, symbol == "N"), atrial=atrial,
-                     ectopic=ectopic, ectopic_spliced=joined, codes=codes, fs_hz=fs_hz)  # fmt: skip
+                     ectopic=ectopic, coupling=_couplings(r, symbol), ectopic_spliced=joined, codes=codes, fs_hz=fs_hz)  # fmt: skip
 
 
 def _beat_to_beat(r: np.ndarray, normal: np.ndarray) -> float:
@@ -99,6 +100,14 @@ def _beat_to_beat(r: np.ndarray, normal: np.ndarray) -> float:
         return float("nan")
     rounding = 6 / 12 / rr.mean() ** 2  # of three R, the middle one counted twice, 1/12 sample squared each
     return float(np.sqrt(max(np.square(change).mean() - rounding, 0.0)))
+
+
+def _couplings(r: np.ndarray, symbol: np.ndarray) -> dict[str, float]:
+    """How early each type of ectopic beat comes after a normal one, over the usual RR between two normal ones: the median."""
+    rr, after_normal = np.diff(r), symbol[:-1] == "N"
+    usual = rr[after_normal & (symbol[1:] == "N")]
+    each = {name: rr[after_normal & (symbol[1:] == name)] for name in ("V", "A")}
+    return {name: float(np.median(of) / np.median(usual)) for name, of in each.items() if len(of)} if len(usual) > 1 else {}
 
 
 def lacks_ectopic(donor: LongDonor) -> bool:

@@ -28,6 +28,7 @@ RESPIRATION_HZ = (0.1, 0.5)  # no breath is slower or faster
 DAY_H, DAY_S = 24.0, 86_400
 SHORTEST_SPAN_S = 4 * 3600  # of the noise a record is cut from: an hour, too, lies in the middle of slower changes
 HOOKED_UP_H = (8.0, 18.0)  # time of day at which a record begins, where it is not given
+COUPLING_VARIES = 0.3  # of how much couplings differ within a record: those of one focus are nearly fixed
 LONGEST_COUPLING = 0.88  # a beat less premature than 12 % is no ectopic beat to the eye
 BIGEMINY = 0.3  # from this share of ectopic beats on, every other beat may be one
 COUPLING_OF_QT = 0.90  # no ectopic beat falls on the T wave before it
@@ -42,7 +43,8 @@ DEPTHS_AT_AGE = 50.0  # depths are stated for this age, and used where none is k
 @dataclass(frozen=True)
 class DonorRhythm:
     """What a donor allows. ectopic: symbol ("V", "A") -> share of the donor's beats. variability: factor on all depths.
-    couplets: types of which two can follow each other, as the donor has more than one of them.
+    couplets: types of which two can follow each other, as the donor has more than one of them. coupling: of each ectopic type
+    how early it comes after a normal beat, in the RR of those, as recorded.
     age: years, NaN where it is not known. beat_to_beat: RMS of successive differences of log RR at the donor's own rate, as
     recorded, NaN where that is not known: the depth of what is fast follows it.
     """
@@ -54,6 +56,7 @@ class DonorRhythm:
     age: float = float("nan")
     beat_to_beat: float = float("nan")
     couplets: frozenset[str] = frozenset()
+    coupling: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ def make_rhythm(
         else:
             beats = _as_written(p, donor, mean_hr_bpm * duration_s / 60, written, generator) if written else None
             cycles, symbol = beats or _cycles(p, donor, mean_hr_bpm, duration_s, generator, grid_s, rr_s)
+            cycles = _at_own_coupling(p, donor, 60 / mean_hr_bpm, cycles, symbol)
         r_s = beat_times(p, rr_s, grid_s, cycles, mean_hr_bpm, duration_s, generator.random(), longest_s)
     drift = np.tanh(0.8 * _noise(generator, len(grid_s), lambda f: _between(f, 1 / 7200, 1 / 120) / np.maximum(f, 1e-9)))
 
@@ -289,6 +293,29 @@ def _cycles(
     return cycles, symbol
 
 
+def _at_own_coupling(p: RhythmParameters, donor: DonorRhythm, rr_s: float, cycles: np.ndarray, symbol: np.ndarray) -> np.ndarray:
+    """Cycles in which ectopic beats come as early after a normal beat as they do in the donor's recording, at this mean RR; what
+    follows, so much later, so that the beat after it comes when it would have.
+    """
+    cycles = cycles.copy()
+    for name, own in donor.coupling.items():
+        at = np.flatnonzero((symbol[1:-1] == name) & (symbol[:-2] == "N")) + 1
+        if not len(at):
+            continue
+        least = max(min(1.0, own / _end_of_t(60 / donor.hr_bpm)) * _end_of_t(rr_s), 1.1 * p.rr_low_s / rr_s)
+        now = own * (cycles[at] / np.median(cycles[at])) ** COUPLING_VARIES
+        now = np.clip(now, least, max(least, own, LONGEST_COUPLING))
+        follows = at[symbol[at + 1] == "N"] + 1
+        cycles[follows] = np.maximum(cycles[follows] + (cycles[at] - now)[symbol[at + 1] == "N"], least)
+        cycles[at] = now
+    return cycles
+
+
+def _end_of_t(rr_s):
+    """Of the RR, where the T wave ends: no ectopic beat comes before, but where a donor's does."""
+    return COUPLING_OF_QT * QT_AT_1_S * rr_s ** (-2 / 3)
+
+
 def _ectopic(
     p: RhythmParameters, donor: DonorRhythm, local_rr_s: np.ndarray, beats: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -310,7 +337,7 @@ def _ectopic(
     is_v = kind < shares["V"] / sum(shares.values())
     ratio = np.where(is_v, p.ventricular_coupling_ratio, p.atrial_coupling_ratio)
     ratio = ratio + p.coupling_spread_ratio * (np.where(is_v, *person) + 0.4 * each)
-    coupling = np.maximum(ratio, COUPLING_OF_QT * QT_AT_1_S * local_rr_s ** (-2 / 3))
+    coupling = np.maximum(ratio, _end_of_t(local_rr_s))
     room = (coupling <= LONGEST_COUPLING) & ((2 - coupling) * local_rr_s <= 0.95 * p.rr_high_s)
     room &= coupling * local_rr_s >= 1.1 * p.rr_low_s
     room[0], room[max(beats - 2, 0) :] = False, False
