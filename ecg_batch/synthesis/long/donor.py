@@ -36,8 +36,9 @@ class LongDonor:
     p_on: samples of x; first, last: between which a beat may be read. symbol: "N", "V", "A". waves: (beat, wave) samples from R,
     NaN is absent. splice_out, splice_in: (beat, beat) samples of x; after beat i comes beat j: x is left at splice_out[i, j] and
     entered at splice_in[i, j]. atrial: None or (lead, time), what goes on whatever the beats do. ectopic: share of each ectopic
-    type among all usable beats; coupling: see _couplings. ectopic_spliced: whether one of these types has no beat whose neighbours are usable too, so that it
-    is joined where TP is short. beat_to_beat: see _beat_to_beat. fade_s: over which, to either side of a splice, A becomes B.
+    type among all usable beats; coupling: see _couplings. ectopic_spliced: whether one of these types has no beat whose neighbours
+    are usable too, so that it is joined where TP is short. beat_to_beat: see _beat_to_beat. fade_s: over which, to either side of
+    a splice, A becomes B.
     """
 
     x: np.ndarray
