@@ -130,7 +130,8 @@ def make_rhythm(
         else:
             beats = _as_written(p, donor, mean_hr_bpm * duration_s / 60, written, generator) if written else None
             cycles, symbol = beats or _cycles(p, donor, mean_hr_bpm, duration_s, generator, grid_s, rr_s)
-            cycles = _at_own_coupling(p, donor, 60 / mean_hr_bpm, cycles, symbol)
+            if p.order == "mamba":  # of the rules the request says how early
+                cycles = _at_own_coupling(p, donor, 60 / mean_hr_bpm, cycles, symbol)
         r_s = beat_times(p, rr_s, grid_s, cycles, mean_hr_bpm, duration_s, generator.random(), longest_s)
     drift = np.tanh(0.8 * _noise(generator, len(grid_s), lambda f: _between(f, 1 / 7200, 1 / 120) / np.maximum(f, 1e-9)))
 

@@ -41,7 +41,8 @@ def hours():
 
 @pytest.mark.parametrize("name", ["V", "A"])
 def test_ectopic_beats_come_as_early_as_the_donors_own_and_the_beat_after_when_it_would_have(name):
-    free, own = (made(DonorRhythm(70.0, ectopic={name: 0.08}, coupling=coupling), 70.0) for coupling in ({}, {name: 0.7}))
+    donor = DonorRhythm(70.0, ectopic={name: 0.08}, coupling={name: 0.7})
+    own, free = (made(donor, 70.0, parameters=RhythmParameters(order=order)) for order in ("mamba", "rules"))
     assert (free.symbol == own.symbol).all()
     at = np.flatnonzero(own.symbol == name)[1:-1]
     early = (own.r_s[at] - own.r_s[at - 1]) / (own.r_s[at - 1] - own.r_s[at - 2])
@@ -50,7 +51,7 @@ def test_ectopic_beats_come_as_early_as_the_donors_own_and_the_beat_after_when_i
 
 
 def test_at_a_faster_rate_no_donors_coupling_falls_on_a_t_wave_that_it_did_not_fall_on():
-    rhythm = made(DonorRhythm(55.0, ectopic={"V": 0.08}, coupling={"V": 0.5}), 110.0)
+    rhythm = made(DonorRhythm(55.0, ectopic={"V": 0.08}, coupling={"V": 0.5}), 110.0, parameters=RhythmParameters(order="mamba"))
     at = np.flatnonzero(rhythm.symbol == "V")[1:]
     assert np.median((rhythm.r_s[at] - rhythm.r_s[at - 1]) / (60 / 110)) > 0.515
 
