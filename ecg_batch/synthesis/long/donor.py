@@ -10,7 +10,7 @@ import numpy as np
 
 from ecg_batch.donors.bank import Bank
 from ecg_batch.donors.loop import SEAM_S, seam_cost
-from ecg_batch.donors.split import END_S, JOIN_S, UNLOCKED_ATRIAL, as_recorded, typical_beats
+from ecg_batch.donors.split import BEFORE_R_RR, BEFORE_R_S, END_S, JOIN_S, UNLOCKED_ATRIAL, as_recorded, typical_beats
 from ecg_batch.donors.symbols import ATRIAL, VENTRICULAR, symbols_of
 from ecg_batch.donors.usable import MIN_BEATS, usable_beats
 from ecg_batch.signal.beats import QRS_HALF_WIDTH_S, beat_types, windows
@@ -18,6 +18,7 @@ from ecg_batch.synthesis.donor_marks import waves_of
 
 WIDER_S = (0.04, 0.06)  # a ventricular QRS begins so much earlier and ends so much later than the donor's others
 FAR_OFF, FAR_OF_QRS = 4.0, 0.25  # an artefact: so many times the median beat's difference, and so much of a QRS over all leads
+TP_HZ, TP_MARGIN_S, TP_FADE_S = 3.0, 0.04, 0.05  # how smooth TP is where one beat alone reaches; how far from T and P, and joined
 POINTS = 8  # places in each TP segment that are tried for the splice
 CLOSE_UV2 = 25.0  # seam costs below make no difference: 5 uV
 ATRIAL_PERIODS_S = (0.1, 0.4)
@@ -85,6 +86,7 @@ def single_beats(bank: Bank, donor: int) -> LongDonor:
     ectopic = {name: float((symbol[kept] == name).mean()) for name in ("V", "A") if name in symbol[kept]}
     kept, joined = _without_lonely(kept, symbol)
     fiducials = {name: cells[name][kept] for name in ("p_on", "qrs_on", "qrs_off", "t_end", "first", "last")}
+    x = without_lone_noise(x, r, types, cells["t_end"], cells["p_on"], fs_hz)
     if atrial is not None:
         waves[:, :3] = np.nan  # atrial activity goes on whatever the beats do
     level = np.median(x[:, np.concatenate([cells["p_on"][kept] - shift for shift in range(3)])], axis=1)
@@ -109,6 +111,34 @@ def _couplings(r: np.ndarray, symbol: np.ndarray) -> dict[str, float]:
     usual = rr[after_normal & (symbol[1:] == "N")]
     each = {name: rr[after_normal & (symbol[1:] == name)] for name in ("V", "A")}
     return {name: float(np.median(of) / np.median(usual)) for name, of in each.items() if len(of)} if len(usual) > 1 else {}
+
+
+def without_lone_noise(
+    x: np.ndarray, r: np.ndarray, types: np.ndarray, t_end: np.ndarray, p_on: np.ndarray, fs_hz: int
+) -> np.ndarray:
+    """x with TP smooth where one beat alone of its type reaches, after so long a cycle: what is typical there is that beat's noise,
+    and a record lays texture over it. Nothing changes near T and P.
+    """
+    x, margin, fade = x.copy(), round(TP_MARGIN_S * fs_hz), round(TP_FADE_S * fs_hz)
+    reach = np.append(np.diff(r) - np.minimum(BEFORE_R_S * fs_hz, BEFORE_R_RR * np.diff(r)), 0)  # of each cell, as split.py has it
+    for beat in range(len(r) - 1):
+        others = np.delete(reach, beat)[np.delete(types, beat) == types[beat]]
+        start = int(max(r[beat] + others.max(initial=0), t_end[beat] + margin))
+        stop = int(p_on[beat + 1]) - margin
+        if stop - start >= 3 * fade:
+            tp, time = x[:, start:stop], np.arange(stop - start)
+            share = np.minimum(1, np.minimum(time + 1, time[::-1] + 1) / fade)
+            x[:, start:stop] += share * (_smooth(tp, fs_hz) - tp)
+    return x
+
+
+def _smooth(x: np.ndarray, fs_hz: int) -> np.ndarray:
+    """x (lead, time) in waves of up to TP_HZ, by a cosine transform: no sample beside it says anything."""
+    from scipy.fft import dct, idct
+
+    waves = dct(x, axis=1)
+    waves[:, int(2 * TP_HZ * x.shape[1] / fs_hz) + 1 :] = 0
+    return idct(waves, axis=1)
 
 
 def lacks_ectopic(donor: LongDonor) -> bool:

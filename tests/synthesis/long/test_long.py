@@ -23,7 +23,7 @@ from ecg_batch.signal.interpolate import catmull_rom
 from ecg_batch.synthesis.long.batch import LongBatch, Minute, make_long_shard, ramps
 from ecg_batch.synthesis.long.begin import _begin, begin_records
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
-from ecg_batch.synthesis.long.donor import TooFewBeats, long_donor
+from ecg_batch.synthesis.long.donor import TooFewBeats, long_donor, without_lone_noise
 from ecg_batch.synthesis.long.respiration import _going_on
 from ecg_batch.synthesis.long.stitch import Placed, in_rounds, intervals, place, stitch
 from ecg_batch.synthesis.long.texture_stream import WARM_UP_S, TextureStream
@@ -402,3 +402,14 @@ def test_a_placed_record_covers_its_ends(begun):
         placed: Placed = each.placed
         assert placed.r[0] < 0 and placed.r[-1] >= 15_000
         assert np.isfinite(each.skeleton(0, 15_000)[:, [0, -1]]).all()
+
+
+def test_tp_is_smooth_where_one_beat_alone_reaches_and_nowhere_else():
+    """After its longest cycle, and after a beat that is alone of its type; beside T and P nothing changes."""
+    r, types = np.array([100, 180, 260, 340, 470, 550, 690]), np.array([0, 0, 0, 0, 0, 1, 0])
+    x, t_end, p_on = np.random.default_rng(0).standard_normal((8, 800)), r + 40, r - 20
+    smooth = without_lone_noise(x, r, types, t_end, p_on, 100)
+    changed = np.flatnonzero((smooth != x).any(axis=0))
+    assert set(changed) == {*range(390, 446), *range(594, 666)}  # others reach 50 samples behind R; the lone one's T ends at 590
+    for inside in (slice(400, 436), slice(604, 656)):
+        assert smooth[:, inside].std() < 0.5 * x[:, inside].std()
