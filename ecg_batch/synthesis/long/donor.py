@@ -86,8 +86,9 @@ def single_beats(bank: Bank, donor: int) -> LongDonor:
     ectopic = {name: float((symbol[kept] == name).mean()) for name in ("V", "A") if name in symbol[kept]}
     kept, joined = _without_lonely(kept, symbol)
     fiducials = {name: cells[name][kept] for name in ("p_on", "qrs_on", "qrs_off", "t_end", "first", "last")}
-    x = without_lone_noise(x, r, types, cells["t_end"], cells["p_on"], fs_hz)
-    if atrial is not None:
+    if atrial is None:  # else it may be atrial activity
+        x = without_lone_noise(x, r, types, cells["t_end"], cells["p_on"], fs_hz)
+    else:
         waves[:, :3] = np.nan  # atrial activity goes on whatever the beats do
     level = np.median(x[:, np.concatenate([cells["p_on"][kept] - shift for shift in range(3)])], axis=1)
     return LongDonor(x, level, r[kept], **fiducials, symbol=symbol[kept], waves=waves[kept], splice_out=NONE, splice_in=NONE,
