@@ -26,7 +26,7 @@ from ecg_batch.leads import LEADS, MODELLED_INDEX, MV_PER_UV, twelve_leads
 from ecg_batch.request.model import ADDED, Distribution, Noise
 from ecg_batch.request.parse import load_request
 from ecg_batch.run.planning import make_plan
-from ecg_batch.signal.noise import NOISE_KINDS
+from ecg_batch.statements import NOISE_KINDS
 from ecg_batch.synthesis.generate import open_generator
 from ecg_batch.synthesis.long.batch import LongBatch
 from ecg_batch.synthesis.noise import make_episode

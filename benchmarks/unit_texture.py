@@ -17,7 +17,8 @@ from ecg_batch.donors.bank import Bank, read_bank
 from ecg_batch.leads import MV_PER_UV
 from ecg_batch.models.report import compare, db, save_figure, spectra_and_amplitudes, spectrum, traces
 from ecg_batch.models.sequences.unit_model import load_unit_model
-from ecg_batch.signal.noise import LEVEL_BANDS_HZ, NOISE_KINDS
+from ecg_batch.signal.noise import LEVEL_BANDS_HZ
+from ecg_batch.statements import NOISE_KINDS
 from ecg_batch.synthesis.retime import Loops, time_records
 from ecg_batch.synthesis.units import UnitIndex, plain_textures, unit_index, unit_textures
 

@@ -1,10 +1,12 @@
-"""What a label says: the five superclasses of PTB-XL, and the SCP-ECG statements that imply a heart rate."""
+"""What is said of a record: PTB-XL's superclasses and kinds of noise, and the SCP-ECG statements that imply a heart rate."""
 
 import math
 from collections.abc import Iterable, Mapping
 
 # The order of the multi-hot labels everywhere in this project (Wagner et al. 2020, doi:10.1038/s41597-020-0495-6).
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
+# What its readers said of the signal, lead by lead: columns of ptbxl_database.csv.
+NOISE_KINDS = ("baseline_drift", "static_noise", "burst_noise", "electrodes_problems")
 
 # Sinus bradycardia is a rate under 60 / min, the tachycardias are over 100 / min, and sinus rhythm by itself is neither.
 # Cardiologists round, and read the rate off a few beats, so 5 bpm of tolerance: a record called SBRAD at 62 bpm is no

@@ -12,7 +12,7 @@ from ecg_batch.donors.bank import Bank
 from ecg_batch.donors.split import as_recorded
 from ecg_batch.errors import UserError
 from ecg_batch.signal.filters import low_pass
-from ecg_batch.signal.noise import NOISE_KINDS
+from ecg_batch.statements import NOISE_KINDS
 
 GOES_ON_HZ = 2.0  # what is slower runs through a hole as it is
 FADE_S = 0.25  # from one recording to the next

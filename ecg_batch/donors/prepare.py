@@ -29,8 +29,7 @@ from ecg_batch.files import to_json
 from ecg_batch.leads import MODELLED
 from ecg_batch.pool import pool_of
 from ecg_batch.progress import progress
-from ecg_batch.signal.noise import NOISE_KINDS
-from ecg_batch.statements import SUPERCLASSES
+from ecg_batch.statements import NOISE_KINDS, SUPERCLASSES
 
 TRAIN_FOLDS, VALIDATION_FOLD, TEST_FOLD = range(1, 9), 9, 10  # of fold 10 only digests are taken
 ENOUGH_TO_JUDGE = 20  # records, before a fault that most of them share is said to be the release's at once
@@ -326,7 +325,7 @@ def _source(release: Release) -> str:
 
 
 def _noise(records: list[Usable]) -> np.ndarray:
-    """Which kinds of noise a reader saw in which leads, uint8 (record, kind, lead): quality.NOISE_KINDS, leads.MODELLED."""
+    """Which kinds of noise a reader saw in which leads, uint8 (record, kind, lead): statements.NOISE_KINDS, leads.MODELLED."""
     noise = np.zeros((len(records), len(NOISE_KINDS), len(MODELLED)), np.uint8)
     for row, one in zip(noise, records, strict=True):
         for kind, leads in one.entry.noise.items():

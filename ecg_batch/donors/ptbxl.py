@@ -19,7 +19,7 @@ from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors.quality import noisy_leads
 from ecg_batch.donors.recording import Unreadable, read_recording, read_windows
 from ecg_batch.errors import UserError, clipped
-from ecg_batch.signal.noise import NOISE_KINDS
+from ecg_batch.statements import NOISE_KINDS
 
 PTBXL = "PTB-XL"
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
@@ -49,7 +49,7 @@ class Entry:
     fold: int
     scp_codes: dict[str, float]
     path: str  # of the record, without suffix, relative to the release
-    noise: dict[str, frozenset[str]] = field(default_factory=dict)  # of each kind in quality.NOISE_KINDS, the leads that have it
+    noise: dict[str, frozenset[str]] = field(default_factory=dict)  # of each kind in statements.NOISE_KINDS, the leads that have it
     source: str = PTBXL  # the registry
     folder: Path | None = None  # of another registry than PTB-XL: the folder that path is relative to
     unsaid: str = ""  # why there is no statement, where something was stated

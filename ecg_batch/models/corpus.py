@@ -9,8 +9,8 @@ import numpy as np
 from ecg_batch.errors import UserError
 from ecg_batch.leads import MODELLED, MV_PER_UV
 from ecg_batch.models.sequences.rhythm_codes import STATEMENTS
-from ecg_batch.signal.noise import LEVEL_BANDS_HZ, NOISE_KINDS, has_unit, mean_level
-from ecg_batch.statements import stated
+from ecg_batch.signal.noise import LEVEL_BANDS_HZ, has_unit, mean_level
+from ecg_batch.statements import NOISE_KINDS, stated
 from ecg_batch.sums import open_whole
 
 log = logging.getLogger(__name__)

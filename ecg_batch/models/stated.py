@@ -13,8 +13,8 @@ from ecg_batch.models.conditions import ANY
 from ecg_batch.models.networks import COUNTED, JudgeConfig, MambaConfig, RhythmConfig, UnitConfig, VqVaeConfig
 from ecg_batch.models.sequences.rhythm_codes import ALPHABET, CODES, STATEMENTS
 from ecg_batch.models.sizes import read_sizes
-from ecg_batch.signal.noise import LEVEL_BANDS_HZ, NOISE_KINDS
-from ecg_batch.statements import SUPERCLASSES
+from ecg_batch.signal.noise import LEVEL_BANDS_HZ
+from ecg_batch.statements import NOISE_KINDS, SUPERCLASSES
 
 SIZES = {"vqvae": VqVaeConfig, "mamba": MambaConfig, "judge": JudgeConfig, "units": UnitConfig, "rhythm": RhythmConfig}
 Sizes = VqVaeConfig | MambaConfig | JudgeConfig | UnitConfig | RhythmConfig

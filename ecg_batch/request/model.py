@@ -14,8 +14,7 @@ from ecg_batch.errors import shown
 from ecg_batch.keys import Line, Meaning, Range
 from ecg_batch.request.rhythm_parameters import RhythmParameters
 from ecg_batch.request.types import odd_field
-from ecg_batch.signal.noise import NOISE_KINDS
-from ecg_batch.statements import rate_range_bpm
+from ecg_batch.statements import NOISE_KINDS, rate_range_bpm
 
 CHUNK_RECORDS = 64  # records per Zarr chunk: about 1.5 MB at 100 Hz, read and decoded as one
 LOOP_S = 10  # as long as a donor: up to here a record is its donor's loop; beyond, the rhythm model and the donor's single beats

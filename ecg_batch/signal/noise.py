@@ -10,7 +10,6 @@ LEVEL_BANDS_HZ = ((2.0, 8.0), (8.0, 25.0), (25.0, None))  # drift below 2 Hz goe
 LEVEL_STEP = 1 / 16  # of a natural logarithm: 0.54 dB
 BAND_SCALE = (1, 2, 4)  # what a step counts in the distance of two levels: slow waves are few under a beat, and tell less
 NO_UNIT = -128  # in a row of levels that no unit has
-NOISE_KINDS = ("baseline_drift", "static_noise", "burst_noise", "electrodes_problems")  # columns of ptbxl_database.csv
 
 
 def has_unit(levels: np.ndarray) -> np.ndarray:

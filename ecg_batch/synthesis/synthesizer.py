@@ -14,7 +14,7 @@ from ecg_batch.errors import UserError
 from ecg_batch.kernels.build import why_plain
 from ecg_batch.models.sequences.unit_model import UnitModel, load_unit_model
 from ecg_batch.request.model import Request
-from ecg_batch.signal.noise import NOISE_KINDS
+from ecg_batch.statements import NOISE_KINDS
 from ecg_batch.synthesis.donor_marks import Marks, bank_marks
 from ecg_batch.synthesis.retime import Loops
 from ecg_batch.synthesis.retrieve import DonorIndex, donors_for

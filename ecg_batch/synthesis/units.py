@@ -26,7 +26,8 @@ from ecg_batch.models.sequences.model import conditions, draw_codes
 from ecg_batch.models.sequences.unit_model import UnitModel
 from ecg_batch.signal.beats import beat_types
 from ecg_batch.signal.filters import low_pass
-from ecg_batch.signal.noise import NO_UNIT, NOISE_KINDS, counted, has_unit, mean_level
+from ecg_batch.signal.noise import NO_UNIT, counted, has_unit, mean_level
+from ecg_batch.statements import NOISE_KINDS
 from ecg_batch.synthesis.retime import Timing
 
 DRIFT_HZ = 2.0  # below it texture knows nothing of beats

@@ -10,7 +10,7 @@ from ecg_batch.donors.bank import read_bank
 from ecg_batch.donors.noisy import mirrored, noisy_donors, without_holes
 from ecg_batch.donors.split import as_recorded
 from ecg_batch.errors import UserError
-from ecg_batch.signal.noise import NOISE_KINDS
+from ecg_batch.statements import NOISE_KINDS
 
 
 @pytest.fixture(scope="module")

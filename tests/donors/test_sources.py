@@ -398,7 +398,7 @@ def test_rows_are_named_by_plain_strings():
 
     class Batch:
         donor_row, blended_rows, texture_rows = np.array([1, 2]), [(), (3, 4)], [(5,), ()]
-        lent_rows = [(3,), ()]
+        lent_rows, noise = [(3,), ()], None
 
     found = {name: column.to_pylist() for name, column in _sources(table, Batch).items()}
     assert found["donor_source"] == ["b", "PTB-XL"] and found["donor_record"] == ["r1", "r2"]

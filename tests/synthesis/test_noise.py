@@ -13,7 +13,7 @@ from ecg_batch.dataset.rows import NOISE_COLUMNS, mask_of
 from ecg_batch.donors.bank import read_bank
 from ecg_batch.leads import LEADS, MODELLED_INDEX, identity_residual, twelve_leads
 from ecg_batch.request.model import MODELLED_NOISE
-from ecg_batch.signal.noise import NOISE_KINDS
+from ecg_batch.statements import NOISE_KINDS
 from ecg_batch.synthesis.batch import candidate_rows
 from ecg_batch.synthesis.generate import make_batches
 from ecg_batch.synthesis.noise import RAIL_UV, intervals, power_of_leads

@@ -12,7 +12,7 @@ from ecg_batch.evaluation.labelled import CHOICE_FOLD, TEST_FOLD
 from ecg_batch.evaluation.waves.delineator import NETWORK_HZ, at_network_rate
 from ecg_batch.leads import LEADS, MODELLED_INDEX, MV_PER_UV, twelve_leads
 from ecg_batch.signal.beats import detect_beats, detect_rows
-from ecg_batch.signal.noise import NOISE_KINDS
+from ecg_batch.statements import NOISE_KINDS
 
 READ_HZ = 100
 KINDS = tuple(kind for kind in NOISE_KINDS if kind != "baseline_drift")  # which hides no beat
