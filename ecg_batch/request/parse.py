@@ -99,7 +99,7 @@ class AskedNoise:
     """Noise that is added to finished records; {} takes the defaults."""
 
     snr_db: drawn(*SNR_LIMITS_DB, "beats to noise, dB; left out: uniform from 0 to 24, in long records to 18") | None = None
-    kinds: Annotated[AskedKinds, Meaning("which kinds come, as weights; left out: all that the record can have")] | None = None
+    kinds: Annotated[AskedKinds, Meaning("which kinds come, as weights; left out: all of models, and all faults")] | None = None
     length_s: (
         drawn(*NOISE_LIMITS_S, "how long noise lasts, s; left out: all of a record of 10 s, 5 to 60 s in long records") | None
     ) = None
