@@ -12,6 +12,7 @@ from ecg_batch.donors.bank import Bank
 from ecg_batch.donors.split import as_recorded
 from ecg_batch.errors import UserError
 from ecg_batch.signal.filters import low_pass
+from ecg_batch.signal.noise import to_and_fro
 from ecg_batch.statements import NOISE_KINDS
 
 GOES_ON_HZ = 2.0  # what is slower runs through a hole as it is
@@ -95,13 +96,7 @@ def mirrored(hole: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     has_left, has_right = left >= 0, right < len(last)
     left, right = left.clip(0), right.clip(max=len(last) - 1)
     since, until = (time - last[left]).clip(1), (first[right] - time).clip(1)
-    before = last[left] - _to_and_fro(since - 1, last[left] - first[left])
-    after = first[right] + _to_and_fro(until - 1, last[right] - first[right])
+    before = last[left] - to_and_fro(since - 1, last[left] - first[left])
+    after = first[right] + to_and_fro(until - 1, last[right] - first[right])
     share = np.where(has_left & has_right, until / (since + until), has_left.astype(float))
     return (before, np.sqrt(share)), (after, np.sqrt(1 - share))
-
-
-def _to_and_fro(distance: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """0, 1, ... room, room - 1, ... for distances 0, 1, 2, ..."""
-    phase = np.mod(distance, 2 * np.maximum(room, 1))
-    return np.minimum(phase, 2 * room - phase).clip(0)

@@ -28,3 +28,9 @@ def mean_level(levels: np.ndarray) -> np.ndarray:
     total = np.where(there[..., None, None], levels, 0).sum(axis=1, dtype=np.int64)
     count = np.maximum(there.sum(axis=1), 1)[:, None, None]
     return (2 * total + count) // (2 * count)
+
+
+def to_and_fro(distance: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """0, 1, ... room, room - 1, ... 0, 1, ... for distances 0, 1, 2, ...; where there is no room, 0."""
+    phase = np.mod(distance, 2 * np.maximum(room, 1))
+    return np.minimum(phase, 2 * room - phase).clip(0)

@@ -26,7 +26,7 @@ from ecg_batch.models.sequences.model import conditions, draw_codes
 from ecg_batch.models.sequences.unit_model import UnitModel
 from ecg_batch.signal.beats import beat_types
 from ecg_batch.signal.filters import low_pass
-from ecg_batch.signal.noise import NO_UNIT, counted, has_unit, mean_level
+from ecg_batch.signal.noise import NO_UNIT, counted, has_unit, mean_level, to_and_fro
 from ecg_batch.statements import NOISE_KINDS
 from ecg_batch.synthesis.retime import Timing
 
@@ -439,11 +439,5 @@ def _source(index: UnitIndex, laid: Laid, beat: np.ndarray, time: np.ndarray) ->
     least = round(LEAST_TP_S * fs_hz)
     after = np.maximum(last - (r + round(T_END_S * fs_hz)), least)
     before = np.maximum(r - round(P_BEGINS_S * fs_hz) - first, least)
-    at = np.where(at > last, last - _to_and_fro(at - last, after), at)
-    return units.row[unit], np.where(at < first, first + _to_and_fro(first - at, before), at)
-
-
-def _to_and_fro(distance: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """0, 1, ... room, room - 1, ... 0, 1, ... for distances 0, 1, 2, ..."""
-    phase = np.mod(distance, 2 * room)
-    return np.minimum(phase, 2 * room - phase)
+    at = np.where(at > last, last - to_and_fro(at - last, after), at)
+    return units.row[unit], np.where(at < first, first + to_and_fro(first - at, before), at)

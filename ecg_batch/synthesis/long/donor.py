@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ecg_batch.donors.bank import Bank
+from ecg_batch.donors.level import tp_before_r
 from ecg_batch.donors.loop import SEAM_S, seam_cost
-from ecg_batch.donors.split import BEFORE_R_RR, BEFORE_R_S, END_S, JOIN_S, UNLOCKED_ATRIAL, as_recorded, typical_beats
+from ecg_batch.donors.split import END_S, JOIN_S, UNLOCKED_ATRIAL, as_recorded, typical_beats
 from ecg_batch.donors.symbols import ATRIAL, VENTRICULAR, symbols_of
 from ecg_batch.donors.usable import MIN_BEATS, usable_beats
 from ecg_batch.signal.beats import QRS_HALF_WIDTH_S, beat_types, windows
@@ -121,7 +122,7 @@ def without_lone_noise(
     and a record lays texture over it. Nothing changes near T and P.
     """
     x, margin, fade = x.copy(), round(TP_MARGIN_S * fs_hz), round(TP_FADE_S * fs_hz)
-    reach = np.append(np.diff(r) - np.minimum(BEFORE_R_S * fs_hz, BEFORE_R_RR * np.diff(r)), 0)  # of each cell, as split.py has it
+    reach = np.append(np.diff(r) - tp_before_r(np.diff(r), fs_hz), 0)  # of each cell
     for beat in range(len(r) - 1):
         others = np.delete(reach, beat)[np.delete(types, beat) == types[beat]]
         start = int(max(r[beat] + others.max(initial=0), t_end[beat] + margin))
