@@ -60,14 +60,19 @@ INLINE void lone_rows(int64_t columns, const Lanes *W, const float *x, Lanes *y)
     for (int i = 0; i < COUNT; i++) y[i] = ADD ? y[i] + sum[i] : sum[i];
 }
 
+// The last vectors of rows, all together: one alone takes as long, for each sum waits for itself.
+template <int MOST, bool ADD>
+INLINE void lone_rest(int64_t count, int64_t columns, const Lanes *W, const float *x, Lanes *y) {
+    if (count == MOST) return lone_rows<MOST, ADD>(columns, W, x, y);
+    if constexpr (MOST > 1) lone_rest<MOST - 1, ADD>(count, columns, W, x, y);
+}
+
 // y = W x, W as `turned` leaves it.
 template <bool ADD = false>
 INLINE void lone_product(int64_t rows, int64_t columns, const Lanes *W, const float *x, Lanes *y) {
     int64_t v = 0;
     for (; v + 8 <= vectors(rows); v += 8) lone_rows<8, ADD>(columns, W + v * columns, x, y + v);
-    for (; v + 4 <= vectors(rows); v += 4) lone_rows<4, ADD>(columns, W + v * columns, x, y + v);
-    for (; v + 2 <= vectors(rows); v += 2) lone_rows<2, ADD>(columns, W + v * columns, x, y + v);
-    for (; v < vectors(rows); v++) lone_rows<1, ADD>(columns, W + v * columns, x, y + v);
+    lone_rest<7, ADD>(vectors(rows) - v, columns, W + v * columns, x, y + v);
 }
 
 // As decode_tile adds it. Left to itself, GCC multiplies first, a vector at a time.
@@ -99,16 +104,17 @@ INLINE void lone_mixer(const Model &m, const LoneLayer &w, const LoneRoom &t, La
     const float *xz = (const float *)t.xz;
     for (int64_t v = 0; v < wide; v++) {
         Lanes *taps = conv + v * m.k, sum = w.conv_bias[v];
-        for (int64_t j = 0; j + 1 < m.k; j++) taps[j] = taps[j + 1];
-        taps[m.k - 1] = t.xz[v];
-        for (int64_t j = 0; j < m.k; j++) sum += w.conv_weight[v * m.k + j] * taps[j];
+        const Lanes *weight = w.conv_weight + v * m.k;
+        for (int64_t j = 0; j + 1 < m.k; j++) sum += weight[j] * (taps[j] = taps[j + 1]);
+        sum += weight[m.k - 1] * (taps[m.k - 1] = t.xz[v]);
         t.xc[v] = silu(sum);
     }
     lone_product(m.r + 2 * m.n, m.d_in, w.x_proj, (const float *)t.xc, (Lanes *)t.dbc);
     lone_product(m.d_in, m.r, w.dt_weight, t.dbc, t.delta);
+    for (int64_t v = 0; v < wide; v++) t.delta[v] = softplus(t.delta[v] + w.dt_bias[v]);  // by itself, as in mixer
     const float *B = t.dbc + m.r, *C = B + m.n;
     for (int64_t v = 0; v < wide; v++) {
-        const Lanes delta = softplus(t.delta[v] + w.dt_bias[v]), dx = delta * t.xc[v];
+        const Lanes delta = t.delta[v], dx = delta * t.xc[v];
         const Lanes *A2 = w.A2 + v * m.n;
         Lanes *h = ssm + v * m.n, y = w.D[v] * t.xc[v];
         for (int64_t i = 0; i < m.n; i++) {
@@ -116,9 +122,11 @@ INLINE void lone_mixer(const Model &m, const LoneLayer &w, const LoneRoom &t, La
             h[i] = next;
             y += next * splat(C[i]);
         }
-        Lanes z;  // channels d_in .. 2 d_in - 1 of xz need not begin a vector
-        for (int lane = 0; lane < LANES; lane++) z[lane] = v * LANES + lane < m.d_in ? xz[m.d_in + v * LANES + lane] : 0.0f;
-        t.xc[v] = y * silu(z);
+        t.xc[v] = y;
+    }
+    for (int64_t v = 0; v < wide; v++) {
+        const Lanes z = *(const Anywhere *)(xz + m.d_in + v * LANES);  // the last may end in what follows xz: lanes that nobody reads
+        t.xc[v] = t.xc[v] * silu(z);
     }
     lone_product<true>(m.d, m.d_in, w.out_proj, (const float *)t.xc, (Lanes *)t.x);
 }

@@ -12,12 +12,16 @@
 #include "token_loop.h"
 
 constexpr int LONE = LANES / 2;  // so many records at the end of a batch, or fewer, are faster one after another: lone_loop.h
-typedef double Doubles __attribute__((vector_size(8 * LANES)));
+constexpr int MOST = LANES == 16 ? 4 : 3;  // groups of rows side by side in a product: AVX2 has half the registers
+
+// Half the lanes, and their sums: GCC takes a vector wider than the registers apart element by element.
+typedef float HalfLanes __attribute__((vector_size(2 * LANES)));
+typedef double Doubles __attribute__((vector_size(4 * LANES)));
 
 // Room for one tile. Sizes in Lanes, rounded up to groups.
 struct Tile {
     Lanes *x, *u, *xz, *xc, *dbc, *delta, *conv, *ssm, *weight;  // d, d, 2 d_in, d_in, r + 2n, d_in, state, state, K
-    Doubles *sum;  // K / BLOCK
+    Doubles *sum;  // K / BLOCK, two halves each
 };
 
 // y = W x for GROUPS groups of rows at a time: each x is loaded once for all of them, the sums stay in registers.
@@ -40,7 +44,7 @@ INLINE int64_t some_rows(int64_t row, int64_t rows, int64_t columns, const float
 
 template <bool ADD = false>
 INLINE void product(int64_t rows, int64_t columns, const float *W, const Lanes *x, Lanes *y) {
-    some_rows<1, ADD>(some_rows<2, ADD>(0, rows, columns, W, x, y), rows, columns, W, x, y);
+    some_rows<1, ADD>(some_rows<MOST, ADD>(0, rows, columns, W, x, y), rows, columns, W, x, y);
 }
 
 INLINE void rms_norm(int64_t d, const float *weight, const Lanes *x, Lanes *u) {
@@ -55,16 +59,20 @@ INLINE void mixer(const Model &m, const Layer &w, const Tile &t, Lanes *conv, La
     product(2 * m.d_in, m.d, w.in_proj, t.u, t.xz);
     for (int64_t c = 0; c < m.d_in; c++) {
         Lanes *taps = conv + c * m.k, sum = splat(w.conv_bias[c]);
-        for (int64_t j = 0; j + 1 < m.k; j++) taps[j] = taps[j + 1];
-        taps[m.k - 1] = t.xz[c];
-        for (int64_t j = 0; j < m.k; j++) sum += w.conv_weight[c * m.k + j] * taps[j];
+        const float *weight = w.conv_weight + c * m.k;
+        for (int64_t j = 0; j + 1 < m.k; j++) sum += weight[j] * (taps[j] = taps[j + 1]);
+        sum += weight[m.k - 1] * (taps[m.k - 1] = t.xz[c]);
         t.xc[c] = silu(sum);
     }
     product(m.r + 2 * m.n, m.d_in, w.x_proj, t.xc, t.dbc);
     product(m.d_in, m.r, w.dt_weight, t.dbc, t.delta);
+    for (int64_t c = 0; c < m.d_in; c++) {  // not in the loop below: there each channel would wait for its divisions
+        t.delta[c] = softplus(t.delta[c] + w.dt_bias[c]);
+        t.xz[m.d_in + c] = silu(t.xz[m.d_in + c]);
+    }
     const Lanes *B = t.dbc + m.r, *C = B + m.n;
     for (int64_t c = 0; c < m.d_in; c++) {
-        const Lanes delta = softplus(t.delta[c] + w.dt_bias[c]), dx = delta * t.xc[c];
+        const Lanes delta = t.delta[c], dx = delta * t.xc[c];
         const float *A2 = w.A2 + c * m.n;
         Lanes *h = ssm + c * m.n, y = w.D[c] * t.xc[c];
         for (int64_t i = 0; i < m.n; i++) {
@@ -72,7 +80,7 @@ INLINE void mixer(const Model &m, const Layer &w, const Tile &t, Lanes *conv, La
             h[i] = next;
             y += next * C[i];
         }
-        t.xc[c] = y * silu(t.xz[m.d_in + c]);
+        t.xc[c] = y * t.xz[m.d_in + c];
     }
     product<true>(m.d, m.d_in, w.out_proj, t.xc, t.x);
 }
@@ -82,19 +90,19 @@ INLINE void sample(const Model &m, const Tile &t, const double *uniform, int64_t
     const int64_t K = m.texture_tokens;
     Lanes top = t.weight[0];
     for (int64_t i = 1; i < K; i++) top = higher(top, t.weight[i]);
-    Doubles sum = {};
+    for (int64_t i = 0; i < K; i++) t.weight[i] = exp2_lanes((t.weight[i] - top) / temperature * LOG2_E);
+    Doubles sum[2] = {};
     for (int64_t start = 0; start < K; start += BLOCK) {
-        for (int64_t i = start; i < K && i < start + BLOCK; i++) {
-            t.weight[i] = exp2_lanes((t.weight[i] - top) / temperature * LOG2_E);
-            sum += __builtin_convertvector(t.weight[i], Doubles);
-        }
-        t.sum[start / BLOCK] = sum;
+        for (int64_t i = start; i < K && i < start + BLOCK; i++)
+            for (int half = 0; half < 2; half++) sum[half] += __builtin_convertvector(((const HalfLanes *)(t.weight + i))[half], Doubles);
+        for (int half = 0; half < 2; half++) t.sum[start / BLOCK * 2 + half] = sum[half];
     }
+    const double *sums = (const double *)t.sum;  // (block, lane)
     for (int lane = 0; lane < LANES; lane++) {
-        const double target = uniform[lane * stride] * sum[lane];
+        const double target = uniform[lane * stride] * sums[(K - 1) / BLOCK * LANES + lane];
         int64_t block = 0;
-        while ((block + 1) * BLOCK < K && t.sum[block][lane] <= target) block++;
-        double reached = block ? t.sum[block - 1][lane] : 0.0;
+        while ((block + 1) * BLOCK < K && sums[block * LANES + lane] <= target) block++;
+        double reached = block ? sums[(block - 1) * LANES + lane] : 0.0;
         int64_t i = block * BLOCK;
         while (i < K - 1 && (reached += t.weight[i][lane]) <= target) i++;
         token[lane] = i;
