@@ -16,7 +16,19 @@ constexpr double MV_PER_UV = 1e-3;
 typedef double Doubles __attribute__((vector_size(8 * WIDTH)));
 typedef int16_t Shorts __attribute__((vector_size(2 * WIDTH)));
 typedef Shorts AnyShorts __attribute__((aligned(2)));
+typedef int32_t Wholes __attribute__((vector_size(4 * WIDTH)));
 typedef Doubles AnyDoubles __attribute__((aligned(8)));
+
+// WIDTH numbers of 16 bits as float64. GCC would take them one by one, which was a quarter of a record's time.
+INLINE Doubles doubles(const int16_t *x) {
+#if defined(__AVX512F__) && LANES == 16
+    return _mm512_cvtepi32_pd(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)x)));
+#elif defined(__AVX2__) && LANES == 8
+    return _mm256_cvtepi32_pd(_mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i *)x)));
+#else
+    return __builtin_convertvector(__builtin_convertvector((Shorts) * (const AnyShorts *)x, Wholes), Doubles);
+#endif
+}
 
 struct Loops {  // of all donors of a bank, as retime.Loops
     int64_t samples, most;          // of around and of r
@@ -130,9 +142,7 @@ INLINE void read_loop(const Loops &loops, int64_t donor, TimeMap map, const doub
         const double weight[4] = {(2 * u2 - u - u3) / 2, (2 - 5 * u2 + 3 * u3) / 2, (u + 4 * u2 - 3 * u3) / 2, (u3 - u2) / 2};
         double *to = block[t % BLOCK];
         for (int part = 0; part < PARTS; part++) {
-            const auto sample = [&](int k) {
-                return __builtin_convertvector((Shorts) * (const AnyShorts *)(x + k * LEADS + part * WIDTH), Doubles);
-            };
+            const auto sample = [&](int k) { return doubles(x + k * LEADS + part * WIDTH); };
             Doubles sum = weight[0] * sample(0);
             sum += weight[1] * sample(1);
             sum += weight[2] * sample(2);
@@ -180,9 +190,7 @@ INLINE int lay(const Units &u, const Job &job, int64_t i, double *out) {
     alignas(64) double block[BLOCK][LEADS];
     const int failed = each_laid(u, cells, 0, time, [&](int64_t t, const int16_t *x, const int16_t *y, double rise, double fall) {
         for (int part = 0; part < PARTS; part++) {
-            const auto of = [&](const int16_t *z) {
-                return __builtin_convertvector((Shorts) * (const AnyShorts *)(z + part * WIDTH), Doubles);
-            };
+            const auto of = [&](const int16_t *z) { return doubles(z + part * WIDTH); };
             *(Doubles *)(block[t % BLOCK] + part * WIDTH) = x == y ? of(x) : product(Doubles{} + rise, of(x)) + product(Doubles{} + fall, of(y));
         }
         if (t % BLOCK == BLOCK - 1 || t + 1 == time) turn(block, t / BLOCK * BLOCK, time, out);
