@@ -1,6 +1,7 @@
 """Where the beats are, how fast the heart goes, and which beats look alike."""
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
@@ -53,26 +54,40 @@ def _sleepecg_steps():
 
 
 def detect_rows(rows_mv: np.ndarray, fs_hz: float) -> list[np.ndarray]:
-    """detect_lead of each row (row, time), filtered together by our own kernel: calling scipy's filter takes ten times as long as a
-    row of 10 s. The other steps are sleepecg's, of the version that pyproject.toml pins; a test holds both to the same beats.
+    """detect_lead of each row (row, time)."""
+    row, r = detect_all(rows_mv, fs_hz)
+    return np.split(r, np.searchsorted(row, np.arange(1, len(rows_mv)))) if len(rows_mv) else []
+
+
+def detect_all(rows_mv: np.ndarray, fs_hz: float) -> tuple[np.ndarray, np.ndarray]:
+    """detect_lead of each row (row, time), as joined has them. Filtered together by our own kernel: calling scipy's filter takes
+    ten times as long as a row of 10 s. The other steps are sleepecg's, of the version that pyproject.toml pins; a test holds both
+    to the same beats.
     """
-    if not finish_kernel.library():
-        return [detect_lead(row_mv, fs_hz) for row_mv in rows_mv]
-    band = finish_kernel.sections(2, (5, 30), "bandpass", fs_hz)
-    return [_detect(*row, band, fs_hz) for row in zip(rows_mv, finish_kernel.filtfilt(rows_mv, band), strict=True)]
+    if not finish_kernel.library() or not len(rows_mv):
+        return joined([detect_lead(row_mv, fs_hz) for row_mv in rows_mv])
+    band, samples = finish_kernel.sections(2, (5, 30), "bandpass", fs_hz), rows_mv.shape[-1]
+    mask, flat = _beat_mask(rows_mv, band, fs_hz), np.flatnonzero(rows_mv[:, 0] == rows_mv[:, 1])
+    starts = np.argmax(rows_mv[flat] != rows_mv[flat, :1], axis=1)
+    for start in np.unique(starts):  # sleepecg leaves out a flat beginning
+        mask[rows := flat[starts == start]] = 0
+        if start and samples - start > band[0].edge:
+            mask[rows, start:] = _beat_mask(rows_mv[rows, start:], band, fs_hz)
+    return np.divmod(np.flatnonzero(mask), samples)
 
 
-def _detect(row_mv: np.ndarray, filtered: np.ndarray, band, fs_hz: float) -> np.ndarray:
-    """sleepecg.detect_heartbeats from its second step on."""
-    steps, start = _sleepecg_steps(), 0
-    if row_mv[0] == row_mv[1]:  # sleepecg leaves out a flat beginning
-        start = int(np.argmax(row_mv != row_mv[0]))
-        if not start or len(row_mv) - start <= band[0].edge:
-            return np.empty(0, np.int64)
-        filtered = finish_kernel.filtfilt(row_mv[start:], band)
-    slope = np.correlate(filtered, DETECTION_SLOPE, mode="same")
-    energy = steps._squared_moving_integration(slope, int(0.15 * fs_hz))
-    return start + np.flatnonzero(steps._thresholding(filtered, energy, fs_hz))
+def _beat_mask(rows_mv: np.ndarray, band, fs_hz: float) -> np.ndarray:
+    """sleepecg.detect_heartbeats from its second step on: not 0 where a beat is, (row, time)."""
+    steps, filtered = _sleepecg_steps(), finish_kernel.filtfilt(rows_mv, band)
+    apart = np.pad(filtered, [(0, 0), (0, len(DETECTION_SLOPE) // 2)])  # so that the slopes of all rows are one call
+    slopes = np.correlate(apart.ravel(), DETECTION_SLOPE, mode="same").reshape(apart.shape)[:, : rows_mv.shape[-1]]
+    energies = (steps._squared_moving_integration(slope, int(0.15 * fs_hz)) for slope in slopes)
+    return np.array([steps._thresholding(*each, fs_hz) for each in zip(filtered, energies, strict=True)])
+
+
+def joined(beats: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The beats of records one after another: (record, sample), both (beat,)."""
+    return np.repeat(np.arange(len(beats)), [len(own) for own in beats]), np.concatenate([np.empty(0, np.int64), *beats])
 
 
 def detect_leads(modelled_mv: np.ndarray, fs_hz: float) -> list[np.ndarray]:
@@ -149,6 +164,15 @@ def heart_rate_bpm(beats: np.ndarray, fs_hz: float) -> float:
     if len(beats) < 3:
         return float("nan")
     return 60.0 * fs_hz * (len(beats) - 1) / float(beats[-1] - beats[0])
+
+
+def heart_rates_bpm(record: np.ndarray, r: np.ndarray, records: int, fs_hz: float) -> np.ndarray:
+    """heart_rate_bpm of each of so many records (record,), of beats as joined has them."""
+    count, bpm = np.bincount(record, minlength=records), np.full(records, np.nan)
+    end, enough = np.cumsum(count), count >= 3
+    count, end = count[enough], end[enough]
+    bpm[enough] = 60.0 * fs_hz * (count - 1) / (r[end - 1] - r[end - count])
+    return bpm
 
 
 def beat_types(modelled_mv: np.ndarray, beats: np.ndarray, fs_hz: float) -> np.ndarray:

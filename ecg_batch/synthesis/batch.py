@@ -8,8 +8,9 @@ import numpy as np
 
 from ecg_batch.draws import Stream, uniforms
 from ecg_batch.request.model import Request
+from ecg_batch.signal.beats import joined
 from ecg_batch.signal.filters import low_pass
-from ecg_batch.synthesis.check import check_all
+from ecg_batch.synthesis.check import add_flags, check_all
 from ecg_batch.synthesis.compose import Stored, finish
 from ecg_batch.synthesis.queries import Queries, own_variations, varied, whole_sets
 from ecg_batch.synthesis.retime import Timing
@@ -179,8 +180,7 @@ def checked(
     hr_bpm = _asked_bpm(synthesizer, queries, donor_row)
     measured_bpm, flags = _measured(finished, timings, hr_bpm, synthesizer.request.fs_hz)
     far = np.abs(np.log([timing.stretch for timing in timings])) > np.log(MAX_STRETCH)
-    for flag, contradicts, is_far in zip(flags, contradictions(synthesizer.donors, donor_row, hr_bpm), far, strict=True):
-        flag.extend(["rate_statement"] * bool(contradicts) + ["stretch"] * bool(is_far))
+    add_flags(flags, {"rate_statement": contradictions(synthesizer.donors, donor_row, hr_bpm), "stretch": far})
     return Batch(
         queries,
         ecg=finished.ecg,
@@ -199,8 +199,9 @@ def checked(
 
 def _measured(finished: Stored, timings: list[Timing], hr_bpm: np.ndarray, fs_hz: float) -> tuple[np.ndarray, list[list[str]]]:
     """Measured heart rates (record,) and flags of each record."""
-    found = check_all(finished.ecg, finished.extremes, [timing.r_sample for timing in timings], hr_bpm, fs_hz)
-    return np.array([measured for measured, _ in found]), [flags for _, flags in found]
+    record, r = joined([timing.placed for timing in timings])
+    inside = (r >= 0) & (r < timings[0].samples)
+    return check_all(finished.ecg, finished.extremes, (record[inside], r[inside]), hr_bpm, fs_hz)
 
 
 def _joined(parts: list[Batch]) -> Batch:

@@ -7,7 +7,7 @@ from prd import all_leads, prd_pct
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors import bank
 from ecg_batch.leads import MV_PER_UV, identity_residual, twelve_leads
-from ecg_batch.signal.beats import LEAD_II, detect_lead, detect_rows
+from ecg_batch.signal.beats import LEAD_II, detect_lead, detect_rows, joined
 from ecg_batch.signal.filters import low_pass
 from ecg_batch.synthesis.check import check, check_all, same_beats
 from ecg_batch.synthesis.compose import compose, norm, plain_compose
@@ -83,11 +83,12 @@ def test_beats_near_the_ends_may_be_missed_or_found():
     found = [np.array([5, 100, 200, 300]), inner, inner[:2], np.array([100, 200, 250, 300]), none, none, inner, inner + 10]
     beats = [inner, np.append(inner, 390), inner, inner, none, inner, none, inner]
     alike = [True, True, False, False, True, False, False, True]
-    np.testing.assert_array_equal(same_beats(found, beats, 400, 100), alike)
+    np.testing.assert_array_equal(same_beats(joined(found), joined(beats), 8, 400, 100), alike)
     outside = np.array([-300, -90, 480, 1400])  # beats that are not in the record
-    np.testing.assert_array_equal(same_beats(found, [np.sort(np.append(each, outside)) for each in beats], 400, 100)[:4], alike[:4])
+    more = [np.sort(np.append(each, outside)) for each in beats]
+    np.testing.assert_array_equal(same_beats(joined(found), joined(more), 8, 400, 100)[:4], alike[:4])
     for one in zip(found, beats, alike, strict=True):  # whatever the records beside it
-        assert same_beats([one[0]], [one[1]], 400, 100).tolist() == [one[2]]
+        assert same_beats(joined([one[0]]), joined([one[1]]), 1, 400, 100).tolist() == [one[2]]
 
 
 def test_the_norm_of_twelve_leads_from_eight():
@@ -101,7 +102,8 @@ def test_records_checked_together_are_checked_alike(real):
     ecg[4, 7], ecg[5], ecg[6, :, :50] = 0, ecg[5] * 20, ecg[6, :, :1]
     beats, rates = [real.beats(row) for row in range(30)], real.table.hr_bpm[:30] + np.arange(30) % 3 * 2.0
     extremes = np.stack([ecg.min(axis=-1), ecg.max(axis=-1)], axis=-1)
-    assert check_all(ecg, extremes, beats, rates, 100) == [check(*each, 100) for each in zip(ecg, beats, rates, strict=True)]
+    measured, flags = check_all(ecg, extremes, joined(beats), rates, 100)
+    assert list(zip(measured, flags, strict=True)) == [check(*each, 100) for each in zip(ecg, beats, rates, strict=True)]
 
 
 @pytest.mark.slow
