@@ -99,7 +99,8 @@ def _nearest(distance: np.ndarray, count: int) -> np.ndarray:
     """
     count = min(count, distance.shape[1])
     last = np.partition(distance, count - 1, axis=1)[:, count - 1 : count]
-    row, column = np.nonzero(distance <= last)  # more than `count` where others are as far as the last
+    near = np.flatnonzero(distance <= last)  # more than `count` of a row where others are as far as the last
+    row, column = np.divmod(near, distance.shape[1])
     order = np.lexsort((distance[row, column], row))  # stable
     return column[order[np.searchsorted(row, np.arange(len(distance)))[:, None] + np.arange(count)]]
 
@@ -123,21 +124,34 @@ def _farthest(
 
 def _squared_distance(index: DonorIndex, holders: np.ndarray, queries: Queries, asked: np.ndarray, label: str) -> np.ndarray:
     """Squared weighted distance (record, donor); what a query does not ask for does not count."""
-    hr_bpm, age, sex = (column[asked].astype(np.float64)[:, None] for column in (queries.hr_bpm, queries.age, queries.sex))
+    hr_bpm, age = (column[asked].astype(np.float64)[:, None] for column in (queries.hr_bpm, queries.age))
+    sexes, of_sex = np.unique(queries.sex[asked], return_inverse=True)
     parent = label if label in SUPERCLASSES else index.table.superclass_of.get(label)
     of_label = [float(name == parent) if parent else np.nan for name in SUPERCLASSES]
-    wanted = [hr_bpm, age, np.where(sex >= 0, sex, np.nan), *of_label]
+    wanted = [hr_bpm, age, np.where(sexes >= 0, sexes, np.nan)[:, None], *of_label]
     weights = [WEIGHTS["hr_bpm"], WEIGHTS["age"], WEIGHTS["sex"], *5 * [WEIGHTS["superclass"]]]
-    features = index.features[holders].T
-    each = zip(wanted, weights, features, index.scale, strict=True)
-    squares = (np.square(weight * (one - feature) / scale) for one, weight, feature, scale in each)
-    # (record, donor) each, those of superclasses (donor,). Added as numpy adds eight numbers: another order would round otherwise
-    a, b, c, d, e, f, g, h = (np.where(np.isnan(square), 0.0, square) for square in squares)
-    distance = ((a + b) + (c + d)) + ((e + f) + (g + h))
+    features = index.features.T[:, holders]  # so that the donors of one lie side by side
+    # (record, donor) each, c (sex, donor), those of superclasses (donor,). Added as numpy adds eight numbers: another order would
+    # round otherwise
+    a, b, c, d, e, f, g, h = map(_square, wanted, weights, features, index.scale)
+    a += b
+    a += (c + d)[of_sex]
+    a += (e + f) + (g + h)
     stretch = hr_bpm / features[0]
-    contradicts = (hr_bpm < index.slowest_bpm[holders]) | (hr_bpm > index.fastest_bpm[holders])
-    far = (stretch > MAX_STRETCH) | (stretch < 1 / MAX_STRETCH)
-    return distance + FAR * far + CONTRADICTION * contradicts
+    a += FAR * ((stretch > MAX_STRETCH) | (stretch < 1 / MAX_STRETCH))
+    a += CONTRADICTION * ((hr_bpm < index.slowest_bpm[holders]) | (hr_bpm > index.fastest_bpm[holders]))
+    return a
+
+
+def _square(wanted: np.ndarray | float, weight: float, feature: np.ndarray, scale: float) -> np.ndarray:
+    """Of the weighted distance in one dimension, 0 where it is not known."""
+    apart = wanted - feature
+    apart *= weight
+    apart /= scale
+    apart *= apart
+    if np.isnan(wanted).any() or np.isnan(feature).any():
+        apart[np.isnan(apart)] = 0.0
+    return apart
 
 
 def contradictions(index: DonorIndex, donors: np.ndarray, hr_bpm: np.ndarray) -> np.ndarray:
