@@ -30,7 +30,7 @@ FURTHER = pa.list_(pa.int32())  # donors beside the first: of a blend none, one 
 def rows_table(donors: DonorTable, batch, shard: int) -> pa.Table:
     """The rows of a Batch. age, sex and labels are the donor's, which its beats show; *_requested what was asked."""
     queries, chosen = batch.queries, batch.donor_row
-    superclasses = donors.superclasses()[chosen]
+    superclasses = donors.superclasses[chosen]
     columns = {
         "record": pa.array(queries.record, pa.int64()),
         "shard": pa.array(np.full(len(chosen), shard), pa.int32()),

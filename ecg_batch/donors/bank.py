@@ -88,6 +88,7 @@ class DonorTable:
         """The same without the statements below a likelihood, percent. PTB-XL states 0 where it knows none: of rhythm and form."""
         return replace(self, likelihood=np.where(self.likelihood >= likelihood, self.likelihood, -1).astype(np.int8))
 
+    @cached_property
     def superclasses(self) -> np.ndarray:
         """Superclasses of each donor, bool (donor, 5), in the order of statements.SUPERCLASSES."""
         return np.stack([self.holds(name) for name in SUPERCLASSES], axis=1)

@@ -26,7 +26,7 @@ def draw(folder: Path, out: Path) -> None:
     _histogram(figure.add_subplot(grid[2, 0]), table.hr_bpm, "heart rate (bpm)")
     _histogram(figure.add_subplot(grid[2, 1]), table.age, "age (years; 90 = 90 and over)")
     axes = figure.add_subplot(grid[2, 2])
-    axes.bar(SUPERCLASSES, table.superclasses().sum(axis=0), color="#4477aa")
+    axes.bar(SUPERCLASSES, table.superclasses.sum(axis=0), color="#4477aa")
     axes.set_ylabel("donors holding it")
     figure.suptitle(f"{len(table)} donors, {len(np.unique(table.patient_id))} patients, folds {sorted(set(table.fold.tolist()))}, "
                     f"{table.fs_hz} Hz")  # fmt: skip

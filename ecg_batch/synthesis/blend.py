@@ -17,7 +17,7 @@ MOST_DONORS = 3  # the first included
 def blended(synthesizer: Synthesizer, key: int, ranked: np.ndarray, timing: Timing, draws: np.ndarray):
     """(ecg_uv (8 leads, time), rows of its donors): the first donor as timed, the others in its rhythm."""
     request = synthesizer.request
-    rows = alike(synthesizer.bank.table.superclasses(), ranked)
+    rows = alike(synthesizer.bank.table.superclasses, ranked)
     loops = [synthesizer.loops[row] for row in rows]
     times = [timing.donor_time, *(follow(other, timing.placed, request.samples, draws[0]) for other in loops[1:])]
     weights = blend_weights(request.variation, request.seed, key, len(rows))

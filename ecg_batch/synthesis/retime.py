@@ -125,7 +125,7 @@ def time_records(
     first = np.concatenate([[0], np.cumsum(_intervals(samples, rr_samples) + 1)])
     asked = (rows, rr_samples, uniforms, rr_factors, first, samples, CLEAR_S * fs_hz)
     stretch, placed, source, *corners = record_kernel.time_beats(loops.for_kernel(rows), *asked)
-    beats, cornered = _pieces(first), _pieces(CORNERS * (first - np.arange(len(first))))
+    beats, cornered = pieces(first), pieces(CORNERS * (first - np.arange(len(first))))
     each = zip(stretch.tolist(), beats, cornered, strict=True)
     return [Timing(samples, own, placed[at], source[at], tuple(side[by] for side in corners)) for own, at, by in each]
 
@@ -135,7 +135,8 @@ def _intervals(samples: int, rr_samples):
     return (1.5 * samples / rr_samples).astype(np.int64) + 2 * BEFORE
 
 
-def _pieces(first: np.ndarray) -> list[slice]:
+def pieces(first: np.ndarray) -> list[slice]:
+    """Of what begins there, and of which the last ends there. np.split by itself takes a microsecond a piece."""
     ends = first.tolist()
     return [slice(*both) for both in zip(ends, ends[1:], strict=False)]
 

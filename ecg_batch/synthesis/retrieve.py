@@ -54,7 +54,7 @@ def index_donors(
     if not len(rows):
         raise UserError("no donor of the bank may be used. Allow more with donor_folds or min_likelihood, or take a larger bank")
     numbers = np.stack([table.hr_bpm, table.age, table.sex], axis=1)[rows].astype(np.float64)
-    features = np.concatenate([numbers, held.superclasses()[rows]], axis=1)
+    features = np.concatenate([numbers, held.superclasses[rows]], axis=1)
     spread = features.std(axis=0)
     slowest, fastest = np.array([rates_that_agree(table.scp_codes(row), table.hr_bpm[row]) for row in rows], np.float64).T
     return DonorIndex(held, rows, features, features.mean(axis=0), np.where(spread > 0, spread, 1.0), slowest, fastest)

@@ -28,7 +28,7 @@ from ecg_batch.signal.beats import beat_types
 from ecg_batch.signal.filters import low_pass
 from ecg_batch.signal.noise import NO_UNIT, counted, has_unit, mean_level, to_and_fro
 from ecg_batch.statements import NOISE_KINDS
-from ecg_batch.synthesis.retime import Timing
+from ecg_batch.synthesis.retime import Timing, pieces
 
 DRIFT_HZ = 2.0  # below it texture knows nothing of beats
 # Drift and the rest are of two people as a rule, so their powers add and not their amplitudes. Where drift has the low-pass D, the
@@ -352,7 +352,7 @@ def unit_textures(index: UnitIndex, hosts: np.ndarray, timings: list[Timing], dr
     of_beats[at] = lent
     index.take_apart(lent)
     cells = Cells(first, _begins(placed[at], first[:-1], index.bank.table.fs_hz), placed[at], unit, drift)
-    return Texture(None, cells, _lenders(record, lent, drift), np.split(of_beats, begins[1:]))
+    return Texture(None, cells, _lenders(record, lent, drift), [of_beats[own] for own in pieces(np.append(begins, len(placed)))])
 
 
 def heard(r: np.ndarray, counts: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -376,7 +376,8 @@ def _lenders(record: np.ndarray, row: np.ndarray, drift: np.ndarray) -> list[np.
     many = max(row.max(), drift.max()) + 1
     others = row != drift[record]
     key = np.unique(np.concatenate([2 * many * np.arange(len(drift)) + drift, (2 * record[others] + 1) * many + row[others]]))
-    return np.split(key % many, np.searchsorted(key, 2 * many * np.arange(1, len(drift))))
+    rows = key % many
+    return [rows[own] for own in pieces(np.searchsorted(key, 2 * many * np.arange(len(drift) + 1)))]
 
 
 def plain_textures(index: UnitIndex, cells: Cells, samples: int) -> np.ndarray:

@@ -250,5 +250,5 @@ def _flags_of_first_minute(made: LongRecord, request: Request) -> list[str]:
 
 def _variability(table: DonorTable, row: int) -> float:
     """Factor on heart rate variability from the donor's superclasses: the least of them."""
-    held = table.superclasses()[row]
+    held = table.superclasses[row]
     return min((VARIABILITY[name] for name, holds in zip(SUPERCLASSES, held, strict=True) if holds), default=1.0)
