@@ -1,6 +1,7 @@
 """Skeleton and texture of a donor: what a clinician reads, and what is left when it is taken away. See docs/evidence/split.md.
 
-baseline   cubic spline through the level just before each QRS (Meyer and Keiser 1977, doi:10.1016/0010-4809(77)90042-5)
+baseline   cubic spline through the level just before each QRS (Meyer and Keiser 1977, doi:10.1016/0010-4809(77)90042-5), but not
+           before an early one, where the T wave of the beat before may lie
 QRS        the donor's own samples, baseline removed; so are the first and last 100 ms
 P, ST, T   the typical beat of each type: above 20 Hz as far as it recurs with every beat
 skeleton   these, joined; rounded to the stored integers
@@ -23,6 +24,7 @@ TRIMMED = 0.25  # of a type's beats at either end: the mean of the others is as 
 SMOOTH_HZ = 20.0  # P and T have little above (ST-T 99 % below 10 Hz); so what is there must show that it recurs
 SNR_S = 0.15  # over which its signal-to-noise ratio is measured
 DOUBT = 2.4  # times the variance of a mean of the middle half of the beats: noise that looks like signal by chance stays out
+EARLY_RR = 0.8  # of the usual RR
 DRIFT_HZ = 0.5
 ATRIAL_BAND_HZ = (2.0, 15.0)
 # Atrial activity that is not locked to the QRS is averaged away by a median over beats, yet a clinician reads it.
@@ -55,15 +57,28 @@ def split(donor: np.ndarray, beats: np.ndarray, fs_hz: float, keep_atrial: bool)
 
 
 def baseline(x: np.ndarray, beats: np.ndarray, fs_hz: float) -> np.ndarray:
-    """Baseline (lead, time): a cubic spline through the median level 100 to 50 ms before each R, level beyond the ends."""
+    """Baseline (lead, time): a cubic spline through the median level 100 to 50 ms before each R that is not early, level beyond the
+    ends.
+    """
     from scipy.interpolate import CubicSpline  # here and below: what plans and opens a bank needs the constants of this file only
 
     near, far = round(0.05 * fs_hz), round(0.10 * fs_hz)
-    knots = beats[beats >= far] - (near + far) / 2
-    before = beats[beats >= far].astype(int)[:, None] + np.arange(-far, 1 - near)  # (beat, time)
+    beats = beats[beats >= far]
+    beats = beats[~_early(beats)]
+    knots = beats - (near + far) / 2
+    before = beats.astype(int)[:, None] + np.arange(-far, 1 - near)  # (beat, time)
     levels = np.median(x[:, before], axis=-1).T  # (beat, lead)
     time = np.clip(np.arange(x.shape[-1]), knots[0], knots[-1])
     return CubicSpline(knots, levels, axis=0)(time).T
+
+
+def _early(beats: np.ndarray) -> np.ndarray:
+    """Which beats (beat,) come early for their record: no more than two in a row, for a run has a level of its own."""
+    rr = np.diff(beats)
+    usual = max(np.median(rr), rr.mean())  # where every other beat is early, the median may be their RR
+    early = np.insert(rr < EARLY_RR * usual, 0, False)
+    early[2:] &= ~(early[1:-1] & early[:-2])
+    return early
 
 
 def typical_beats(flat: np.ndarray, beats: np.ndarray, types: np.ndarray, fs_hz: float) -> np.ndarray:

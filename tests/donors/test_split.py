@@ -6,7 +6,7 @@ import pytest
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors import bank
 from ecg_batch.donors.loop import closed_loop, seam_cost
-from ecg_batch.donors.split import as_recorded, split
+from ecg_batch.donors.split import as_recorded, baseline, split
 from ecg_batch.leads import MV_PER_UV, identity_residual, to_uv, twelve_leads
 from ecg_batch.signal.beats import agree, beat_types, detect_beats, heart_rate_bpm
 from ecg_batch.signal.delineate import delineate
@@ -48,6 +48,32 @@ def test_a_resampled_record_has_the_same_heart_rate(real, donors):
 def test_heart_rate_of_a_hand_worked_example():
     assert heart_rate_bpm(np.array([100, 180, 260]), 100) == 75.0  # RR 0.8 s
     assert np.isnan(heart_rate_bpm(np.array([100, 180]), 100))
+
+
+def with_t_waves(r, samples=1000):
+    """T waves of 300 uV, 300 ms after each R at 100 Hz, in eight leads: (lead, time)."""
+    time = np.arange(samples)
+    return np.tile(sum(300 * np.exp(-np.square((time - each - 30) / 6)) for each in r), (8, 1))
+
+
+@pytest.mark.parametrize("r", [
+    [50, 140, 230, 268, 410, 500, 590, 680, 770, 860, 950],  # one premature beat on a T wave
+    [50, 88, 210, 248, 370, 408, 530, 568, 690, 728, 850, 888],  # bigeminy
+    [50, 140, 230, 268, 306, 450, 540, 630, 720, 810, 900],  # a couplet
+])  # fmt: skip
+def test_the_baseline_does_not_follow_the_t_wave_under_an_early_beat(r):
+    r, time = np.array(r), np.arange(1000)
+    drift = 100 * np.sin(2 * np.pi * time / 900)
+    found = baseline(with_t_waves(r) + drift, r, 100)
+    inside = slice(r[0], r[-1] - 5)
+    assert np.abs(found - drift)[:, inside].max() < 30, "it is 300 where a knot lies on a T wave"
+
+
+def test_the_baseline_of_a_run_has_knots():
+    """Of twelve early beats in a row all but two count, so a level that changes in the run is followed."""
+    r = np.array([50, 150, 250, *range(290, 770, 40), 870, 970])
+    level = np.where((np.arange(1000) > 300) & (np.arange(1000) < 760), 200.0, 0.0)
+    assert np.abs(baseline(np.tile(level, (8, 1)), r, 100)[:, 420:700] - 200).max() < 30
 
 
 def test_ectopic_beats_are_of_another_type(real):

@@ -261,6 +261,6 @@ def test_without_it_a_request_is_the_run_that_it_was(at_least, write_request):
     assert "min_likelihood" not in request.resolved()
     assert at_least(15)[0].resolved()["min_likelihood"] == 15
     demo = make_plan(load_request(ROOT / "configs" / "demo.yaml"))[0]
-    assert demo.run_id.startswith("c77cbffec8d3f17e")
+    assert demo.run_id.startswith("728417cd65929c63")
     back = request_from_resolved(json.loads(json.dumps(at_least(15)[0].resolved())), request.bank, request.models)
     assert back.min_likelihood == 15
