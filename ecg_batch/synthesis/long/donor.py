@@ -17,7 +17,7 @@ from ecg_batch.donors.usable import MIN_BEATS, usable_beats
 from ecg_batch.signal.beats import QRS_HALF_WIDTH_S, beat_types, windows
 from ecg_batch.synthesis.donor_marks import waves_of
 
-FOOT_S = 0.05  # before a QRS without a P wave: as recorded too, or its first rise would be stretched with TP
+FOOT_S = 0.05  # before a QRS that no P wave is locked to: as recorded too, or its first rise would be stretched with TP
 WIDER_S = (0.04, 0.06)  # a ventricular QRS begins so much earlier and ends so much later than the donor's others
 FAR_OFF, FAR_OF_QRS = 4.0, 0.25  # an artefact: so many times the median beat's difference, and so much of a QRS over all leads
 TP_HZ, TP_MARGIN_S, TP_FADE_S = 3.0, 0.04, 0.05  # how smooth TP is where one beat alone reaches; how far from T and P, and joined
@@ -187,7 +187,7 @@ def _cells(bank: Bank, donor: int, r: np.ndarray, symbol: np.ndarray, unlocked: 
     rr_before = np.diff(r, prepend=r[0] - 10 * samples)
     pr = round(FOOT_S * fs_hz) if unlocked else bank.qrs_on[donor] - bank.p_on[donor]
     pr = np.minimum(pr, 0.4 * (rr_before - (qrs_off - qrs_on))).astype(int)
-    p_on = qrs_on - np.where(wide & ~unlocked, 1, np.maximum(pr, 1))
+    p_on = qrs_on - np.where(wide & (not unlocked), 1, np.maximum(pr, 1))
     next_p_on = np.append(p_on[1:], samples - edge)
     t_end = np.minimum(r + bank.t_end[donor] + late, np.maximum(next_p_on - 1, qrs_off + 1))
     first = np.append(edge, np.minimum(t_end[:-1], p_on[1:]))
