@@ -201,7 +201,7 @@ def test_the_benchmark_compares_with_what_was_marked(tmp_path, capsys):
 def test_ludb_is_read_as_its_cardiologists_read_it(fs_hz):
     """Standard deviation in ms from the median of their marks over leads; docs/evidence/waves.md has the figures."""
     if not (named := os.environ.get("ECG_BATCH_LUDB")):
-        pytest.skip("needs LUDB, or a part of it: set ECG_BATCH_LUDB to the folder with its records (data/1.hea and so on)")
+        pytest.skip("needs LUDB, or a part of it: set ECG_BATCH_LUDB to its folder `data`, with 1.hea and so on")
     from benchmarks.teacher import compare, records_of
 
     found = compare(Path(named), records_of(Path(named)), fs_hz)

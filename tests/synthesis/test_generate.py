@@ -256,7 +256,7 @@ def test_500_hz_is_the_same_code_with_another_bank_and_other_weights(real_ptbxl,
     for job, *arguments in jobs:
         done = subprocess.run([sys.executable, ROOT / "jobs" / job, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    inputs = {"bank": str(tmp_path / "bank"), "models": str(tmp_path / "models")}
+    inputs = {"bank": str(tmp_path / "bank"), "models": str(tmp_path / "models"), "texture": "decoded"}
     request = write_request(tmp_path, records=32, batch=32, shard=64, fs_hz=500, mix=mix, **inputs)
     finish(start(request, tmp_path / "run", 1))
     dataset = open_dataset(tmp_path / "run")
@@ -265,7 +265,8 @@ def test_500_hz_is_the_same_code_with_another_bank_and_other_weights(real_ptbxl,
     measured = dataset.records["hr_bpm_measured"].to_numpy()
     asked = dataset.records["hr_bpm_requested"].to_numpy()
     assert np.mean(np.abs(measured - asked) <= 3) > 0.9
-    request = write_request(tmp_path, records=2, batch=2, shard=2, duration_s=70, fs_hz=500, mix=mix, **inputs)
+    long = {"duration_s": 70, "rhythm": {"order": "rules"}}
+    request = write_request(tmp_path, records=2, batch=2, shard=2, fs_hz=500, mix=mix, **long, **inputs)
     finish(start(request, tmp_path / "long", 1))
     dataset = open_dataset(tmp_path / "long")
     assert dataset.window(1, 50, 70).shape == (12, 10_000) and identity_residual(dataset.raw[:]).max() <= 0.5

@@ -242,7 +242,7 @@ def test_what_goes_with_other_sections_is_refused(capsys):
 @pytest.mark.slow
 def test_the_bundled_delineator_finds_what_cardiologists_marked():
     if not (named := os.environ.get("ECG_BATCH_LUDB")):
-        pytest.skip("needs LUDB, or a part of it: set ECG_BATCH_LUDB to the folder with its records (data/1.hea and so on)")
+        pytest.skip("needs LUDB, or a part of it: set ECG_BATCH_LUDB to its folder `data`, with 1.hea and so on")
     from ecg_batch.bundled import BUNDLED
     from ecg_batch.evaluation.waves.compare import counts_of, delineated
     from ecg_batch.evaluation.waves.scores import interval
