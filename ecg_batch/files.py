@@ -24,7 +24,7 @@ BLOCK = 2**16  # bytes that are written, or read and summed, at once
 def sha256_file(path: Path | RemotePath) -> str:
     if isinstance(path, RemotePath):
         return hashlib.sha256(path.whole()).hexdigest()
-    with open_regular(path) as file:
+    with open_regular(path, buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

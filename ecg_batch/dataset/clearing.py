@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 OURS = {  # claims and their beginnings, files set aside; parts of tables; what failed, and batches decided
     STAGING: re.compile(r"[0-9]+\.[0-9]+|(claim|file|merged|table)-[0-9a-f]+"),
-    PARTS: re.compile(r"[0-9]+\.(beats\.)?parquet"),
+    PARTS: re.compile(r"[0-9]+\.(beats\.)?(arrow|parquet)"),
     FAILURES: re.compile(r"[0-9]+\.txt|[0-9]+\.batch\.json|task-.*\.txt"),
 }
 MARK = re.compile(r"\..*\.mark")  # files.write_new, where there are no links

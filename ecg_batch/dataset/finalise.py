@@ -13,15 +13,15 @@ from pathlib import Path
 from ecg_batch.dataset.clearing import clear
 from ecg_batch.dataset.croissant import croissant
 from ecg_batch.dataset.layout import CROISSANT, FAILURES, MANIFEST, PARTS, PLAN, README, STAGING, SUMS, Shard
-from ecg_batch.dataset.manifest import make_manifest, sums_text
+from ecg_batch.dataset.manifest import Shards, make_manifest, sums_text
 from ecg_batch.dataset.readme import readme
-from ecg_batch.dataset.receipts import missing, read_receipt, told
+from ecg_batch.dataset.receipts import missing, read_receipt
 from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.sums import damaged_files, read_sums
 from ecg_batch.errors import UserError, number_of
 from ecg_batch.files import sha256_file, sync, to_json, write_over
 from ecg_batch.pool import in_threads
-from ecg_batch.progress import track
+from ecg_batch.progress import progress
 
 
 def finalise(run: Run) -> None:
@@ -37,18 +37,20 @@ def finalise(run: Run) -> None:
 
 def finalise_steps(run: Run) -> Iterator[str]:
     """The steps, each named once it is done; the tests stop between any two of them."""
-    from ecg_batch.dataset.parts import merging
+    from ecg_batch.dataset.parts import merge
 
     if run.is_sealed:  # a former finalise got this far, and may have removed parts already
         _refuse_damage(run.folder)
     else:
         _refuse_gaps(run)
-        with merging(run) as place:
-            receipts, sums = _checked_shards(run)
-            yield "shards checked"
-            place()
+        shards, sums = Shards(run.plan), {}
+        merged = merge(run, _checked_groups(run, shards, sums))
+        yield "shards checked"
+        for name, path in merged.items():
+            os.replace(path, run.folder / name)
+        sync(run.folder)
         yield "records merged"
-        manifest = make_manifest(run.plan, receipts)
+        manifest = make_manifest(run.plan, shards)
         write_over(run.folder / MANIFEST, to_json(manifest), run.staging)
         yield "manifest written"
         write_over(run.folder / CROISSANT, to_json(croissant(run, manifest["content_root"])), run.staging)
@@ -85,19 +87,26 @@ def _refuse_gaps(run: Run) -> None:
         )
 
 
-def _checked_shards(run: Run) -> tuple[list[dict], dict[str, str]]:
-    """What the manifest needs of each receipt, in order, and the sha256 of the files that stay. Every file is read again and held
-    against its receipt. Receipts are read one at a time, for there may be many: a whole one takes 3 kB.
+def _checked_groups(run: Run, shards: Shards, sums: dict[str, str]) -> Iterator[tuple[Shard, ...]]:
+    """The shards of each row group, in order, once every file of them was read again and held against its receipt. What the
+    manifest states of them is added up, and the sha256 of the files that stay are noted: whole receipts take 3 kB each.
+
+    By groups, since threads that look into small files wait for each other.
     """
-    kept: list[dict] = []
-    sums: dict[str, str] = {}
-    for shard, receipt in in_threads(lambda shard: _checked(run, shard), track(run.shards, "check", "shards")):
-        kept.append(told(receipt, "content_sha256"))
-        sums |= {name: receipt["files"][name]["sha256"] for name in run.plan.ecg_files(shard)}
-    return kept, sums
+    from ecg_batch.dataset.parts import row_groups
+
+    with progress(len(run.shards), "check", "shards") as state:
+        groups = row_groups(run.plan)
+        checked = in_threads(lambda group: [_checked(run, shard) for shard in group], groups)
+        for group, receipts in zip(groups, checked, strict=True):
+            for shard, receipt in zip(group, receipts, strict=True):
+                shards.add(receipt)
+                sums |= {name: receipt["files"][name]["sha256"] for name in run.plan.ecg_files(shard)}
+            state.update(len(group))
+            yield group
 
 
-def _checked(run: Run, shard: Shard) -> tuple[Shard, dict]:
+def _checked(run: Run, shard: Shard) -> dict:
     if (receipt := read_receipt(run, shard.index)) is None:
         raise UserError(f"{run.receipt(shard.index)}: gone or damaged since this run was looked at. Run the same command again")
     for name, stated in receipt["files"].items():
@@ -107,7 +116,7 @@ def _checked(run: Run, shard: Shard) -> tuple[Shard, dict]:
                 f"{run.receipt(shard.index)} and run the same command again; only that shard is "
                 "made anew"
             )
-    return shard, receipt
+    return receipt
 
 
 def _refuse_damage(folder: Path) -> None:

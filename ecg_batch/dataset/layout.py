@@ -10,6 +10,7 @@ PLAN, ECG, RECORDS, MANIFEST, SUMS = "plan.json", "ecg.zarr", "records.parquet",
 HDF5_DIGITS = 5  # so that names sort as numbers; before 0.4 there were none to fill up
 HDF5, CROISSANT, README = "ecg.hdf5", "croissant.json", "README.md"
 BEATS = "beats.parquet"
+ARROW, PARQUET = "arrow", "parquet"  # of parts
 RECEIPTS, PARTS, STAGING, FAILURES = "receipts", "parts", "staging", "failures"
 FORMAT_FOLDERS = {"zarr": (ECG, f"{ECG}/ecg", f"{ECG}/lead", f"{ECG}/time"), "hdf5": (HDF5,)}
 FOLDERS = (RECEIPTS, PARTS, STAGING, FAILURES)
@@ -48,12 +49,12 @@ def ecg_file(shard_index: int, format: str = "zarr", digits: int = HDF5_DIGITS) 
     return f"{ECG}/ecg/c.{shard_index}.0.0" if format == "zarr" else f"{HDF5}/{shard_index:0{digits or 1}d}.h5"
 
 
-def part_file(shard_index: int) -> str:
-    return f"{PARTS}/{shard_index}.parquet"
+def part_file(shard_index: int, kind: str) -> str:
+    return f"{PARTS}/{shard_index}.{kind}"
 
 
-def beats_part_file(shard_index: int) -> str:
-    return f"{PARTS}/{shard_index}.beats.parquet"
+def beats_part_file(shard_index: int, kind: str) -> str:
+    return f"{PARTS}/{shard_index}.beats.{kind}"
 
 
 def cut_shards(records: int, shard_records: int) -> tuple[Shard, ...]:

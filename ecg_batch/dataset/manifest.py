@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ecg_batch.dataset.layout import CROISSANT, FORMAT, FORMAT_FOLDERS, MANIFEST, PLAN, README
 from ecg_batch.dataset.plan import Plan
-from ecg_batch.dataset.receipts import NOT_MEASURED, is_amount, is_count, smaller_batches, total_energy, total_flags
+from ecg_batch.dataset.receipts import NOT_MEASURED, Totals, is_amount, is_count, smaller_batches
 from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.sums import SUMS_OF_SUMS
 from ecg_batch.errors import UserError
@@ -18,19 +18,37 @@ def content_root(receipts: list[dict]) -> str:
     return hashlib.sha256("".join(f"{receipt['content_sha256']}\n" for receipt in receipts).encode()).hexdigest()
 
 
-def make_manifest(plan: Plan, receipts: list[dict]) -> dict:
-    smaller = smaller_batches(plan, receipts)
+class Shards(Totals):
+    """What the manifest says of all shards, whose whole receipts are given one at a time, in order."""
+
+    def __init__(self, plan: Plan):
+        super().__init__()
+        self._plan, self._content = plan, hashlib.sha256()
+        self.smaller: dict[str, list[int]] = {}
+
+    def add(self, receipt: dict) -> None:
+        super().add(receipt)
+        self._content.update(f"{receipt['content_sha256']}\n".encode())
+        for batch, shards in smaller_batches(self._plan, [receipt]).items():
+            self.smaller.setdefault(batch, []).extend(shards)
+
+    @property
+    def content_root(self) -> str:
+        return self._content.hexdigest()
+
+
+def make_manifest(plan: Plan, shards: Shards) -> dict:
     return {
         "format": FORMAT,
         "run_id": plan.run_id,
         "records": plan.request.records,
         "shards": len(plan.shards),
-        "content_root": content_root(receipts),
-        "bytes": sum(receipt["bytes"] for receipt in receipts),
-        "seconds": round(sum(receipt["seconds"] for receipt in receipts), 3),
-        **total_energy(receipts),
-        **total_flags(receipts),
-        **({"smaller_batch": smaller} if smaller else {}),
+        "content_root": shards.content_root,
+        "bytes": shards.bytes,
+        "seconds": round(shards.seconds, 3),
+        **shards.energy,
+        **shards.flags,
+        **({"smaller_batch": shards.smaller} if shards.smaller else {}),
         "request": plan.request.resolved(),
         "inputs_sha256": plan.inputs,
         "versions": plan.versions,
@@ -93,7 +111,8 @@ def dataset_files(plan: Plan) -> list[str]:
     return sorted([PLAN, MANIFEST, CROISSANT, README, *merged, *array_metadata(plan), *table, *shards])
 
 
-def sums_text(run: Run, known: dict[str, str]) -> bytes:
-    lines = [f"{known.get(name) or sha256_file(run.folder / name)}  {name}\n" for name in dataset_files(run.plan)]
-    text = "".join(lines).encode()
+def sums_text(run: Run, known: dict[str, str]) -> bytearray:
+    text = bytearray()  # 100 bytes a file, and no list of lines beside it
+    for name in dataset_files(run.plan):
+        text += f"{known.get(name) or sha256_file(run.folder / name)}  {name}\n".encode()
     return text + f"{SUMS_OF_SUMS}{hashlib.sha256(text).hexdigest()}\n".encode()

@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ecg_batch.dataset.layout import (
+    ARROW,
     BEATS,
     FORMAT,
     HDF5_DIGITS,
+    PARQUET,
     PLAN,
     RECORDS,
     Shard,
@@ -39,6 +41,7 @@ class Plan:
     versions: dict[str, str]
     digits: int = HDF5_DIGITS  # of names of HDF5 files
     annotated: bool = True  # whether records of 10 s have their beats, as long ones always had; before 0.5 they had not
+    parts: str = ARROW  # what files the parts of tables are; PARQUET in runs that were begun before Arrow's were
     source: str = ""  # whom the bank's recordings are from, where that is not PTB-XL; changes no sample
 
     def ecg_files(self, shard: Shard) -> list[str]:
@@ -52,8 +55,8 @@ class Plan:
 
     def part_files(self, shard: Shard) -> dict[str, str]:
         """File of the finished dataset -> the part of it that a shard brings."""
-        beats = {BEATS: beats_part_file(shard.index)} if self.has_beats else {}
-        return {RECORDS: part_file(shard.index), **beats}
+        beats = {BEATS: beats_part_file(shard.index, self.parts)} if self.has_beats else {}
+        return {RECORDS: part_file(shard.index, self.parts), **beats}
 
     def shard_files(self, shard: Shard) -> list[str]:
         """All files that a shard's receipt names."""
@@ -119,6 +122,7 @@ def plan_to_json(plan: Plan) -> dict:
         "found_at": {"bank": plan.request.bank, "models": plan.request.models},
         "versions": plan.versions,
         **({"annotated": True} if plan.annotated else {}),
+        **({"parts": plan.parts} if plan.parts != PARQUET else {}),
         **({"source": plan.source} if plan.source else {}),
         **({"digits": plan.digits} if plan.request.format == "hdf5" else {}),
         "shards": [list(asdict(shard).values()) for shard in plan.shards],
@@ -134,7 +138,8 @@ def read_plan(folder: Path) -> Plan:
             raise UserError(f"{path}: format {raw['format']}; this ecg-batch reads up to {FORMAT}. Install a newer one")
         request = request_from_resolved(raw["request"], **raw["found_at"])
         plan = Plan(raw["run_id"], request, raw["inputs_sha256"], tuple(Shard(*row) for row in raw["shards"]), raw["versions"],
-                    raw.get("digits", 0), raw.get("annotated", False), raw.get("source", ""))  # fmt: skip
+                    raw.get("digits", 0), raw.get("annotated", False), raw.get("parts", PARQUET),
+                    raw.get("source", ""))  # fmt: skip
         # of the request as it is written: a newer ecg-batch may know parameters that it does not name
         sound = raw["format"] in range(1, FORMAT + 1) and type(raw["format"]) is int and _is_sane(plan)
         sound = sound and run_id_of(raw["request"], plan.inputs) == plan.run_id
@@ -158,4 +163,5 @@ def _is_sane(plan: Plan) -> bool:
         return False
     numbers = [plan.digits, *(number for shard in plan.shards for number in (shard.index, shard.start, shard.stop))]  # 0.0 is 0 too
     whole = all(type(number) is int for number in numbers) and 0 <= plan.digits < 20
-    return whole and type(plan.annotated) is bool and plan.shards == cut_shards(plan.request.records, plan.request.shard)
+    whole = whole and type(plan.annotated) is bool and plan.parts in (ARROW, PARQUET)
+    return whole and plan.shards == cut_shards(plan.request.records, plan.request.shard)

@@ -84,9 +84,9 @@ def read_receipts(run: Run, known: dict[int, dict] | None = None, whole: bool = 
     return receipts
 
 
-def told(receipt: dict, *more: str) -> dict:
-    """What TOLD says of a receipt, and more of it: a tenth of its memory."""
-    return {name: receipt[name] for name in (*TOLD, *more) if name in receipt}
+def told(receipt: dict) -> dict:
+    """What TOLD says of a receipt: a tenth of its memory."""
+    return {name: receipt[name] for name in TOLD if name in receipt}
 
 
 def _valid(run: Run, known: Container[int] = ()) -> Iterator[tuple[int, dict]]:
@@ -128,32 +128,52 @@ def stated_energy(joules: dict[str, float]) -> dict[str, object]:
     return {"joules": round(sum(joules.values()), 3), "joules_of": sorted(joules)}
 
 
-def total_energy(receipts) -> dict[str, object]:
-    """The sum over receipts; with the number of shards where some were not measured."""
-    measured = [receipt for receipt in receipts if isinstance(receipt.get("joules"), (int, float))]
-    if not measured:
-        return {"joules": NOT_MEASURED}
-    parts = sorted({part for receipt in measured for part in receipt["joules_of"]})
-    return {"joules": round(sum(r["joules"] for r in measured), 3), "joules_of": parts, "joules_shards": len(measured)}
-
-
 def count_flags(flags: Iterable[str]) -> dict[str, object]:
     """How many of these records have a flag, and of each kind. flags: as records.parquet has them."""
     flagged = [text.split(",") for text in flags if text]
     return {"flagged": len(flagged), "flags": dict(sorted(Counter(kind for each in flagged for kind in each).items()))}
 
 
+class Totals:
+    """What receipts state, added up one at a time: energy and flags as the manifest states them."""
+
+    def __init__(self, receipts: Iterable[dict] = ()):
+        self.bytes, self.seconds = 0, 0.0
+        self._joules, self._joules_of, self._measured = 0.0, set(), 0
+        self._flagged, self._flags, self._counted = 0, Counter(), True
+        for receipt in receipts:
+            self.add(receipt)
+
+    def add(self, receipt: dict) -> None:
+        self.bytes += receipt.get("bytes", 0)
+        self.seconds += receipt.get("seconds", 0.0)
+        if isinstance(receipt.get("joules"), (int, float)):
+            self._joules += receipt["joules"]
+            self._joules_of.update(receipt["joules_of"])
+            self._measured += 1
+        self._counted &= "flagged" in receipt  # False where one was made before they were counted
+        self._flagged += receipt.get("flagged", 0)
+        self._flags.update(receipt.get("flags", {}))
+
+    @property
+    def energy(self) -> dict[str, object]:
+        """With the number of shards where some were not measured."""
+        if not self._measured:
+            return {"joules": NOT_MEASURED}
+        return {"joules": round(self._joules, 3), "joules_of": sorted(self._joules_of), "joules_shards": self._measured}
+
+    @property
+    def flags(self) -> dict[str, object]:
+        """How many records have a flag, and of each kind. Empty where a receipt does not say."""
+        return {"flagged": self._flagged, "flags": dict(sorted(self._flags.items()))} if self._counted else {}
+
+
+def total_energy(receipts: Iterable[dict]) -> dict[str, object]:
+    return Totals(receipts).energy
+
+
 def total_flags(receipts: Iterable[dict]) -> dict[str, object]:
-    """How many records have a flag, and of each kind, as receipts and the manifest state it. Empty where a receipt does not say."""
-    kinds: dict[str, int] = {}
-    flagged = 0
-    for receipt in receipts:
-        if "flagged" not in receipt:  # made before they were counted
-            return {}
-        flagged += receipt["flagged"]
-        for kind, count in receipt.get("flags", {}).items():
-            kinds[kind] = kinds.get(kind, 0) + count
-    return {"flagged": flagged, "flags": dict(sorted(kinds.items()))}
+    return Totals(receipts).flags
 
 
 def flags_in_words(stated: dict, records: int) -> str:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import threading
+import tracemalloc
 from dataclasses import replace
 from itertools import islice
 
@@ -97,6 +98,21 @@ def test_row_groups_are_bounded_in_number_and_size(make_run):
 
 
 @pytest.mark.slow
+def test_what_is_kept_of_a_shard_in_memory(make_run):
+    """A receipt has 3 kB of Python's memory, a tenth of it 1 kB, and there may be 25,000: of each the sum of its file is kept."""
+    kept = {}
+    for shards in (2, 10, 90):  # with the first, everything is imported that will be
+        run = make_run(f"of {shards}", records=64 * shards, shard=64)
+        run_missing(run, 1, fake())
+        tracemalloc.start()
+        steps = finalise_steps(run)
+        assert next(steps) == "shards checked"
+        kept[shards] = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+    assert kept[90] - kept[10] < 80 * 600, kept
+
+
+@pytest.mark.slow
 def test_gaps_are_refused_by_name(complete):
     run = complete
     (run.folder / "receipts/1.json").unlink()
@@ -107,7 +123,7 @@ def test_gaps_are_refused_by_name(complete):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ecg.zarr/ecg/c.2.0.0", "parts/2.parquet"])
+@pytest.mark.parametrize("name", ["ecg.zarr/ecg/c.2.0.0", "parts/2.arrow", "parts/2.beats.arrow"])
 def test_damage_is_refused_and_only_that_shard_made_anew(complete, write_request, name):
     run = complete
     data = bytearray((run.folder / name).read_bytes())

@@ -14,7 +14,7 @@ from making import plan_of
 
 from ecg_batch.dataset import parts
 from ecg_batch.dataset.beats import BEAT_COLUMNS, WAVE_COLUMNS, beats_table
-from ecg_batch.dataset.layout import PLAN, RECORDS, STAGING
+from ecg_batch.dataset.layout import ARROW, PARQUET, PLAN, RECORDS, STAGING
 from ecg_batch.dataset.plan import BEATS, plan_to_json, read_plan, run_id_of
 from ecg_batch.dataset.run import Run
 from ecg_batch.dataset.verify import _records
@@ -30,11 +30,13 @@ def beats_of(record: int) -> pa.Table:
     return beats_table(np.full(count, record), samples, np.full(count, "N"), np.full(count, ""), wave_ms)
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """(plan, folder with the parts of seven records of 130 s in shards of three, two records to a row group)."""
+@pytest.fixture(params=[ARROW, PARQUET])
+def run(request, tmp_path, monkeypatch):
+    """(plan, folder with the parts of seven records of 130 s in shards of three, two records to a row group). Parts as they are
+    now, and as those of a run that was begun when they were Parquet.
+    """
     monkeypatch.setattr(parts, "BEATS_GROUP_S", 300)
-    plan = plan_of(tmp_path, records=7, duration_s=130, batch=3, shard=3, mix=MIX)
+    plan = replace(plan_of(tmp_path, records=7, duration_s=130, batch=3, shard=3, mix=MIX), parts=request.param)
     for shard in plan.shards:
         rows = fake_rows(shard, ["NORM"] * shard.records, np.full(shard.records, 70.0)).select(parts.ROW_COLUMNS)
         parts.write_parts(plan, shard, rows, map(beats_of, range(shard.start, shard.stop)), tmp_path)
@@ -43,16 +45,46 @@ def run(tmp_path, monkeypatch):
 
 
 def _merge(run: Run) -> None:
-    with parts.merging(run) as place:
-        place()
+    for whole, path in parts.merge(run, parts.row_groups(run.plan)).items():
+        path.rename(run.folder / whole)
 
 
-def test_merging_is_given_up_with_what_goes_on_beside_it(run):
-    """A damaged shard is told at once, whatever is still to be merged, and nothing comes to its place."""
+def test_merging_is_given_up_with_the_check_of_what_is_merged(run):
+    """A damaged shard is told at once, whatever is still to be merged; and what was not checked is not read."""
     plan, folder = run
-    with pytest.raises(UserError, match="damaged"), parts.merging(Run(plan, folder)):
+
+    def checked():
+        yield parts.row_groups(plan)[0]
+        for name in plan.part_files(plan.shards[1]).values():
+            (folder / name).write_bytes(b"")
         raise UserError("damaged")
+
+    with pytest.raises(UserError, match="damaged"):
+        parts.merge(Run(plan, folder), checked())
     assert not (folder / RECORDS).exists() and not (folder / BEATS).exists()
+
+
+def test_an_error_of_merging_is_told(run):
+    plan, folder = run
+    (folder / plan.part_files(plan.shards[2])[BEATS]).unlink()
+    with pytest.raises(FileNotFoundError):
+        _merge(Run(plan, folder))
+
+
+def test_a_part_has_the_same_bytes_whatever_its_rows_came_in(run):
+    """In the middle of another table, in pieces, with something under their nulls: none of that is in a file."""
+    plan, folder = run
+    rows = pa.concat_tables([beats_of(record) for record in range(40)])
+    absent = rows["p_on_ms"].is_null().to_numpy()
+    waves_ms = np.where(absent, 7, rows["p_on_ms"].fill_null(0)).astype(np.int16)
+    hidden = rows.set_column(4, "p_on_ms", pa.array(waves_ms, mask=absent))
+    pieces = pa.concat_tables([hidden.slice(0, 5), hidden.slice(5), hidden])
+    again = rows.num_rows + 9
+    for name, table in (("one", rows.slice(9, 101)), ("two", pieces.slice(again, 101)), ("three", pieces.slice(9, 101))):
+        with open(folder / name, "wb") as file:
+            parts._write_part(plan, file, [table])
+    assert hidden.equals(rows)
+    assert (folder / "one").read_bytes() == (folder / "two").read_bytes() == (folder / "three").read_bytes()
 
 
 def test_a_row_group_of_beats_holds_whole_records_of_one_shard(run):
@@ -90,13 +122,13 @@ def test_a_damaged_row_group_costs_the_parts_of_its_shard_alone(run):
     assert [(folder / plan.part_files(shard)[BEATS]).exists() for shard in plan.shards] == [False, True, True]
 
 
-def test_only_numbers_of_beats_have_no_dictionary(run):
-    """And without waves their samples alone, as the parts of older runs: a repair splits these into their very bytes."""
-    plan, folder = run
-    parts.write_groups(folder / "old.parquet", [beats_of(3).drop_columns(list(WAVE_COLUMNS))])
-    now, old = folder / plan.part_files(plan.shards[0])[BEATS], folder / "old.parquet"
-    for path, without in ((folder / plan.part_files(plan.shards[0])[RECORDS], set()), (now, {"sample", *WAVE_COLUMNS}),
-                          (old, {"sample"})):  # fmt: skip
+def test_only_numbers_of_beats_had_no_dictionary_when_parts_were_parquet(tmp_path):
+    """And without waves their samples alone: a repair splits these into their very bytes."""
+    plan = plan_of(tmp_path, records=7, batch=64, shard=64, mix=MIX)
+    rows = fake_rows(plan.shards[0], ["NORM"] * 7, np.full(7, 70.0)).select(parts.ROW_COLUMNS)
+    for table, without in ((rows, set()), (beats_of(3), {"sample", *WAVE_COLUMNS}),
+                           (beats_of(3).drop_columns(list(WAVE_COLUMNS)), {"sample"})):  # fmt: skip
+        parts.write_groups(path := tmp_path / "former.parquet", [table], former=True)
         with pq.ParquetFile(path) as file:
             group = file.metadata.row_group(0)
             columns = [group.column(at) for at in range(group.num_columns)]
@@ -146,7 +178,7 @@ def test_verify_names_rows_that_are_lacking_or_out_of_order(run):
 def test_beats_of_before_have_no_waves_and_are_split_and_verified_as_they_were(run):
     plan, folder = replace(run[0], annotated=False), run[1]
     _merge(Run(plan, folder))
-    parts.write_groups(folder / "old", [beats.select(BEAT_COLUMNS[:4]) for beats in parts._groups_of(folder / BEATS)])
+    parts.write_groups(folder / "old", [beats.select(BEAT_COLUMNS[:4]) for beats in parts._tables_of(folder / BEATS)])
     (folder / "old").rename(folder / BEATS)
     assert list(_records(Run(plan, folder), {})) == []
     before = list(parts.stated_parts(Run(plan, folder), BEATS))
@@ -155,7 +187,8 @@ def test_beats_of_before_have_no_waves_and_are_split_and_verified_as_they_were(r
     parts.split_parts(Run(plan, folder))
     digests = [sha256((folder / plan.part_files(shard)[BEATS]).read_bytes()).hexdigest() for shard in plan.shards]
     assert digests == [stated["sha256"] for _, stated in before]
-    assert pq.read_table(folder / plan.part_files(plan.shards[2])[BEATS]).column_names == list(BEAT_COLUMNS[:4])
+    (beats,) = parts._tables_of(folder / plan.part_files(plan.shards[2])[BEATS])
+    assert beats.column_names == list(BEAT_COLUMNS[:4])
 
 
 @pytest.mark.parametrize("batches", [[128], [50, 78], [1] * 128])
@@ -172,5 +205,5 @@ def test_beats_of_short_records_lie_together_whatever_their_batches(tmp_path, ba
         parts.write_parts(plan, shard, rows, beats, tmp_path / name)
         written.append((tmp_path / name / plan.part_files(shard)[BEATS]).read_bytes())
     assert written[0] == written[1]
-    with pq.ParquetFile(tmp_path / "batches" / plan.part_files(shard)[BEATS]) as file:
-        assert file.num_row_groups == 1 and file.read().equals(whole)
+    (beats,) = parts._tables_of(tmp_path / "batches" / plan.part_files(shard)[BEATS])
+    assert beats.equals(whole)

@@ -155,7 +155,7 @@ def test_rows_are_held_against_the_receipts(small_dataset, column, value):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["parts/1.parquet", "parts/1.beats.parquet"])
+@pytest.mark.parametrize("part", ["parts/1.arrow", "parts/1.beats.arrow"])
 @pytest.mark.parametrize("change", [{"bytes": 1}, {"sha256": "0" * 64}])
 def test_receipts_are_held_against_the_rows(small_dataset, part, change):
     """The parts are gone by then, but what they were can be made again."""

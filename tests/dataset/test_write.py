@@ -114,7 +114,7 @@ def in_files(fault, suffix: str):
 
 
 @pytest.mark.parametrize("fault", [flipping(0), flipping(3000), losing], ids=["first", "inside", "lost"])
-@pytest.mark.parametrize("suffix", [".0.0", "0.parquet", "0.beats.parquet"])
+@pytest.mark.parametrize("suffix", [".0.0", "0.arrow", "0.beats.arrow"])
 def test_a_file_that_comes_back_other_than_it_was_written_is_refused(tmp_path, monkeypatch, fault, suffix):
     plan = plan_of(tmp_path, records=128, batch=64, shard=128, mix=MIX)
     monkeypatch.setattr(SummedFile, "write", in_files(fault, suffix))

@@ -65,7 +65,7 @@ def damage_file_gone(run):
 
 
 def damage_part_cut(run):
-    os.truncate(run.folder / "parts/1.parquet", 10)
+    os.truncate(run.folder / "parts/1.arrow", 10)
 
 
 @pytest.mark.slow
