@@ -99,7 +99,7 @@ def test_row_groups_are_bounded_in_number_and_size(make_run):
 
 @pytest.mark.slow
 def test_what_is_kept_of_a_shard_in_memory(make_run):
-    """A receipt has 3 kB of Python's memory, what is told of it 0.7 kB, and there may be 25,000: of each the sum of its file is kept."""
+    """A whole receipt has 3 kB of Python's memory, what was kept of it 0.7 kB, and there may be 25,000. Now it is 0.2 kB."""
     kept = {}
     for shards in (2, 10, 90):  # with the first, everything is imported that will be
         run = make_run(f"of {shards}", records=64 * shards, shard=64)
