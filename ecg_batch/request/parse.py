@@ -34,6 +34,7 @@ from ecg_batch.strict_yaml import Key, dotted
 
 WHAT = ("mix", "table", "cohort")  # exactly one of them says what to make
 LONG_BATCH = 32  # records that are decoded together, a minute of each at a time
+LONG_LOWPASS_HZ = 47.0  # PTB-XL's own band at 100 Hz (docs/evidence/realism.md)
 SHARE_TOLERANCE = 1e-3  # thirds written as 0.333 still count as a whole
 
 
@@ -122,7 +123,7 @@ class AskedRequest(Request):
     """A request as its file has it."""
 
     prd_limit_pct: _or_none(0.1, 100, "no record differs more from its skeleton, percent; its texture is scaled down") = "none"
-    lowpass_hz: _or_none(1, 250, "edge of the low-pass, below half of fs_hz") = "none"
+    lowpass_hz: _or_none(1, 250, "edge of the low-pass, below half of fs_hz; left out, long records at 100 Hz have 47") = "none"
     donor_folds: Folds = field(default_factory=lambda: list(range(1, 9)))
     mix: AskedMix | None = None
     cohort: AskedCohort | None = None
@@ -163,7 +164,8 @@ def parse_request(written: Written, folder: Path) -> Request:
         | _sizes(asked, written.values)
         | options
         | {
-            **{key: None for key in ("prd_limit_pct", "lowpass_hz") if getattr(asked, key) == "none"},
+            "prd_limit_pct": None if asked.prd_limit_pct == "none" else asked.prd_limit_pct,
+            "lowpass_hz": _lowpass_hz(asked, written.values),
             "donor_folds": _folds(asked.donor_folds, written),
             "bank": _path(asked.bank, "bank", written, folder),
             "models": _path(asked.models, "models", written, folder),
@@ -311,6 +313,13 @@ def _sizes(asked: AskedRequest, given: dict) -> dict[str, int]:
     )
     shard = batch if asked.is_streamed else 8 * math.lcm(batch, CHUNK_RECORDS)
     return {"batch": batch, "shard": asked.shard if "shard" in given else shard}
+
+
+def _lowpass_hz(asked: AskedRequest, given: dict) -> float | None:
+    """None is no low-pass. What joints of long records leave above PTB-XL's own band goes, unless the file says otherwise."""
+    if asked.is_long and asked.fs_hz == 100 and "lowpass_hz" not in given:
+        return LONG_LOWPASS_HZ
+    return None if asked.lowpass_hz == "none" else asked.lowpass_hz
 
 
 def _path(value: str, key: str, written: Written, folder: Path, *above: str) -> str:

@@ -24,6 +24,8 @@ def as_file(request: Request) -> dict:
     if request.is_long:  # where other sizes are usual, by duration
         asked |= {"batch": request.batch, "shard": request.shard}
     asked |= {name: number(value) for name in OR_NONE if (value := getattr(request, name)) is not None}
+    if request.is_long and request.lowpass_hz is None:  # which long records have where nothing is said
+        asked["lowpass_hz"] = "none"
     if request.donor_folds != usual["donor_folds"]:
         asked["donor_folds"] = list(request.donor_folds)
     if request.mix:

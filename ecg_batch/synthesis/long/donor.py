@@ -15,7 +15,9 @@ from ecg_batch.donors.split import END_S, JOIN_S, UNLOCKED_ATRIAL, as_recorded, 
 from ecg_batch.donors.symbols import ATRIAL, VENTRICULAR, symbols_of
 from ecg_batch.donors.usable import MIN_BEATS, usable_beats
 from ecg_batch.signal.beats import QRS_HALF_WIDTH_S, beat_types, windows
+from ecg_batch.signal.filters import band
 from ecg_batch.synthesis.donor_marks import waves_of
+from ecg_batch.synthesis.units import P_BEGINS_S, T_END_S
 
 FOOT_S = 0.05  # before a QRS that no P wave is locked to: as recorded too, or its first rise would be stretched with TP
 WIDER_S = (0.04, 0.06)  # a ventricular QRS begins so much earlier and ends so much later than the donor's others
@@ -24,6 +26,11 @@ TP_HZ, TP_MARGIN_S, TP_FADE_S = 3.0, 0.04, 0.05  # how smooth TP is where one be
 POINTS = 8  # places in each TP segment that are tried for the splice
 CLOSE_UV2 = 25.0  # seam costs below make no difference: 5 uV
 ATRIAL_PERIODS_S = (0.1, 0.4)
+# The skeleton keeps the band B of it (split.ATRIAL_BAND_HZ), and texture, which is of another patient here, the rest: powers add up
+# then, not amplitudes. So this band A is taken of both, |A|^2 = 2B - B^2 within 0.25 dB.
+ATRIAL_HZ = (1.4, 20.5)
+PLACE_S = 0.15  # over which its power about R is smoothed
+LITTLE_TP_S, QUIETER = 0.5, 0.4  # with less TP, this quantile of the places about R: as loud as TP in the median of other donors
 NONE = np.empty((0, 0), np.int64)
 
 
@@ -78,20 +85,23 @@ def single_beats(bank: Bank, donor: int) -> LongDonor:
     fs_hz, codes = bank.table.fs_hz, frozenset(bank.table.scp_codes(donor))
     skeleton, r = bank.skeleton[donor].astype(np.float64), bank.beats(donor)
     types = beat_types(skeleton, r, fs_hz)
-    x, atrial = (skeleton, None) if not codes & UNLOCKED_ATRIAL else _without_atrial(skeleton, r, types, fs_hz)
+    unlocked = bool(codes & UNLOCKED_ATRIAL)
     symbol, waves = _symbols_and_waves(bank, donor, r, types)
     symbol[_artefacts(skeleton, r, symbol == "N", fs_hz)] = ""
-    cells = _cells(bank, donor, r, symbol, atrial is not None)
+    cells = _cells(bank, donor, r, symbol, unlocked)
     kept = np.flatnonzero(usable_beats(r, bank.p_on[donor], bank.t_end[donor], skeleton.shape[1], fs_hz) & (symbol != ""))
     if (symbol[kept] == "N").sum() < MIN_BEATS:
         raise TooFewBeats
     ectopic = {name: float((symbol[kept] == name).mean()) for name in ("V", "A") if name in symbol[kept]}
     kept, joined = _without_lonely(kept, symbol)
     fiducials = {name: cells[name][kept] for name in ("p_on", "qrs_on", "qrs_off", "t_end", "first", "last")}
-    if atrial is None:  # else it may be atrial activity
-        x = without_lone_noise(x, r, types, cells["t_end"], cells["p_on"], fs_hz)
-    else:
+    if unlocked:
+        x, atrial = without_atrial(skeleton, bank.texture[donor], r, types, cells["t_end"], cells["p_on"], fs_hz)
+        edge = round((END_S + JOIN_S) * fs_hz)
+        atrial = atrial[:, edge:-edge]
         waves[:, :3] = np.nan  # atrial activity goes on whatever the beats do
+    else:
+        x, atrial = skeleton - lone_noise(skeleton, r, types, cells["t_end"], cells["p_on"], fs_hz), None
     level = np.median(x[:, np.concatenate([cells["p_on"][kept] - shift for shift in range(3)])], axis=1)
     return LongDonor(x, level, r[kept], **fiducials, symbol=symbol[kept], waves=waves[kept], splice_out=NONE, splice_in=NONE,
                      rr_samples=float(np.diff(r).mean()), beat_to_beat=_beat_to_beat(r, symbol == "N"), atrial=atrial,
@@ -116,23 +126,25 @@ def _couplings(r: np.ndarray, symbol: np.ndarray) -> dict[str, float]:
     return {name: float(np.median(of) / np.median(usual)) for name, of in each.items() if len(of)} if len(usual) > 1 else {}
 
 
-def without_lone_noise(
+def lone_noise(
     x: np.ndarray, r: np.ndarray, types: np.ndarray, t_end: np.ndarray, p_on: np.ndarray, fs_hz: int
 ) -> np.ndarray:
-    """x with TP smooth where one beat alone of its type reaches, after so long a cycle: what is typical there is that beat's noise,
-    and a record lays texture over it. Nothing changes near T and P.
+    """What x (lead, time) has above TP_HZ where one beat alone of its type reaches, after so long a cycle: what is typical there is
+    that beat's noise, and a record lays texture over it. Nothing near T and P.
     """
-    x, margin, fade = x.copy(), round(TP_MARGIN_S * fs_hz), round(TP_FADE_S * fs_hz)
     reach = np.append(np.diff(r) - tp_before_r(np.diff(r), fs_hz), 0)  # of each cell
-    for beat in range(len(r) - 1):
-        others = np.delete(reach, beat)[np.delete(types, beat) == types[beat]]
-        start = int(max(r[beat] + others.max(initial=0), t_end[beat] + margin))
-        stop = int(p_on[beat + 1]) - margin
-        if stop - start >= 3 * fade:
-            tp, time = x[:, start:stop], np.arange(stop - start)
-            share = np.minimum(1, np.minimum(time + 1, time[::-1] + 1) / fade)
-            x[:, start:stop] += share * (_smooth(tp, fs_hz) - tp)
-    return x
+    others = [np.delete(reach, beat)[np.delete(types, beat) == types[beat]].max(initial=0) for beat in range(len(r) - 1)]
+    return _fast_in_tp(x, np.maximum(r[:-1] + np.array(others), t_end[:-1] + round(TP_MARGIN_S * fs_hz)), p_on, fs_hz)
+
+
+def _fast_in_tp(x: np.ndarray, start: np.ndarray, p_on: np.ndarray, fs_hz: int) -> np.ndarray:
+    """What x (lead, time) has above TP_HZ from start (beat,) to the next beat's P, beats but for the last; zero elsewhere."""
+    out, fade = np.zeros_like(x), round(TP_FADE_S * fs_hz)
+    for begins, ends in zip(start.astype(int), p_on[1:].astype(int) - round(TP_MARGIN_S * fs_hz), strict=True):
+        if ends - begins >= 3 * fade:
+            tp, time = x[:, begins:ends], np.arange(ends - begins)
+            out[:, begins:ends] = np.minimum(1, np.minimum(time + 1, time[::-1] + 1) / fade) * (tp - _smooth(tp, fs_hz))
+    return out
 
 
 def _smooth(x: np.ndarray, fs_hz: int) -> np.ndarray:
@@ -219,13 +231,45 @@ def with_splices(donor: LongDonor, close_uv2: float = CLOSE_UV2) -> LongDonor:
 # Atrial activity that is not locked to the QRS -------------------------------------------------------------------------
 
 
-def _without_atrial(skeleton: np.ndarray, r: np.ndarray, types: np.ndarray, fs_hz: int) -> tuple[np.ndarray, np.ndarray]:
-    """(what recurs with each beat, atrial activity): the latter is the skeleton minus its typical beats, bridged across QRS."""
-    rest = skeleton - typical_beats(skeleton, r, types, fs_hz)
-    inside = as_recorded(skeleton.shape[1], r, fs_hz)
-    atrial = _bridged(rest, inside, fs_hz)
-    edge = round((END_S + JOIN_S) * fs_hz)
-    return skeleton - atrial, atrial[:, edge:-edge]
+def without_atrial(
+    skeleton: np.ndarray, texture: np.ndarray, r: np.ndarray, types: np.ndarray, t_end: np.ndarray, p_on: np.ndarray, fs_hz: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(what comes with each beat, atrial activity): float64 (lead, time) each.
+
+    What no typical beat explains goes on by itself as far as it is as loud as in TP, bridged across QRS. What is louder, beside a
+    QRS or in T, is of its beat and stays with it: their powers add up to the whole. All that is fast in TP is atrial as well, for a
+    mean over few beats holds their f waves, which would lie there twice.
+    """
+    typical, inside = typical_beats(skeleton, r, types, fs_hz), as_recorded(skeleton.shape[1], r, fs_hz)
+    fast = _fast_in_tp(typical, t_end[:-1] + round(TP_MARGIN_S * fs_hz), p_on, fs_hz)
+    free = band(skeleton + texture - typical + fast, ATRIAL_HZ, fs_hz)
+    share = _as_in_tp(free, inside, r, fs_hz)
+    atrial = _bridged(share * free, inside, fs_hz)
+    of_beats = typical - fast + np.sqrt(1 - share**2) * free
+    return (1 - inside) * of_beats + inside * (skeleton - atrial), atrial
+
+
+def _as_in_tp(free: np.ndarray, inside: np.ndarray, r: np.ndarray, fs_hz: int) -> np.ndarray:
+    """What free (lead, time) is multiplied by, 1 or less, to be nowhere louder than in TP, place by place about R, in the mean over
+    beats. inside: 1 in QRS, which does not count. Where there is little TP: than in the quieter places.
+    """
+    from scipy.ndimage import uniform_filter1d
+
+    time, outside = np.arange(free.shape[1]), 1 - inside
+    before, after = round(P_BEGINS_S * fs_hz), round(T_END_S * fs_hz)
+    place = np.clip(time - r[np.argmin(np.abs(time[:, None] - r), axis=1)], -before, after) + before  # the first and the last: TP
+    samples = np.bincount(place, outside)
+    power = np.stack([np.bincount(place, outside * np.square(lead)) for lead in free])
+    near, power_near = (uniform_filter1d(of[..., 1:-1], round(PLACE_S * fs_hz), axis=-1, mode="nearest") for of in (samples, power))
+    power_near = power_near / np.maximum(near, 1e-9)
+    in_tp = samples[[0, -1]].sum()
+    if in_tp >= LITTLE_TP_S * fs_hz:
+        quiet = power[:, [0, -1]].sum(axis=1) / in_tp
+    else:
+        quiet = np.quantile(power_near[:, near > 1], QUIETER, axis=1)
+    share = np.ones_like(power)
+    share[:, 1:-1] = np.sqrt(np.minimum(1, quiet[:, None] / np.maximum(power_near, 1e-9)))
+    return share[:, place]
 
 
 def _bridged(rest: np.ndarray, inside: np.ndarray, fs_hz: int) -> np.ndarray:

@@ -13,10 +13,11 @@ from ecg_batch.draws import Stream, generator
 from ecg_batch.leads import MV_PER_UV
 from ecg_batch.request.model import Request
 from ecg_batch.signal.filters import reach
+from ecg_batch.signal.noise import to_and_fro
 from ecg_batch.synthesis.long.begin import NARROW, LongRecord
 from ecg_batch.synthesis.units import DRIFT_LENDERS, Laid, UnitIndex, rest_of
 
-DRIFT_STEP_S, DRIFT_FADE_S = 6.0, 2.0  # a piece of drift begins so long after the one before, and fades in for so long
+DRIFT_STEP_S, DRIFT_FADE_S = 12.0, 2.0  # a piece of drift begins so long after the one before, and fades in for so long
 
 
 class UnitStreams:
@@ -58,9 +59,9 @@ class UnitTexture:
         self.laid = Laid(r, index.rendered(record.donor_row, codes[: len(r)], ordinary).astype(np.int32))
         self._step, self._fade, self._end = (round(s * fs_hz) for s in (DRIFT_STEP_S, DRIFT_FADE_S, END_S + JOIN_S))
         draws, pieces = generator(request.seed, number, Stream.DRIFT), request.samples // self._step + 3
-        room = index.bank.texture.shape[-1] - 2 * self._end - self._step - self._fade
+        self._room = index.bank.texture.shape[-1] - 2 * self._end - 1
         self.piece_row = near[draws.integers(len(near), size=pieces)].astype(np.int32)
-        self._piece_first = (self._end + draws.integers(room + 1, size=pieces)).astype(np.int32)
+        self._piece_first = draws.integers(2 * self._room, size=pieces).astype(np.int32)
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -71,7 +72,10 @@ class UnitTexture:
         return self.drift(start, stop) + rest_of(self._index, self.laid, start, stop)
 
     def drift(self, start: int, stop: int) -> np.ndarray:
-        """Piece p begins at (p - 1) * step and is alone but for its first and last `fade`. Of equal power at every time."""
+        """Piece p begins at (p - 1) * step and is alone but for its first and last `fade`. Of equal power at every time.
+
+        It goes to and fro through a recording, so that what is slowest in ten seconds is there too.
+        """
         out = np.zeros((self._index.bank.texture.shape[1], stop - start))
         for piece in range(max((start - self._fade) // self._step + 1, 0), (stop - 1) // self._step + 2):
             begins = (piece - 1) * self._step
@@ -79,5 +83,6 @@ class UnitTexture:
             since = time - begins
             ramp = np.minimum(since + 0.5, self._step + self._fade - since - 0.5) / self._fade
             drift = self._index.drift(int(self.piece_row[piece]))
-            out[:, time - start] += np.sin(np.pi / 2 * np.clip(ramp, 0, 1)) * drift[:, self._piece_first[piece] + since]
+            read = self._end + to_and_fro(self._piece_first[piece] + since, self._room)
+            out[:, time - start] += np.sin(np.pi / 2 * np.clip(ramp, 0, 1)) * drift[:, read]
         return out

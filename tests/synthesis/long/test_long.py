@@ -14,16 +14,17 @@ from making import PUBLISHED, plan_of
 from ecg_batch import draws
 from ecg_batch.bundled import BUNDLED
 from ecg_batch.donors.bank import read_bank
+from ecg_batch.donors.split import ATRIAL_BAND_HZ
 from ecg_batch.donors.usable import enough_beats
 from ecg_batch.kernels import stitch as stitch_kernel
 from ecg_batch.leads import MODELLED_INDEX, MV_PER_UV, identity_residual, to_uv, twelve_leads
 from ecg_batch.models import decode
-from ecg_batch.signal.filters import low_pass, low_pass_of
+from ecg_batch.signal.filters import band, low_pass, low_pass_of
 from ecg_batch.signal.interpolate import catmull_rom
 from ecg_batch.synthesis.long.batch import LongBatch, Minute, make_long_shard, ramps
 from ecg_batch.synthesis.long.begin import _begin, begin_records
 from ecg_batch.synthesis.long.check import MinuteCheck, check_minute
-from ecg_batch.synthesis.long.donor import TooFewBeats, long_donor, without_lone_noise
+from ecg_batch.synthesis.long.donor import ATRIAL_HZ, TooFewBeats, lone_noise, long_donor, without_atrial
 from ecg_batch.synthesis.long.respiration import _going_on
 from ecg_batch.synthesis.long.stitch import Placed, in_rounds, intervals, place, stitch
 from ecg_batch.synthesis.long.texture_stream import WARM_UP_S, TextureStream
@@ -408,8 +409,40 @@ def test_tp_is_smooth_where_one_beat_alone_reaches_and_nowhere_else():
     """After its longest cycle, and after a beat that is alone of its type; beside T and P nothing changes."""
     r, types = np.array([100, 180, 260, 340, 470, 550, 690]), np.array([0, 0, 0, 0, 0, 1, 0])
     x, t_end, p_on = np.random.default_rng(0).standard_normal((8, 800)), r + 40, r - 20
-    smooth = without_lone_noise(x, r, types, t_end, p_on, 100)
+    smooth = x - lone_noise(x, r, types, t_end, p_on, 100)
     changed = np.flatnonzero((smooth != x).any(axis=0))
     assert set(changed) == {*range(390, 446), *range(594, 666)}  # others reach 50 samples behind R; the lone one's T ends at 590
     for inside in (slice(400, 436), slice(604, 656)):
         assert smooth[:, inside].std() < 0.5 * x[:, inside].std()
+
+
+def test_atrial_activity_and_the_texture_of_another_are_together_as_loud_as_recorded():
+    """The split leaves 1 - B in texture, which is of another patient: a dip of 3 dB at 14 Hz if B were all."""
+    impulse = np.zeros(4000)
+    impulse[2000] = 1
+    kept, taken = (np.abs(np.fft.rfft(band(impulse, edges, 100))) for edges in (ATRIAL_BAND_HZ, ATRIAL_HZ))
+    hz = np.fft.rfftfreq(4000, 0.01)
+    whole = 10 * np.log10(np.square(taken) + np.square(1 - kept))[(hz > 0.5) & (hz < 45)]
+    assert np.abs(whole).max() < 0.25
+
+
+def test_what_is_louder_beside_the_qrs_than_in_tp_stays_with_its_beat():
+    """f waves go on through T and QRS as loud as in TP, though T waves vary by more: each beat keeps its own."""
+    rng, time = np.random.default_rng(5), np.arange(1000)
+    r = np.cumsum(np.insert(rng.integers(85, 125, 8), 0, 60))
+    lead = np.arange(1, 9)[:, None] / 8
+    height = np.where(np.arange(len(r)) % 2, 350.0, 150.0)
+    t_waves = lead * sum(high * np.exp(-0.5 * ((time - at - 28) / 4) ** 2) for at, high in zip(r, height, strict=True))
+    qrs = lead * sum(1000 * np.exp(-0.5 * ((time - at) / 1.5) ** 2) for at in r)
+    f_waves = lead * 40 * np.sin(2 * np.pi * (6 * time / 100 + 0.3 * np.sin(time / 37)))
+    skeleton = t_waves + qrs + f_waves
+    x, atrial = without_atrial(skeleton, np.zeros_like(skeleton), r, np.zeros(len(r), int), r + 45, r - 15, 100)
+
+    inner, after = r[2:-2], np.arange(len(r))[2:-2] % 2 == 1
+    rms = {name: np.sqrt(np.square(atrial[:, np.concatenate([at + np.arange(low, high) for at in inner])]).mean(axis=1))
+           for name, low, high in (("QRS", -8, 9), ("T", 22, 36), ("TP", 46, 60))}  # fmt: skip
+    whole = np.sqrt(np.square(f_waves).mean(axis=1))
+    for name, found in rms.items():  # in QRS it is the mean of what comes before and after, which are out of step
+        assert (np.abs(20 * np.log10(found / whole)) < (4 if name == "QRS" else 1)).all(), name
+    peaks = np.stack([x[:, at + 26 : at + 31].mean(axis=1) for at in inner])
+    assert (peaks[after].mean(axis=0) - peaks[~after].mean(axis=0) > 0.3 * 200 * lead[:, 0]).all()  # less what is under 1.4 Hz
