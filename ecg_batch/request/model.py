@@ -19,6 +19,7 @@ from ecg_batch.statements import NOISE_KINDS, rate_range_bpm
 CHUNK_RECORDS = 64  # records per Zarr chunk: about 1.5 MB at 100 Hz, read and decoded as one
 LOOP_S = 10  # as long as a donor: up to here a record is its donor's loop; beyond, the rhythm model and the donor's single beats
 MINUTE_S = 60  # a chunk of a long record; a record that is longer is a Zarr shard file of its own
+LONG_LOWPASS_HZ = 47.0  # where PTB-XL's files at 100 Hz end (docs/evidence/realism.md)
 
 LATER_DEFAULTS = (("batch_on_oom", "fail"), ("format", "zarr"), ("rhythm", None), ("start_hour", None), ("variation", None),
                   ("judge", None), ("cohort", None), ("min_likelihood", 0), ("texture", "decoded"), ("noise", None),
@@ -214,6 +215,11 @@ class Request:
     def minute_samples(self) -> int:
         """Samples of a chunk of a streamed record."""
         return MINUTE_S * self.fs_hz
+
+    @property
+    def usual_lowpass_hz(self) -> float | None:
+        """Where nothing is said. What the joints of long records leave above the band of their recordings goes."""
+        return LONG_LOWPASS_HZ if self.is_long and self.fs_hz == 100 else None
 
     @property
     def is_long(self) -> bool:

@@ -34,7 +34,6 @@ from ecg_batch.strict_yaml import Key, dotted
 
 WHAT = ("mix", "table", "cohort")  # exactly one of them says what to make
 LONG_BATCH = 32  # records that are decoded together, a minute of each at a time
-LONG_LOWPASS_HZ = 47.0  # PTB-XL's own band at 100 Hz (docs/evidence/realism.md)
 SHARE_TOLERANCE = 1e-3  # thirds written as 0.333 still count as a whole
 
 
@@ -316,9 +315,9 @@ def _sizes(asked: AskedRequest, given: dict) -> dict[str, int]:
 
 
 def _lowpass_hz(asked: AskedRequest, given: dict) -> float | None:
-    """None is no low-pass. What joints of long records leave above PTB-XL's own band goes, unless the file says otherwise."""
-    if asked.is_long and asked.fs_hz == 100 and "lowpass_hz" not in given:
-        return LONG_LOWPASS_HZ
+    """None is no low-pass."""
+    if "lowpass_hz" not in given:
+        return asked.usual_lowpass_hz
     return None if asked.lowpass_hz == "none" else asked.lowpass_hz
 
 

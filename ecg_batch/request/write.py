@@ -10,7 +10,6 @@ from ecg_batch.request.spread import parts_of_one
 
 FIRST = ("records", "duration_s", "fs_hz", "seed", "texture")
 PLAIN = ("alpha", "k", "batch", "batch_on_oom", "shard", "temperature", "attempts", "device", "format", "min_likelihood")
-OR_NONE = ("prd_limit_pct", "lowpass_hz")
 PLACES = "places.csv"  # what the page calls a table of events: the plan holds its rows and not its name
 
 
@@ -23,9 +22,9 @@ def as_file(request: Request) -> dict:
     asked |= {name: value for name in PLAIN if (value := getattr(request, name)) != usual[name]}
     if request.is_long:  # where other sizes are usual, by duration
         asked |= {"batch": request.batch, "shard": request.shard}
-    asked |= {name: number(value) for name in OR_NONE if (value := getattr(request, name)) is not None}
-    if request.is_long and request.lowpass_hz is None:  # which long records have where nothing is said
-        asked["lowpass_hz"] = "none"
+    asked |= {"prd_limit_pct": number(request.prd_limit_pct)} if request.prd_limit_pct is not None else {}
+    if request.lowpass_hz != request.usual_lowpass_hz:
+        asked["lowpass_hz"] = "none" if request.lowpass_hz is None else number(request.lowpass_hz)
     if request.donor_folds != usual["donor_folds"]:
         asked["donor_folds"] = list(request.donor_folds)
     if request.mix:

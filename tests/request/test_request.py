@@ -167,6 +167,12 @@ def test_who_says_which_beat_comes(write_request):
         assert request_from_resolved(resolved, request.bank, request.models).rhythm == request.rhythm
 
 
+def test_long_records_end_where_their_recordings_do_unless_the_file_says_otherwise(write_request):
+    long = {"duration_s": 60, "batch": 64, "shard": 512}
+    asked = [long, {**long, "lowpass_hz": "none"}, {**long, "lowpass_hz": 30}, {}]
+    assert [load_request(write_request(**each)).lowpass_hz for each in asked] == [47, None, 30, None]
+
+
 def test_resolved_requests_come_back_from_json(write_request):
     request = load_request(write_request(), ["mix.age={normal: [60, 15], within: [18, 95]}"])
     back = request_from_resolved(json.loads(json.dumps(request.resolved())), request.bank, request.models)

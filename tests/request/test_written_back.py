@@ -26,6 +26,8 @@ CHANGED = {
                                       "IMI: 0.0994, ASMI: 0.001}"]),
     "weights of noise": ("demo", ["noise={kinds: {muscle: 0.3, electrode: 1.75, baseline: 1.25, lead_off: 0.35, clipped: 0.5}}"]),
     "one event": ("holter_events", ["events={v_beat: 60, sv_run: {per_hour: 2, length: {uniform: [3, 20]}, share: 0.1}}"]),
+    "long records without a low-pass": ("holter", ["lowpass_hz=none"]),
+    "long records with another": ("holter", ["lowpass_hz=30"]),
     "half a minute": ("holter", ["duration_s=30", "rhythm={order: rules, lf_hz: 0.09, start_hour: 3.5}"]),
     "varied axis": ("demo", ["records=2000", "shard=512", "vary={axis_deg: [-10, 0, 10, 20], alpha: [1, 0.5]}"]),
 }
