@@ -15,7 +15,11 @@ from ecg_batch.files import read_regular, sha256_file
 
 def content_root(receipts: list[dict]) -> str:
     """sha256 over the shards' content_sha256, in order, a line each: equal for equal samples, whatever stored them."""
-    return hashlib.sha256("".join(f"{receipt['content_sha256']}\n" for receipt in receipts).encode()).hexdigest()
+    return hashlib.sha256(b"".join(map(_content_line, receipts))).hexdigest()
+
+
+def _content_line(receipt: dict) -> bytes:
+    return f"{receipt['content_sha256']}\n".encode()
 
 
 class Shards(Totals):
@@ -28,7 +32,7 @@ class Shards(Totals):
 
     def add(self, receipt: dict) -> None:
         super().add(receipt)
-        self._content.update(f"{receipt['content_sha256']}\n".encode())
+        self._content.update(_content_line(receipt))
         for batch, shards in smaller_batches(self._plan, [receipt]).items():
             self.smaller.setdefault(batch, []).extend(shards)
 

@@ -265,8 +265,10 @@ def _as_in_tp(free: np.ndarray, inside: np.ndarray, r: np.ndarray, fs_hz: int) -
     in_tp = samples[[0, -1]].sum()
     if in_tp >= LITTLE_TP_S * fs_hz:
         quiet = power[:, [0, -1]].sum(axis=1) / in_tp
-    else:
+    elif (near > 1).any():
         quiet = np.quantile(power_near[:, near > 1], QUIETER, axis=1)
+    else:  # one QRS after another: nothing can be seen to go on
+        quiet = np.zeros(len(free))
     share = np.ones_like(power)
     share[:, 1:-1] = np.sqrt(np.minimum(1, quiet[:, None] / np.maximum(power_near, 1e-9)))
     return share[:, place]

@@ -446,3 +446,11 @@ def test_what_is_louder_beside_the_qrs_than_in_tp_stays_with_its_beat():
         assert (np.abs(20 * np.log10(found / whole)) < (4 if name == "QRS" else 1)).all(), name
     peaks = np.stack([x[:, at + 26 : at + 31].mean(axis=1) for at in inner])
     assert (peaks[after].mean(axis=0) - peaks[~after].mean(axis=0) > 0.3 * 200 * lead[:, 0]).all()  # less what is under 1.4 Hz
+
+
+@pytest.mark.parametrize("rr", [24, 26, 28, 31, 40, 70, 240])
+def test_atrial_activity_at_any_rate(rr):
+    """At 250 bpm one QRS follows another, and there is no place where it could be seen to go on."""
+    r, skeleton = np.arange(20, 1000, rr), 50 * np.random.default_rng(rr).standard_normal((8, 1000))
+    x, atrial = without_atrial(skeleton, np.zeros_like(skeleton), r, np.zeros(len(r), int), r + rr // 2, r - rr // 3, 100)
+    assert np.isfinite(x).all() and np.isfinite(atrial).all() and np.abs(atrial).max() <= 2 * np.abs(skeleton).max()
